@@ -1,0 +1,143 @@
+"""Every word that more than one process must spell the same way."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the legal moves are drawn in `docs/states.md`."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    STARTING = "starting"
+    RUNNING = "running"
+    CHECKPOINTING = "checkpointing"
+    SUSPENDED = "suspended"
+    PREEMPTED = "preempted"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+
+
+class ReplicaState(StrEnum):
+    """Where one member of an attempt is; also the states of the attempt itself."""
+
+    PLACED = "placed"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    PREEMPTED = "preempted"
+    LOST = "lost"
+
+
+class NodeState(StrEnum):
+    """What the control plane believes of a node."""
+
+    READY = "ready"
+    UNREACHABLE = "unreachable"
+    LOST = "lost"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended the way it did; retry policies are written in these words."""
+
+    EXIT_CODE = "exit_code"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node_lost"
+    NODE_STOPPED = "node_stopped"
+    START_FAILED = "start_failed"
+
+
+class StopReason(StrEnum):
+    """Why the control plane asks a node to end a replica."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    PREEMPTED = "preempted"
+    STALE = "stale"
+
+
+class QueueState(StrEnum):
+    """A paused queue accepts jobs and starts none."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+
+
+class DependencyKind(StrEnum):
+    """What must have happened to a job before the one that waits for it may start."""
+
+    AFTER_SUCCESS = "after_success"
+    AFTER_FAILURE = "after_failure"
+    AFTER_ANY = "after_any"
+
+
+class Role(StrEnum):
+    """What a member may do in a project."""
+
+    VIEWER = "viewer"
+    MEMBER = "member"
+    EXPERIMENT_OWNER = "experiment_owner"
+    MODEL_DEPLOYER = "model_deployer"
+    PIPELINE_OPERATOR = "pipeline_operator"
+    PROJECT_ADMIN = "project_admin"
+
+
+class ActorKind(StrEnum):
+    """Who did it."""
+
+    USER = "user"
+    SERVICE_ACCOUNT = "service_account"
+    NODE = "node"
+    PEER = "peer"
+    SYSTEM = "system"
+
+
+class ExecutorKind(StrEnum):
+    """How a node runs a replica."""
+
+    PROCESS = "process"
+
+
+class NetworkPolicy(StrEnum):
+    """What a job may reach: nothing beyond its own loopback, or what its host reaches."""
+
+    NONE = "none"
+    HOST = "host"
+
+
+class Isolation(StrEnum):
+    """How far a node keeps a job from the platform and from other jobs, strongest first.
+
+    `namespaces`: bubblewrap; own view of files, processes and network.
+    `landlock`: the kernel refuses files outside the job's own; processes and network are shared.
+    `basic`: a clean environment and resource limits; files of the job's user are in reach.
+    """
+
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+    BASIC = "basic"
+
+
+class Stream(StrEnum):
+    """Where a log line came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    SYSTEM = "system"
+
+
+ENDED_JOB_STATES = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.LOST}
+)
+ENDED_REPLICA_STATES = frozenset(set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING})

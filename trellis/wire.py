@@ -1,0 +1,274 @@
+"""What crosses between the control plane and a node: frozen, JSON in both directions, nothing else.
+
+`pack` and `unpack` are exact inverses; a missing or unknown key is an error, so that two versions that do
+not understand each other say so at once. Times are ISO 8601 in UTC, amounts integers in base units.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from trellis.vocabulary import Cause, ExecutorKind, Isolation, NetworkPolicy, ReplicaState, StopReason
+
+VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuGrant:
+    """Part or whole of one device: `milli` of 1000."""
+
+    index: int
+    uuid: str
+    milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """All a node needs to run one replica; exactly one of `command` and `script` is set."""
+
+    replica_id: str
+    job_id: str
+    project_id: str
+    job_name: str
+    attempt: int
+    fence: int
+    index: int
+    count: int
+    command: tuple[str, ...] | None
+    script: str | None
+    script_name: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    cpu_milli: int
+    memory_bytes: int
+    gpus: tuple[GpuGrant, ...]
+    time_limit_s: int | None
+    grace_s: int
+    executor: ExecutorKind
+    network: NetworkPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a replica. `seq` counts a replica's reports from 1 under one fence."""
+
+    replica_id: str
+    fence: int
+    seq: int
+    state: ReplicaState
+    at: str
+    cause: Cause | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    run_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Whole lines of a replica's log from byte `offset` of its log file on the node.
+
+    Each line of `text` is `<microseconds since the epoch> <o|e|s> <the line>` and ends in a newline:
+    o, e, s for standard output, standard error, and the platform itself.
+    """
+
+    replica_id: str
+    fence: int
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One value that a job reported; `seq` counts a replica's points from 1."""
+
+    replica_id: str
+    fence: int
+    seq: int
+    name: str
+    value: float
+    step: int | None
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What a node sends at once: applied in one transaction, logs and metrics before reports."""
+
+    logs: tuple[LogChunk, ...] = ()
+    metrics: tuple[MetricPoint, ...] = ()
+    reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What of a shipment is safe now, so that the node may forget it.
+
+    `logs`: replica id to the offset up to which the control plane has the log (send from there next).
+    `metrics`, `reports`: replica id to the highest seq that is settled.
+    `stale`: replicas whose fence is old or unknown: end them, and report of them no more.
+    """
+
+    logs: dict[str, int]
+    metrics: dict[str, int]
+    reports: dict[str, int]
+    stale: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDescription:
+    """One device as the node sees it; `links` are the indexes it shares a fast interconnect with."""
+
+    index: int
+    uuid: str
+    model: str
+    memory_bytes: int
+    numa: int = 0
+    links: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """What a node says of itself when it joins."""
+
+    name: str
+    hostname: str
+    boot_id: str
+    version: int
+    cpu_milli: int
+    memory_bytes: int
+    gpus: tuple[GpuDescription, ...]
+    isolation: Isolation
+    isolation_detail: str
+    executors: tuple[ExecutorKind, ...]
+    profile: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The answer to a node that joined. `token` signs its later calls; `queue` is the one it listens to."""
+
+    node_id: str
+    token: str
+    queue: str
+    broker_url: str
+    heartbeat_s: float
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """A device's state at one moment."""
+
+    index: int
+    utilisation_percent: int
+    memory_used_bytes: int
+    temperature_c: int
+    power_w: int
+    healthy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A replica that the node has in hand and has not seen settled."""
+
+    replica_id: str
+    fence: int
+    state: ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent every `heartbeat_s`, and at once when a message hints that something changed."""
+
+    replicas: tuple[Held, ...]
+    load_percent: int
+    memory_used_bytes: int
+    disk_free_bytes: int
+    gpus: tuple[GpuReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End this replica: TERM, after `grace_s` KILL."""
+
+    replica_id: str
+    fence: int
+    reason: StopReason
+    grace_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The answer to a heartbeat: renews the lease for `lease_s`, and says what should run and what should not."""
+
+    lease_s: float
+    heartbeat_s: float
+    launch: tuple[ReplicaSpec, ...]
+    stop: tuple[Stop, ...]
+
+
+def pack(value: Any) -> Any:
+    """A wire value as plain JSON data."""
+    if is_dataclass(value):
+        return {f.name: pack(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple | list):
+        return [pack(item) for item in value]
+    return value
+
+
+def unpack(kind: type[T], data: Any) -> T:
+    """The wire value that `data` stands for. Raises ValueError that names the first fault by its path."""
+    return _unpack(kind, data, "")  # type: ignore[no-any-return]  # the kind decides the type at run time
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _unpack(kind: Any, data: Any, path: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return None if data is None else _unpack(next(k for k in inner if k is not type(None)), data, path)
+    if origin is tuple:
+        if not isinstance(data, list | tuple):
+            raise ValueError(f"{path or '/'} must be a list")
+        return tuple(_unpack(inner[0], item, f"{path}/{i}") for i, item in enumerate(data))
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise ValueError(f"{path or '/'} must be an object")
+        return {str(key): _unpack(inner[1], item, f"{path}/{key}") for key, item in data.items()}
+    if is_dataclass(kind):
+        return _unpack_dataclass(kind, data, path)
+    return _unpack_scalar(kind, data, path)
+
+
+def _unpack_dataclass(kind: Any, data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{path or '/'} must be an object")
+    hints = _hints(kind)
+    if unknown := data.keys() - hints.keys():
+        raise ValueError(f"{path}/{min(unknown)} is not known here")
+    try:
+        return kind(**{key: _unpack(hints[key], item, f"{path}/{key}") for key, item in data.items()})
+    except TypeError as error:
+        raise ValueError(f"{path or '/'} lacks a field: {error}") from error
+
+
+def _unpack_scalar(kind: Any, data: Any, path: str) -> Any:
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if kind in (int, float, str, bool):
+        if type(data) is not kind:
+            raise ValueError(f"{path or '/'} must be of type {kind.__name__}")
+        return data
+    try:
+        return kind(data)
+    except ValueError as error:
+        raise ValueError(f"{path or '/'} {error}") from error
