@@ -95,7 +95,10 @@ class Amount(fields.Field[int]):
 
 def to_invalid(error: ValidationError) -> Invalid:
     """Marshmallow's nested messages as a flat list of pointers."""
-    return Invalid(*_flatten("", error.normalized_messages()))
+    messages: Any = error.normalized_messages()
+    if len(messages) == 1 and (where := next(iter(messages))) in ("json", "query", "headers"):
+        messages = messages[where]  # webargs wraps them in where they came from
+    return Invalid(*_flatten("", messages))
 
 
 def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
