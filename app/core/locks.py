@@ -1,0 +1,36 @@
+"""Advisory locks of the database, by name: who else must wait while one process does a thing."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import func, select
+
+from app.core.uow import UnitOfWork
+
+
+def lock_number(name: str) -> int:
+    """The 63-bit number PostgreSQL knows a name's lock by."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
+
+
+def try_lock(uow: UnitOfWork, name: str) -> bool:
+    """Take the lock until the unit ends, or say at once that somebody holds it."""
+    return bool(uow.session.execute(select(func.pg_try_advisory_xact_lock(lock_number(name)))).scalar_one())
+
+
+@contextmanager
+def run_next(uow: UnitOfWork, name: str) -> Iterator[bool]:
+    """Take turns, with at most one waiting: yields False where somebody waits already, whose turn will see
+    everything that is committed by now. Otherwise waits for the running turn to end and yields True.
+    """
+    waiting, running = lock_number(f"{name}/waiting"), lock_number(f"{name}/running")
+    execute = uow.session.execute
+    if not execute(select(func.pg_try_advisory_lock(waiting))).scalar_one():
+        yield False
+        return
+    try:
+        execute(select(func.pg_advisory_xact_lock(running)))
+    finally:
+        execute(select(func.pg_advisory_unlock(waiting)))
+    yield True

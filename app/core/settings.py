@@ -1,0 +1,40 @@
+"""How a process of the control plane is wired; how it behaves is policy, in the database."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trellis.settings import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Read once at a process's entry and handed down; see `trellis.settings.load` for where values come from.
+
+    `secret_key` signs tokens and cursors and keys the digests of API keys: at least 32 characters.
+    `node_broker_url` is what joining nodes are told, where they reach the broker under another address.
+    """
+
+    database_url: str
+    broker_url: str
+    secret_key: str
+    home: Path = Path(".trellis")
+    public_url: str = "http://127.0.0.1:8420"
+    node_broker_url: str = ""
+    heartbeat_s: float = 5.0
+    lease_s: float = 20.0
+    node_lost_s: float = 35.0
+    database_pool: int = 20
+    streams: int = 12
+    max_body_bytes: int = 4 * 2**20
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail later, or never be noticed."""
+        if len(self.secret_key) < 32:
+            raise SettingsError("TRELLIS_SECRET_KEY must have at least 32 characters")
+        if not self.database_url.startswith("postgresql"):
+            raise SettingsError("TRELLIS_DATABASE_URL must begin with postgresql://")
+        if not self.heartbeat_s * 2 < self.lease_s < self.node_lost_s:
+            raise SettingsError(
+                "a lease must outlast two heartbeats and end before its node counts as lost: "
+                "2 x TRELLIS_HEARTBEAT_S < TRELLIS_LEASE_S < TRELLIS_NODE_LOST_S"
+            )

@@ -1,0 +1,91 @@
+"""The state machines, as data. `docs/states.md` is drawn from them, and `UnitOfWork.move` obeys them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from trellis.vocabulary import JobState, NodeState, QueueState, ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A noun's states, its first one, its legal moves, and which column each state stamps with the time."""
+
+    noun: str
+    initial: StrEnum
+    moves: Mapping[StrEnum, frozenset[StrEnum]]
+    stamps: Mapping[StrEnum, str] = field(default_factory=dict)
+
+    def allows(self, before: StrEnum, after: StrEnum) -> bool:
+        """Whether the table has that move."""
+        return after in self.moves[before]
+
+    @property
+    def ends(self) -> frozenset[StrEnum]:
+        """States that nothing leaves."""
+        return frozenset(state for state, after in self.moves.items() if not after)
+
+
+def table(kind: type[StrEnum], text: str) -> dict[StrEnum, frozenset[StrEnum]]:
+    """Read `from ...: to ...` lines; every state must have its line."""
+    moves: dict[StrEnum, frozenset[StrEnum]] = {}
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        before, _, after = line.partition(":")
+        for state in before.split():
+            moves[kind(state)] = frozenset(kind(word) for word in after.split())
+    if missing := set(kind) - moves.keys():
+        raise ValueError(f"no line for {sorted(missing)}")
+    return moves
+
+
+def _ends(moves: Mapping[StrEnum, frozenset[StrEnum]]) -> dict[StrEnum, str]:
+    return {state: "ended_at" for state, after in moves.items() if not after}
+
+
+_JOB = table(
+    JobState,
+    """
+    pending:       queued cancelled failed timed_out
+    queued:        scheduled suspended cancelled timed_out
+    scheduled:     starting queued preempted retrying failed cancelled timed_out lost
+    starting:      running retrying preempted failed cancelled timed_out lost
+    running:       checkpointing suspended preempted retrying succeeded failed cancelled timed_out lost
+    checkpointing: running suspended preempted retrying succeeded failed cancelled timed_out lost
+    suspended preempted retrying: queued cancelled timed_out
+    succeeded failed cancelled timed_out lost:
+    """,
+)
+JOB = Machine(
+    "job", JobState.PENDING, _JOB, {JobState.QUEUED: "queued_at", JobState.RUNNING: "started_at", **_ends(_JOB)}
+)
+
+_REPLICA = table(
+    ReplicaState,
+    """
+    placed:   starting failed cancelled timed_out preempted lost
+    starting: running failed cancelled timed_out preempted lost
+    running:  succeeded failed cancelled timed_out preempted lost
+    succeeded failed cancelled timed_out preempted lost:
+    """,
+)
+REPLICA = Machine("replica", ReplicaState.PLACED, _REPLICA, {ReplicaState.RUNNING: "started_at", **_ends(_REPLICA)})
+# An attempt is as far as its replicas are.
+ATTEMPT = Machine("attempt", ReplicaState.PLACED, _REPLICA, {ReplicaState.RUNNING: "started_at", **_ends(_REPLICA)})
+
+NODE = Machine(
+    "node",
+    NodeState.READY,
+    table(
+        NodeState,
+        """
+        ready:       unreachable
+        unreachable: ready lost
+        lost:        ready
+        """,
+    ),
+)
+QUEUE = Machine(
+    "queue", QueueState.OPEN, table(QueueState, "open: paused\n paused: open")
+)
+
+MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE)}

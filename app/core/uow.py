@@ -1,0 +1,191 @@
+"""The unit of work: the one door to rows, rights, states and events.
+
+A request, a task or a command opens one, hands it to the rules, and it commits once at the end.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from psycopg import errors as pg
+from sqlalchemy import Select, func, insert, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.access import SYSTEM, Actor, Permission
+from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL, Event
+from app.core.states import MACHINES
+from app.core.tables import Entity
+from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
+
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
+ATTEMPTS = 3
+_NOTIFY = text(
+    "SELECT pg_notify(channel, payload) FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[]))"
+    " AS t(channel, payload)"
+)
+
+
+class Clock:
+    """The database's clock, read once a unit: every stamp of one unit is the same, whoever's host it runs on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._now: datetime | None = None
+
+    def now(self) -> datetime:
+        """The moment this unit began to ask, aware, UTC."""
+        if self._now is None:
+            self._now = self._session.execute(select(func.now())).scalar_one()
+        return self._now
+
+    def set(self, now: datetime) -> None:
+        """Spare a round trip: a statement that ran in this transaction brought the time along."""
+        self._now = now
+
+
+class UnitOfWork:
+    """Session, clock and actor; `get`, `visible`, `require`, `emit`, `move`."""
+
+    def __init__(self, session: Session, actor: Actor) -> None:
+        self.session = session
+        self.clock = Clock(session)
+        self.actor = actor
+        self.checked = actor is SYSTEM  # has any right been checked? The edge refuses a request that checked none
+        self._events: list[dict[str, Any]] = []
+        self._touched_jobs: set[UUID] = set()
+
+    def get(self, model: type[E], id: UUID, *, lock: bool = False) -> E:  # noqa: A002  # the field's word
+        """The row with that id. Raises NotFound where there is none or it is not the actor's to see."""
+        statement = self.visible(model).where(model.id == id)
+        if lock:
+            statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+        row = self.session.execute(statement).scalar_one_or_none()
+        if row is None:
+            raise NotFound(f"there is no {_noun(model)} {id}")
+        return row
+
+    def visible(self, model: type[E]) -> Select[tuple[E]]:
+        """A select of the rows of `model` that the actor may see; counts as a check of its read permission."""
+        self.checked = True
+        return select(model).where(model.visible_to(self.actor))
+
+    def require(self, permission: Permission, project_id: UUID | None = None) -> None:
+        """Raises NotFound if the actor has no part in the project, Forbidden if it lacks the right there."""
+        self.checked = True
+        if self.actor.holds(permission, project_id):
+            return
+        if project_id is not None and project_id not in self.actor.roles:
+            raise NotFound(f"there is no project {project_id}")
+        raise Forbidden(f"this takes the permission {permission}")
+
+    def expect_version(self, row: Entity, version: int | None) -> None:
+        """Raises StaleVersion if the caller read another version than the (locked) row has."""
+        if version is not None and row.version != version:
+            raise StaleVersion(f"version {version} was expected, {row.version} is there")
+
+    def emit(self, kind: str, subject: Entity, **data: Any) -> None:
+        """Record that something happened to `subject`, in this transaction."""
+        if kind not in KINDS:
+            raise ValueError(f"event kind {kind!r} is not in app/core/events.py")
+        job_id = subject.id if subject.__tablename__ == "jobs" else getattr(subject, "job_id", None)
+        now = self.clock.now()
+        self._events.append(
+            {
+                "kind": kind,
+                "at": now,
+                "actor_kind": self.actor.kind,
+                "actor_id": self.actor.id,
+                "actor_name": self.actor.name,
+                "project_id": getattr(subject, "project_id", None),
+                "subject_type": _noun(type(subject)),
+                "subject_id": subject.id,
+                "job_id": job_id,
+                "data": data,
+                "sent_at": None if kind in ANNOUNCED else now,
+            }
+        )
+
+    def move(self, subject: Any, state: StrEnum, **data: Any) -> None:
+        """Change a state by its table: stamp the time, bump the version, emit `<noun>.<state>`.
+
+        Raises: IllegalTransition where the table has no such move.
+        """
+        noun = _noun(type(subject))
+        machine = MACHINES[noun]
+        before = subject.state
+        if not machine.allows(before, state):
+            raise IllegalTransition(f"{noun} {subject.id} is {before}, which can't become {state}")
+        subject.state = state
+        subject.version += 1
+        if column := machine.stamps.get(state):
+            setattr(subject, column, self.clock.now())
+        self.emit(f"{noun}.{state}", subject, before=str(before), after=str(state), **data)
+        if noun == "job" and state in machine.ends:
+            self.touch_job(subject.id)
+
+    def touch_job(self, job_id: UUID) -> None:
+        """Wake whoever follows this job, once the commit is through."""
+        self._touched_jobs.add(job_id)
+
+    def flush(self) -> None:
+        """Send rows and events to the database; still undone by a rollback."""
+        self.session.flush()
+        if self._events:
+            self.session.execute(insert(Event), self._events)
+        wake = [(JOB_CHANNEL, str(job_id)) for job_id in self._touched_jobs]
+        if any(event["sent_at"] is None for event in self._events):
+            wake.append((WAKE_CHANNEL, ""))
+        if wake:
+            channels, payloads = zip(*wake, strict=True)
+            self.session.execute(_NOTIFY, {"channels": list(channels), "payloads": list(payloads)})
+        self._events.clear()
+        self._touched_jobs.clear()
+
+    def commit(self) -> None:
+        """Flush and commit; called by `run` alone."""
+        self.flush()
+        self.session.commit()
+
+
+def run(sessions: sessionmaker[Session], actor: Actor, act: Callable[[UnitOfWork], R]) -> R:
+    """Open a unit, act, commit. A deadlock, a serialisation failure or a lost connection re-runs the whole.
+
+    Raises: what `act` raises, after rolling back; Unavailable when the database does not answer.
+    """
+    for attempt in range(ATTEMPTS):
+        with sessions() as session:
+            uow = UnitOfWork(session, actor)
+            try:
+                result = act(uow)
+                uow.commit()
+            except PoolTimeout as error:
+                raise Unavailable("every database connection is in use") from error
+            except DBAPIError as error:
+                _roll_back(session)
+                if not _is_passing(error):
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    raise Unavailable("the database does not answer") from error
+            else:
+                return result
+    raise AssertionError("unreachable")
+
+
+def _roll_back(session: Session) -> None:
+    with suppress(DBAPIError):  # the connection may be gone, and with it the transaction
+        session.rollback()
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    transient = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable, pg.AdminShutdown, pg.CannotConnectNow)
+    return error.connection_invalidated or isinstance(error, OperationalError) or isinstance(error.orig, transient)
+
+
+def _noun(model: type[Any]) -> str:
+    return str(model.__tablename__).removesuffix("s")

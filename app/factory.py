@@ -1,0 +1,68 @@
+"""The composition of the API: settings in, a WSGI application out."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flask import Response, jsonify
+from flask_smorest import Api
+
+from app.core.crypto import Keyring
+from app.core.db import make_engine, make_sessions
+from app.core.settings import Settings
+from app.http import problems
+from app.http.auth import Door
+from app.http.transaction import TransactionalFlask, outside, public
+
+PREFIX = "/api/v1"
+StartResponse = Callable[..., Any]
+
+
+class ShortPrefix:
+    """`/v1/...` is the same address as `/api/v1/...`."""
+
+    def __init__(self, app: Callable[[dict[str, Any], StartResponse], Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Rewrite the path, then go on as ever."""
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/v1/"):
+            environ["PATH_INFO"] = f"/api{path}"
+        return self._app(environ, start_response)
+
+
+def create_app(settings: Settings) -> TransactionalFlask:
+    """The application with every blueprint mounted under `/api/v1` (and so `/v1`)."""
+    app = TransactionalFlask("trellis", static_folder=None)
+    app.config.update(
+        API_TITLE="Trellis",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        MAX_CONTENT_LENGTH=settings.max_body_bytes,
+        PROPAGATE_EXCEPTIONS=False,
+        TRAP_HTTP_EXCEPTIONS=False,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    keyring = Keyring(settings.secret_key)
+    engine = make_engine(settings)
+    app.extensions |= {
+        "settings": settings,
+        "keyring": keyring,
+        "engine": engine,
+        "sessions": make_sessions(engine),
+        "door": Door({}),
+    }
+    problems.install(app)
+    api = Api(app)
+    for blueprint in ():
+        api.register_blueprint(blueprint, url_prefix=f"{PREFIX}{blueprint.url_prefix}")
+    app.add_url_rule("/healthz", "healthz", outside(public(healthz)))
+    app.wsgi_app = ShortPrefix(app.wsgi_app)  # type: ignore[method-assign]  # Flask's own way to wrap
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    return app
+
+
+def healthz() -> Response:
+    """Alive; says nothing of the parts behind."""
+    return jsonify(status="ok")

@@ -1,0 +1,119 @@
+"""One transaction a request: who calls, the view, the check that a right was checked, the commit.
+
+A request that checked no right and is not marked public is rolled back and refused. An Idempotency-Key may
+answer at once. A deadlock re-runs the whole request.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, g, json, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core import idempotency
+from app.core.access import NOBODY
+from app.core.uow import UnitOfWork, run
+from app.http.auth import Door, credential_of
+from trellis.errors import Field, Forbidden, Invalid
+
+V = TypeVar("V", bound=Callable[..., Any])
+_MARKS = "_trellis_marks"
+
+
+def _mark(word: str) -> Callable[[V], V]:
+    def decorate(view: V) -> V:
+        setattr(view, _MARKS, getattr(view, _MARKS, frozenset()) | {word})
+        return view
+
+    return decorate
+
+
+public = _mark("public")  # anybody may call it, signed in or not
+answers_secret = _mark("secret")  # its answer holds a secret: never kept for an Idempotency-Key
+outside = _mark("outside")  # opens its own units: streams, which must not hold a transaction
+
+
+def current_uow() -> UnitOfWork:
+    """The unit of work of this request."""
+    uow: UnitOfWork = g.uow
+    return uow
+
+
+def sessions() -> sessionmaker[Session]:
+    """For views marked `outside`."""
+    made: sessionmaker[Session] = current_app.extensions["sessions"]
+    return made
+
+
+def door() -> Door:
+    """The application's one door."""
+    made: Door = current_app.extensions["door"]
+    return made
+
+
+class TransactionalFlask(Flask):
+    """A Flask whose views run inside a unit of work."""
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        """Run the view of this request in its transaction."""
+        marks = self.marks_of(request.endpoint, request.method)
+        if request.url_rule is None or request.method == "OPTIONS" or "outside" in marks:
+            return super().dispatch_request()
+        return run(sessions(), NOBODY, lambda uow: self._in_unit(uow, marks))
+
+    def marks_of(self, endpoint: str | None, method: str) -> frozenset[str]:
+        """What the view of an endpoint is marked as; MethodViews carry marks on their methods."""
+        view = self.view_functions.get(endpoint or "")
+        view_class = getattr(view, "view_class", None)
+        target = getattr(view_class, ("get" if method == "HEAD" else method).lower(), None) if view_class else view
+        marks: frozenset[str] = getattr(target, _MARKS, frozenset())
+        return marks
+
+    def _in_unit(self, uow: UnitOfWork, marks: frozenset[str]) -> ResponseReturnValue:
+        g.uow = uow
+        if "public" in marks:
+            uow.checked = True
+            return self.make_response(super().dispatch_request())
+        uow.actor = door().actor(uow, credential_of(request))
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        if key is None:
+            return self._checked(uow)
+        if not 1 <= len(key) <= 200 or not key.isprintable():
+            raise Invalid(Field("/idempotency-key", "must be 1 to 200 printable characters"))
+        if (known := idempotency.claim(uow, key, _digest_of_request())) is not None:
+            uow.checked = True
+            return _replay(known)
+        response = self._checked(uow)
+        answer = idempotency.Answer(response.status_code, response.get_json(silent=True))
+        idempotency.settle(uow, key, answer, secret="secret" in marks)
+        return response
+
+    def _checked(self, uow: UnitOfWork) -> Response:
+        response = self.make_response(super().dispatch_request())
+        if not uow.checked:
+            raise Forbidden("this endpoint declares no permission, so nobody may use it")
+        return response
+
+
+def _digest_of_request() -> str:
+    material = b"\0".join([request.method.encode(), request.full_path.encode(), request.get_data()])
+    return hashlib.sha256(material).hexdigest()
+
+
+def _replay(known: idempotency.Answer) -> Response:
+    response = Response(json.dumps(known.body), status=known.status, mimetype="application/json")
+    response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def if_match() -> int | None:
+    """The version the caller read, from `If-Match: "7"`. Raises Invalid for anything else."""
+    value = request.headers.get("If-Match")
+    if value is None or value == "*":
+        return None
+    text = value.removeprefix("W/").strip('"')
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Invalid(Field("/if-match", 'must be the ETag that you were given, such as "7"'))
+    return int(text)

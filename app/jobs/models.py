@@ -1,0 +1,193 @@
+"""Tables of jobs, their attempts and replicas, and what those printed and measured."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, text, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.access import Actor, Permission
+from app.core.tables import Base, ProjectOwned, Word
+from trellis.units import LARGEST
+from trellis.vocabulary import ActorKind, Cause, DependencyKind, JobState, ReplicaState, StopReason
+
+
+class Job(ProjectOwned):
+    """The wish: what shall run, with what, and how far it has come.
+
+    `fence` grows with each attempt and never shrinks; `waiting_for` counts dependencies that are still open;
+    `class_key` is equal for jobs that are equal in everything the scheduler looks at but their age.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"cpu_milli BETWEEN 1 AND {LARGEST}", name="cpu"),
+        CheckConstraint(f"memory_bytes BETWEEN 0 AND {LARGEST}", name="memory"),
+        CheckConstraint("gpu_milli BETWEEN 0 AND 1024000", name="gpu"),
+        CheckConstraint("gpu_milli < 1000 OR gpu_milli % 1000 = 0", name="whole_gpus"),
+        CheckConstraint("replicas BETWEEN 1 AND 4096", name="replicas"),
+        CheckConstraint("waiting_for >= 0", name="waiting_for"),
+        Index("ix_jobs_list", "project_id", "created_at", "id"),
+        Index("ix_jobs_recent", "created_at", "id"),
+        Index("ix_jobs_labels", "labels", postgresql_using="gin"),
+        Index("ix_jobs_array", "array_id", "array_index", postgresql_where=text("array_id IS NOT NULL")),
+        Index(
+            "ix_jobs_queued",
+            "class_key", "priority", "created_at", "id",
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index("ix_jobs_live", "state", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_jobs_actor", "actor_id", "created_at"),
+    )  # fmt: skip
+    read = Permission.JOB_READ
+
+    queue_id: Mapped[UUID]
+    actor_kind: Mapped[ActorKind] = mapped_column(Word(ActorKind))
+    actor_id: Mapped[UUID | None]
+    actor_name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(String(200))
+    state: Mapped[JobState] = mapped_column(Word(JobState), default=JobState.PENDING)
+    priority: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]]
+    class_key: Mapped[str] = mapped_column(String(32))
+    replicas: Mapped[int]
+    cpu_milli: Mapped[int]
+    memory_bytes: Mapped[int]
+    gpu_milli: Mapped[int]
+    gpu_model: Mapped[str] = mapped_column(String(63))
+    time_limit_s: Mapped[int | None]
+    deadline_at: Mapped[datetime | None]
+    run_after: Mapped[datetime | None]
+    waiting_for: Mapped[int] = mapped_column(default=0)
+    fence: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    retries: Mapped[int] = mapped_column(default=0)
+    cancel_asked_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    exit_code: Mapped[int | None]
+    cause: Mapped[Cause | None] = mapped_column(Word(Cause))
+    message: Mapped[str] = mapped_column(default="")
+    retry_of: Mapped[UUID | None]
+    array_id: Mapped[UUID | None]
+    array_index: Mapped[int | None]
+
+
+class Dependency(Base):
+    """`job_id` waits for `on_job_id`; `met` once that ended as asked."""
+
+    __tablename__ = "dependencies"
+    __table_args__ = (Index("ix_dependencies_on_job_id", "on_job_id"),)
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    on_job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[DependencyKind] = mapped_column(Word(DependencyKind))
+    met: Mapped[bool] = mapped_column(default=False)
+
+
+class Attempt(ProjectOwned):
+    """One try at a job."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("job_id", "fence"),)
+    read = Permission.JOB_READ
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    fence: Mapped[int]
+    state: Mapped[ReplicaState] = mapped_column(Word(ReplicaState), default=ReplicaState.PLACED)
+    reason: Mapped[str] = mapped_column(default="")
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    exit_code: Mapped[int | None]
+    cause: Mapped[Cause | None] = mapped_column(Word(Cause))
+    message: Mapped[str] = mapped_column(default="")
+
+
+class Replica(ProjectOwned):
+    """One member of an attempt, on one node. `report_seq`, `metric_seq` and `log_bytes` say what is settled."""
+
+    __tablename__ = "replicas"
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "index"),
+        Index("ix_replicas_live", "node_id", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_replicas_job_id", "job_id"),
+    )
+    read = Permission.JOB_READ
+
+    attempt_id: Mapped[UUID] = mapped_column(ForeignKey("attempts.id"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    node_id: Mapped[UUID]
+    node_name: Mapped[str] = mapped_column(String(63))
+    number: Mapped[int]
+    index: Mapped[int]
+    fence: Mapped[int]
+    state: Mapped[ReplicaState] = mapped_column(Word(ReplicaState), default=ReplicaState.PLACED)
+    gpus: Mapped[list[Any]]
+    announced_at: Mapped[datetime]
+    stop_reason: Mapped[StopReason | None] = mapped_column(Word(StopReason))
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    exit_code: Mapped[int | None]
+    signal: Mapped[int | None]
+    cause: Mapped[Cause | None] = mapped_column(Word(Cause))
+    message: Mapped[str] = mapped_column(default="")
+    run_ms: Mapped[int] = mapped_column(default=0)
+    cpu_ms: Mapped[int] = mapped_column(default=0)
+    peak_memory_bytes: Mapped[int] = mapped_column(default=0)
+    report_seq: Mapped[int] = mapped_column(default=0)
+    metric_seq: Mapped[int] = mapped_column(default=0)
+    log_bytes: Mapped[int] = mapped_column(default=0)
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """To its project's members, and to the node it was placed on."""
+        if actor.sees_all:
+            return true()
+        if actor.kind is ActorKind.NODE:
+            return cls.node_id == actor.id
+        return cls.project_id.in_(actor.projects_with(cls.read))
+
+
+class LogChunk(Base):
+    """Whole lines of a replica's log, from byte `offset` of its file on the node (form: `trellis.wire.LogChunk`)."""
+
+    __tablename__ = "log_chunks"
+
+    replica_id: Mapped[UUID] = mapped_column(ForeignKey("replicas.id"), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    first_us: Mapped[int]
+    last_us: Mapped[int]
+    body: Mapped[bytes]
+
+
+class Metric(Base):
+    """One value that a job reported of itself."""
+
+    __tablename__ = "metrics"
+    __table_args__ = (Index("ix_metrics_series", "job_id", "name", "at"),)
+
+    replica_id: Mapped[UUID] = mapped_column(ForeignKey("replicas.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID]
+    name: Mapped[str] = mapped_column(String(200))
+    value: Mapped[float]
+    step: Mapped[int | None]
+    at: Mapped[datetime]
+
+
+class ClassVerdict(Base):
+    """Why the jobs of one class wait. One row a class, not a job: 20,000 equal jobs wait for one reason."""
+
+    __tablename__ = "class_verdicts"
+
+    class_key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(40))
+    message: Mapped[str]
+    head_job_id: Mapped[UUID]
+    starts_at: Mapped[datetime | None]
+    decided_at: Mapped[datetime]

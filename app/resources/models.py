@@ -1,0 +1,121 @@
+"""Tables of hardware, and of who holds which part of it. Constraints, not hope, keep a device from being given twice."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, false, text, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.access import Actor, Permission
+from app.core.tables import Base, Entity, ProjectOwned, Word
+from trellis.vocabulary import Isolation, NodeState
+
+
+class Node(Entity):
+    """A machine that runs replicas. The `_used` amounts are the sums of its live allocations."""
+
+    __tablename__ = "nodes"
+    __table_args__ = (
+        CheckConstraint("cpu_milli_used BETWEEN 0 AND cpu_milli", name="cpu"),
+        CheckConstraint("memory_bytes_used BETWEEN 0 AND memory_bytes", name="memory"),
+    )
+    read = Permission.NODE_READ
+
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    hostname: Mapped[str] = mapped_column(String(255))
+    boot_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[NodeState] = mapped_column(Word(NodeState), default=NodeState.READY, index=True)
+    token_digest: Mapped[bytes] = mapped_column(unique=True)
+    cpu_milli: Mapped[int]
+    cpu_milli_used: Mapped[int] = mapped_column(default=0)
+    memory_bytes: Mapped[int]
+    memory_bytes_used: Mapped[int] = mapped_column(default=0)
+    gpu_model: Mapped[str] = mapped_column(String(63), default="")
+    isolation: Mapped[Isolation] = mapped_column(Word(Isolation))
+    isolation_detail: Mapped[str]
+    executors: Mapped[list[Any]]
+    profile: Mapped[str] = mapped_column(String(63), default="")
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    last_seen_at: Mapped[datetime]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """Everybody who is signed in sees the machines; what runs there is filtered apart."""
+        return true() if actor.sees_all or actor.is_person else cls.id == actor.id
+
+
+class Gpu(Entity):
+    """A device of a node; `milli_used` of its 1000 are held."""
+
+    __tablename__ = "gpus"
+    __table_args__ = (
+        UniqueConstraint("node_id", "index"),
+        CheckConstraint("milli_used BETWEEN 0 AND 1000", name="given_once"),
+    )
+    read = Permission.NODE_READ
+
+    node_id: Mapped[UUID] = mapped_column(ForeignKey("nodes.id"))
+    index: Mapped[int]
+    uuid: Mapped[str] = mapped_column(String(80))
+    model: Mapped[str] = mapped_column(String(63))
+    memory_bytes: Mapped[int]
+    numa: Mapped[int] = mapped_column(default=0)
+    links: Mapped[list[Any]] = mapped_column(default=list)
+    milli_used: Mapped[int] = mapped_column(default=0)
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """As the node is."""
+        return true() if actor.sees_all or actor.is_person else cls.node_id == actor.id
+
+
+class Allocation(ProjectOwned):
+    """What one replica holds on one node; its id is the replica's."""
+
+    __tablename__ = "allocations"
+    __table_args__ = (
+        CheckConstraint("cpu_milli >= 0 AND memory_bytes >= 0", name="amounts"),
+        Index("ix_allocations_live", "node_id", postgresql_where=text("released_at IS NULL")),
+    )
+    read = Permission.JOB_READ
+
+    node_id: Mapped[UUID] = mapped_column(ForeignKey("nodes.id"))
+    job_id: Mapped[UUID] = mapped_column(index=True)
+    holder_name: Mapped[str] = mapped_column(String(200))
+    cpu_milli: Mapped[int]
+    memory_bytes: Mapped[int]
+    released_at: Mapped[datetime | None]
+
+
+class AllocationGpu(Base):
+    """Part or whole of one device in an allocation; `live` until it is released."""
+
+    __tablename__ = "allocation_gpus"
+    __table_args__ = (
+        CheckConstraint("milli BETWEEN 1 AND 1000", name="milli"),
+        # The schema itself refuses the second whole claim on a device.
+        Index("uq_allocation_gpus_whole", "gpu_id", unique=True, postgresql_where=text("live AND milli = 1000")),
+    )
+
+    allocation_id: Mapped[UUID] = mapped_column(ForeignKey("allocations.id"), primary_key=True)
+    gpu_id: Mapped[UUID] = mapped_column(ForeignKey("gpus.id"), primary_key=True)
+    milli: Mapped[int]
+    live: Mapped[bool] = mapped_column(default=True)
+
+
+class JoinToken(Entity):
+    """Lets machines join until it expires; only its digest is kept."""
+
+    __tablename__ = "join_tokens"
+    read = Permission.NODE_WRITE
+
+    name: Mapped[str] = mapped_column(String(63), default="")
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    expires_at: Mapped[datetime]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """Platform administrators alone."""
+        return true() if actor.sees_all else false()
