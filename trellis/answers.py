@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from trellis.vocabulary import ENDED_JOB_STATES
 
@@ -337,7 +337,7 @@ def _read(kind: Any, value: Any) -> Any:
     if kind is datetime:
         return _time(value)
     if is_dataclass(kind):
-        return answer(kind, value)  # type: ignore[arg-type]  # every dataclass named in a hint above is an Answer
+        return answer(cast(type[Answer], kind), value)  # every dataclass named in a hint above is one
     return value
 
 

@@ -143,7 +143,7 @@ class Transport:
             headers["Authorization"] = f"Bearer {token}"
         timeout = httpx.Timeout(self._timeout, read=call.read_timeout_s) if call.read_timeout_s else self._timeout
         request = self._http.build_request(
-            call.method, call.path, params=_flat(call.params), json=call.body, headers=headers, timeout=timeout
+            call.method, call.path, params=flat(call.params), json=call.body, headers=headers, timeout=timeout
         )
         try:
             # A redirect is followed for reading alone, and httpx drops the credential when the origin changes;
@@ -210,7 +210,8 @@ def _checked(url: str) -> str:
     return url
 
 
-def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
+def flat(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters as a query: times as ISO 8601, labels as `key:value`, what is None left out."""
     return {name: _text(value) for name, value in params.items() if value is not None}
 
 

@@ -73,7 +73,8 @@ def _parse(text: object, factor_of: Callable[[str], int | None], wanted: str) ->
         raise ValueError(f"must be {wanted}")
     # Integers all the way: a tenth of a GPU ten times must be one GPU.
     fraction = match[2] or ""
-    scaled, rest = divmod(int(match[1] + fraction) * factor, 10 ** len(fraction))
+    denominator: int = 10 ** len(fraction)
+    scaled, rest = divmod(int(match[1] + fraction) * factor, denominator)
     if rest:
         raise ValueError("is finer than the smallest unit")
     if scaled > LARGEST:
