@@ -63,10 +63,10 @@ class Jobs:
             raise Invalid(Field("/array", "is missing"))
         return answer(JobArray, self._post("/jobs", as_json(job)))
 
-    def submit_batch(self, jobs: Iterable[JobBody]) -> list[Job]:
+    def submit_batch(self, jobs: Iterable[JobBody]) -> tuple[Job, ...]:
         """Submit up to 1000 jobs in one call, all or none. Raises like `submit`."""
         answered = self._post("/jobs/batch", {"jobs": [as_json(job) for job in jobs]})
-        return [answer(Job, item) for item in answered["items"]]
+        return tuple(answer(Job, item) for item in answered["items"])
 
     def get(self, job: Job | str, *, verbose: bool = False) -> Job:
         """The job as it is now; `verbose` adds its spec, dependencies and attempts. Raises NotFound."""
@@ -111,10 +111,10 @@ class Jobs:
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics")))
         return {name: answer(Metric, {"name": name, **point}) for name, point in answered["latest"].items()}
 
-    def metric(self, job: Job | str, name: str) -> list[Metric]:  # type: ignore[valid-type]  # `list` is a verb above
+    def metric(self, job: Job | str, name: str) -> tuple[Metric, ...]:
         """Every value of one metric, oldest first."""
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics"), {"name": name}))
-        return [answer(Metric, {"name": name, **point}) for point in answered["points"]]
+        return tuple(answer(Metric, {"name": name, **point}) for point in answered["points"])
 
     def artifacts(self, job: Job | str) -> Iterator[Artifact]:
         """The files that the job saved."""
