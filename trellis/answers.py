@@ -43,6 +43,7 @@ class ReplicaOfJob(Answer):
     node: str | None = None
     state: str = ""
     exit_code: int | None = None
+    gpus: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Attempt(Answer):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cause: str | None = None
+    message: str = ""
     replicas: tuple[ReplicaOfJob, ...] = ()
 
 
@@ -130,7 +132,7 @@ class Actor(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Answer):
-    """Something that happened, with the values before and after it."""
+    """Something that happened; what changed is in `before` and `after`, or as one in `data`."""
 
     id: str = ""
     kind: str = ""
@@ -140,6 +142,7 @@ class Event(Answer):
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     reason: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +339,8 @@ def _read(kind: Any, value: Any) -> Any:
         return tuple(_read(inner[0], item) for item in value) if isinstance(value, list) else _ABSENT
     if kind is datetime:
         return _time(value)
+    if kind is str:
+        return str(value)
     if is_dataclass(kind):
         return answer(cast(type[Answer], kind), value)  # every dataclass named in a hint above is one
     return value

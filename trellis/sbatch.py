@@ -4,6 +4,7 @@ What differs from Slurm: with `--nodes=N` the script runs once on each node, as 
 nothing of the submitter's environment is carried along; the log is kept by the platform.
 """
 
+import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ def parse(
         _settle(draft)
     except ValueError as error:
         raise Invalid(Field("/script", str(error))) from error
-    script = {"script": text, "script_name": name, **({"arguments": list(arguments)} if arguments else {})}
+    script = {"script": text, "script_name": plain_name(name), **({"arguments": list(arguments)} if arguments else {})}
     return {"name": name, **draft.body, **script, "environment": _slurm_environment(draft, name)}
+
+
+def plain_name(name: str) -> str:
+    """A file's name in the letters that a node takes for one."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-")[:100] or "script"
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +24,7 @@ _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOTHING_DONE = frozenset({429, 503})
 _GATEWAY_GAVE_UP = frozenset({502, 504})
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE", "POST"})
+_CONNECT_S, _ANSWER_S = 5.0, 30.0
 _JSON = "application/json, application/problem+json"
 
 
@@ -87,11 +89,8 @@ class Transport:
         self._credential: Credential = credential or Key(None)
         self._retry = retry or Retry()
         self.sleep = sleep
-        self._timeout = httpx.Timeout(30.0, connect=5.0, pool=10.0)
         headers = {"User-Agent": f"trellis/{trellis.__version__}", "Accept": _JSON}
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=self._timeout, transport=http
-        )
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, transport=http)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -141,7 +140,7 @@ class Transport:
         headers = dict(call.headers)
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        timeout = httpx.Timeout(self._timeout, read=call.read_timeout_s) if call.read_timeout_s else self._timeout
+        timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, read=call.read_timeout_s or _ANSWER_S)
         request = self._http.build_request(
             call.method, call.path, params=flat(call.params), json=call.body, headers=headers, timeout=timeout
         )
@@ -220,7 +219,8 @@ def _text(value: Any) -> Any:
         return [f"{key}:{text}" for key, text in value.items()]
     if isinstance(value, list | tuple):
         return [_text(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    # A naive time is meant in the zone of whoever wrote it.
+    return value.astimezone().isoformat() if isinstance(value, datetime) else value
 
 
 def _worth_repeating(outcome: httpx.Response | httpx.RequestError, call: Call) -> bool:

@@ -66,7 +66,7 @@ class Here:
         if word != "last":
             return word
         me = self.client.whoami()
-        newest: Job | None = next(self.client.jobs.list(user=me.id, sort="-submitted_at", limit=1), None)
+        newest: Job | None = next(self.client.jobs.list(user=me.name, sort="-submitted_at", limit=1), None)
         if newest is None:
             raise NotFound("you have not submitted a job yet")
         return newest.id

@@ -7,7 +7,7 @@ import typer
 
 from trellis.answers import Job
 from trellis.cli.context import AsJson, JobWord, here
-from trellis.cli.options import pairs
+from trellis.cli.options import pairs, when
 from trellis.cli.tables import job_sheet, jobs_table
 from trellis.vocabulary import JobState
 
@@ -30,7 +30,7 @@ def list_jobs(
     user: Annotated[str | None, typer.Option(help="Submitted by this user.")] = None,
     name: Annotated[str | None, typer.Option(help="Of this name.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="With this label, K=V; may be given again.")] = None,
-    after: Annotated[str | None, typer.Option("--submitted-after", help="Time, such as 2026-01-31T12:00:00Z.")] = None,
+    after: Annotated[str | None, typer.Option("--submitted-after", help="A time, such as 2026-01-31T12:00.")] = None,
     before: Annotated[str | None, typer.Option("--submitted-before", help="Time, likewise.")] = None,
     sort: Annotated[str, typer.Option(help="Field to sort by, `-` before it turns it round.")] = "-submitted_at",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 30,
@@ -48,8 +48,8 @@ def list_jobs(
         "user": user,
         "name": name,
         "label": pairs("label", label) or None,
-        "submitted_after": after,
-        "submitted_before": before,
+        "submitted_after": when("submitted-after", after),
+        "submitted_before": when("submitted-before", before),
         "sort": sort,
         "limit": min(limit, _PAGE),
     }

@@ -8,6 +8,7 @@ import typer
 
 from trellis.answers import LogLine, plain
 from trellis.cli.context import AsJson, Here, JobWord, here
+from trellis.cli.options import when
 from trellis.cli.text import safe
 from trellis.vocabulary import Stream
 
@@ -24,7 +25,7 @@ def logs(
     job: JobWord,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last N lines.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only after this time, such as 2026-01-31T12:00:00Z.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only after this time, such as 2026-01-31T12:00.")] = None,
     stream: Annotated[Stream | None, typer.Option(help="Only what came this way.")] = None,
     replica: Annotated[int | None, typer.Option(min=0, help="Only of this replica.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only of this attempt.")] = None,
@@ -35,7 +36,7 @@ def logs(
     For example: trellis logs -f last
     """
     run = here(context)
-    filters: dict[str, Any] = {"tail": tail, "since": since, "stream": stream, "replica": replica, "attempt": attempt}
+    filters: dict[str, Any] = {"tail": tail, "since": when("since", since), "stream": stream, "replica": replica, "attempt": attempt}
     given = {key: value for key, value in filters.items() if value is not None}
     found = run.job_id(job)
     show(run, found, run.client.jobs.logs(found, follow=follow, **given))

@@ -1,6 +1,7 @@
-"""Options that hold more than one word."""
+"""Options whose text holds more than one thing."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from trellis.errors import Field, Invalid
 
@@ -25,3 +26,11 @@ def dependencies(given: Iterable[str] | None) -> list[dict[str, str]]:
             raise Invalid(Field("--after", f"must be ID, failure:ID or any:ID, not {word!r}"))
         found.append({"job": job, "kind": f"after_{kind or 'success'}"})
     return found
+
+
+def when(option: str, text: str | None) -> datetime | None:
+    """A date, or a date and time, of this machine's zone where it names none. Raises Invalid."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise Invalid(Field(f"--{option}", f"must be such as 2026-01-31T12:00, not {text!r}")) from error

@@ -119,7 +119,7 @@ def described(source: Source, without: Any = ()) -> dict[str, Any]:
     text = _read(source.file)
     if sbatch.is_batch_script(text):
         return sbatch.parse(text, name=source.file.name, arguments=source.words, without=frozenset(without))
-    body: dict[str, Any] = {"name": source.file.name, "script": text, "script_name": source.file.name}
+    body: dict[str, Any] = {"name": source.file.name, "script": text, "script_name": sbatch.plain_name(source.file.name)}
     return {**body, "arguments": list(source.words)} if source.words else body
 
 

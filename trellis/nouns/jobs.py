@@ -111,9 +111,9 @@ class Jobs:
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics")))
         return {name: answer(Metric, {"name": name, **point}) for name, point in answered["latest"].items()}
 
-    def metric(self, job: Job | str, name: str) -> tuple[Metric, ...]:
-        """Every value of one metric, oldest first."""
-        answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics"), {"name": name}))
+    def metric(self, job: Job | str, name: str, *, limit: int | None = None) -> tuple[Metric, ...]:
+        """The values of one metric, oldest first; as many as the server gives at once, or `limit`."""
+        answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics"), {"name": name, "limit": limit}))
         return tuple(answer(Metric, {"name": name, **point}) for point in answered["points"])
 
     def artifacts(self, job: Job | str) -> Iterator[Artifact]:

@@ -85,7 +85,11 @@ class Follower:
 
 
 def read_log(transport: Transport, job_id: str, params: Mapping[str, Any]) -> Iterator[LogLine]:
-    """The lines that are there now."""
-    answered = transport.json(Call("GET", path("jobs", job_id, "logs"), params)) or {}
-    for line in answered.get("lines", ()):
-        yield answer(LogLine, line)
+    """The lines that are there now; a long log comes in several answers, of which all but the last say `more`."""
+    where, more = path("jobs", job_id, "logs"), True
+    while more:
+        answered = transport.json(Call("GET", where, params)) or {}
+        for line in answered.get("lines", ()):
+            yield answer(LogLine, line)
+        more = bool(answered.get("more"))
+        params = {**params, "cursor": answered.get("cursor")}
