@@ -237,4 +237,4 @@ def _asked_s(outcome: httpx.Response | httpx.RequestError) -> float:
         return 0.0
     text = outcome.headers.get("Retry-After", "")
     # The other form that HTTP allows, a date, would need this machine's clock to be right.
-    return float(text) if text.isdigit() else 0.0
+    return float(text) if text.isascii() and text.isdigit() else 0.0
