@@ -38,7 +38,7 @@ class Direct:
 
     def call(self, task: str, **arguments: Any) -> Any:
         """Send one task and return the body of its answer. Raises TrellisError; Unavailable when none comes."""
-        lost = (OperationalError, OSError, RuntimeError, *_broker_errors(self._app))
+        lost: tuple[type[Exception], ...] = (OperationalError, OSError, RuntimeError, *_broker_errors(self._app))
         try:
             return _body(task, self._result(task, {"token": self._token, **arguments}))
         except CeleryTimeout as error:

@@ -64,13 +64,15 @@ def load(entry: EntryPoint) -> Any:
 
 
 def _stand_in(name: str, missing: str) -> Any:
-    sentence = f"`trellis {name}` needs {missing}, which is not installed: pip install 'trellis[{_EXTRAS.get(name, name)}]'"
+    extra = _EXTRAS.get(name, name)
     made = typer.Typer(add_completion=False)
 
     def explain() -> None:
+        sentence = f"`trellis {name}` needs {missing}, which is not installed: pip install 'trellis[{extra}]'"
         typer.echo(f"trellis: {sentence}", err=True)
         raise typer.Exit(FAILED)
 
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    made.command(name=name, help=f"Not installed: pip install 'trellis[{_EXTRAS.get(name, name)}]'.", context_settings=settings)(explain)
+    # No brackets in a help text: they would be taken for markup.
+    made.command(name=name, help=f"Not installed: needs the extra `{extra}`.", context_settings=settings)(explain)
     return get_command(made)
