@@ -13,8 +13,7 @@ import typer
 from trellis import profile
 from trellis.answers import WhoAmI
 from trellis.cli.context import AsJson, Here, here
-from trellis.cli.tables import table
-from trellis.cli.text import cell
+from trellis.cli.tables import projects_table
 from trellis.client import Client
 from trellis.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from trellis.profile import Profile
@@ -106,10 +105,6 @@ def whoami(context: typer.Context, as_json: AsJson = False) -> None:
         role = ", platform administrator" if me.platform_admin else ""
         run.say(f"{me.name} ({me.kind.replace('_', ' ')}{role}) at {run.client.url}")
         if me.projects:
-            projects = table(["PROJECT", "ORGANISATION", "ROLE", "ID"])
-            for project in me.projects:
-                organisation, role = project.organisation or project.organisation_id, project.role.replace("_", " ")
-                projects.add_row(cell(project.name), cell(organisation), cell(role), cell(project.id))
-            run.out.print(projects)
+            run.out.print(projects_table(me.projects))
 
     run.answer(me, show)
