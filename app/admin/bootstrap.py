@@ -37,11 +37,11 @@ def ensure_admin(uow: UnitOfWork, username: str, password: str | None = None) ->
 
 
 def _ensure_project(uow: UnitOfWork) -> Project:
-    project = uow.session.execute(select(Project).order_by(Project.created_at, Project.id).limit(1)).scalar_one_or_none()
+    project = uow.session.execute(
+        select(Project).order_by(Project.created_at, Project.id).limit(1)
+    ).scalar_one_or_none()
     if project is not None:
         return project
     statement = select(Organisation).where(Organisation.name == DEFAULT_ORGANISATION)
     organisation = uow.session.execute(statement).scalar_one_or_none()
-    return create_project(
-        uow, DEFAULT_PROJECT, (organisation or create_organisation(uow, DEFAULT_ORGANISATION)).id
-    )
+    return create_project(uow, DEFAULT_PROJECT, (organisation or create_organisation(uow, DEFAULT_ORGANISATION)).id)

@@ -20,7 +20,9 @@ _OF_THE_PAGE = ("limit", "cursor", "sort")
 class PageQuery(Strict):
     """Parameters of every list; one with filters adds its own."""
 
-    limit = QueryInteger(least=1, most=LARGEST_PAGE, metadata={"description": f"rows a page, {DEFAULT_PAGE} if not said"})
+    limit = QueryInteger(
+        least=1, most=LARGEST_PAGE, metadata={"description": f"rows a page, {DEFAULT_PAGE} if not said"}
+    )
     cursor = Text(longest=1000, metadata={"description": "next_cursor of the page before"})
     sort = Text(longest=40, metadata={"description": "a field; with - before it from the largest down"})
 

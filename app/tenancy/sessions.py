@@ -55,7 +55,7 @@ class SignIns:
         user = uow.session.execute(select(User).where(User.username == username)).scalar_one_or_none()
         known = user if user and user.disabled_at is None else None
         version = user and user.token_version
-        matches = password_matches(known and known.password_hash, password)
+        matches = password_matches(known.password_hash if known else None, password)
         # Locked and read again: a password changed while we compared must not leave a session of the old one.
         if known is None or not matches or _lock(uow, known.id).token_version != version:
             if user is not None:

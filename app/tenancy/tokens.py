@@ -6,7 +6,7 @@ from uuid import UUID
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
-from joserfc.jwt import Claims, JWTClaimsRegistry
+from joserfc.jwt import Claims, ClaimsOption, JWTClaimsRegistry
 
 from app.core.access import Actor
 from app.core.crypto import Keyring
@@ -65,7 +65,7 @@ class AccessTokens:
 
 
 def _rules(now: datetime, token_version: int) -> JWTClaimsRegistry:
-    essential = {"essential": True}
+    essential: ClaimsOption = {"essential": True}
     return JWTClaimsRegistry(
         now=int(now.timestamp()),
         iss={"essential": True, "value": ISSUER},

@@ -37,9 +37,7 @@ def create_user(uow: UnitOfWork, spec: UserSpec) -> User:
     uow.require(Permission.USER_WRITE)
     if uow.session.execute(select(User.id).where(User.username == spec.username)).first():
         raise AlreadyExists(f"there is a user {spec.username} already")
-    user = User(
-        username=spec.username, password_hash=hash_password(spec.password), platform_admin=spec.platform_admin
-    )
+    user = User(username=spec.username, password_hash=hash_password(spec.password), platform_admin=spec.platform_admin)
     uow.session.add(user)
     uow.session.flush()
     uow.emit("user.created", user, username=user.username, platform_admin=user.platform_admin)

@@ -48,7 +48,19 @@ def running_postgres() -> Iterator[Postgres]:
         os.chown(folder, account.pw_uid, account.pw_gid)
     who = {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     programs, port = _programs(), _free_port()
-    initdb = [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "-N"]
+    initdb = [
+        programs / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-locale",
+        "-E",
+        "UTF8",
+        "-N",
+    ]
     subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **who)  # type: ignore[call-overload]
     options = [word for option in OPTIONS for word in ("-c", option)]
     listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-k", folder]

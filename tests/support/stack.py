@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
-from werkzeug.test import TestResponse
+from werkzeug.datastructures import Headers
 
 from app.core.access import SYSTEM, Actor
 from app.core.crypto import Keyring
@@ -27,6 +28,16 @@ Row = TypeVar("Row", bound=Base)
 SECRET_KEY = "the secret key of the tests, long enough"
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said."""
+
+    status: int
+    json: Any
+    headers: Headers
+    text: str
+
+
 class Caller:
     """Flask's test client, with one credential and paths below /api/v1."""
 
@@ -34,30 +45,31 @@ class Caller:
         self._client = app.test_client()
         self.headers = {"Authorization": f"Bearer {credential}"} if credential else {}
 
-    def get(self, path: str, **options: Any) -> TestResponse:
+    def get(self, path: str, **options: Any) -> Answer:
         """GET; `query_string={...}` for parameters."""
         return self.call("GET", path, **options)
 
-    def post(self, path: str, body: Any = None, **options: Any) -> TestResponse:
+    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
         """POST a JSON body."""
         return self.call("POST", path, json={} if body is None else body, **options)
 
-    def put(self, path: str, body: Any = None, **options: Any) -> TestResponse:
+    def put(self, path: str, body: Any = None, **options: Any) -> Answer:
         """PUT a JSON body."""
         return self.call("PUT", path, json={} if body is None else body, **options)
 
-    def patch(self, path: str, body: Any, **options: Any) -> TestResponse:
+    def patch(self, path: str, body: Any, **options: Any) -> Answer:
         """PATCH with a JSON body."""
         return self.call("PATCH", path, json=body, **options)
 
-    def delete(self, path: str, **options: Any) -> TestResponse:
+    def delete(self, path: str, **options: Any) -> Answer:
         """DELETE."""
         return self.call("DELETE", path, **options)
 
-    def call(self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any) -> TestResponse:
+    def call(self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
         """Any method; `headers` are added to the credential's."""
         address = path if path.startswith(("/api/", "/v1/", "/healthz", "/docs")) else f"/api/v1{path}"
-        return self._client.open(address, method=method, headers={**self.headers, **(headers or {})}, **options)
+        response = self._client.open(address, method=method, headers={**self.headers, **(headers or {})}, **options)
+        return Answer(response.status_code, response.get_json(silent=True), response.headers, response.text)
 
 
 class Stack:
