@@ -10,11 +10,18 @@ from flask_smorest import Api
 from app.core.crypto import Keyring
 from app.core.db import make_engine, make_sessions
 from app.core.settings import Settings
-from app.http import problems
+from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
+from app.http.strict_json import StrictProvider
 from app.http.transaction import TransactionalFlask, outside, public
+from app.queues import api as queues
+from app.tenancy import actors
+from app.tenancy import api as tenancy
+from app.tenancy.sessions import SignIns
+from app.tenancy.tokens import AccessTokens
 
 PREFIX = "/api/v1"
+BLUEPRINTS = (*tenancy.BLUEPRINTS, queues.queues)
 StartResponse = Callable[..., Any]
 
 
@@ -39,11 +46,10 @@ def create_app(settings: Settings) -> TransactionalFlask:
         API_TITLE="Trellis",
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
-        MAX_CONTENT_LENGTH=settings.max_body_bytes,
         PROPAGATE_EXCEPTIONS=False,
         TRAP_HTTP_EXCEPTIONS=False,
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    app.json = StrictProvider(app)
     keyring = Keyring(settings.secret_key)
     engine = make_engine(settings)
     app.extensions |= {
@@ -51,16 +57,25 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "keyring": keyring,
         "engine": engine,
         "sessions": make_sessions(engine),
-        "door": Door({}),
+        "door": make_door(keyring),
+        "sign_ins": SignIns(keyring),
     }
-    problems.install(app)
     api = Api(app)
-    for blueprint in ():
+    problems.install(app)  # after Api, which would put its own form of errors in place of ours
+    limits.install(app, settings.max_body_bytes)
+    headers.install(app)
+    for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint, url_prefix=f"{PREFIX}{blueprint.url_prefix}")
     app.add_url_rule("/healthz", "healthz", outside(public(healthz)))
+    openapi.install(app, api, PREFIX)
     app.wsgi_app = ShortPrefix(app.wsgi_app)  # type: ignore[method-assign]  # Flask's own way to wrap
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     return app
+
+
+def make_door(keyring: Keyring) -> Door:
+    """Every kind of credential there is, by its prefix; what has none is a JWT."""
+    return Door({actors.API_KEY_PREFIX: actors.by_api_key(keyring), "": AccessTokens(keyring).authenticate})
 
 
 def healthz() -> Response:

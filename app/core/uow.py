@@ -70,7 +70,7 @@ class UnitOfWork:
             raise NotFound(f"there is no {_noun(model)} {id}")
         return row
 
-    def visible(self, model: type[E]) -> Select[tuple[E]]:
+    def visible(self, model: type[E]) -> Select[E]:
         """A select of the rows of `model` that the actor may see; counts as a check of its read permission."""
         self.checked = True
         return select(model).where(model.visible_to(self.actor))
