@@ -1,6 +1,6 @@
 """Who is tried next: pending jobs in classes, classes in the lines of their queues, queues by weight."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
@@ -17,16 +17,14 @@ _CLASS = attrgetter(
 
 
 class JobClass:
-    """Jobs that no rule tells apart but by age: where one does not fit, none does.
+    """Jobs that no rule tells apart but by age: where one does not fit, none does; they start oldest first."""
 
-    `waiting` is oldest first; starting a job moves `started` past it.
-    """
-
-    __slots__ = ("_jobs", "_started", "request", "time_limit_s")
+    __slots__ = ("_jobs", "_started", "queue_id", "request", "time_limit_s")
 
     def __init__(self, jobs: list[PendingJob]) -> None:
         self._jobs = sorted(jobs, key=_AGE)
         self._started = 0
+        self.queue_id = jobs[0].queue_id
         self.request = jobs[0].request
         self.time_limit_s = jobs[0].time_limit_s
 
@@ -39,10 +37,14 @@ class JobClass:
         """Return the jobs that have not been started, oldest first."""
         return self._jobs[self._started :]
 
-    def start_head(self) -> bool:
-        """Move on to the next job; False where that was the last."""
+    @property
+    def exhausted(self) -> bool:
+        """Whether all have been started."""
+        return self._started == len(self._jobs)
+
+    def start_head(self) -> None:
+        """Move on to the next job."""
         self._started += 1
-        return self._started < len(self._jobs)
 
 
 class Line:
@@ -53,11 +55,11 @@ class Line:
 
     def __init__(self, queue: Queue, policy: Policy, classes: list[JobClass], ledger: Ledger) -> None:
         self.queue = queue
-        self.classes = classes
+        self.classes = [group for group in classes if not group.exhausted]
         self.blocked = False
         self._ledger = ledger
         self._policy = policy
-        self._untried = [(policy(group.head, ledger), group) for group in classes if group.waiting()]
+        self._untried = [(policy(group.head, ledger), group) for group in self.classes]
         heapify(self._untried)
 
     def peek(self) -> JobClass | None:
@@ -75,7 +77,8 @@ class Line:
     def started(self) -> None:
         """Note that the head that `peek` named has been started."""
         _, group = heappop(self._untried)
-        if group.start_head():
+        group.start_head()
+        if not group.exhausted:
             heappush(self._untried, (self._policy(group.head, self._ledger), group))
 
     def skip(self) -> None:
@@ -85,13 +88,13 @@ class Line:
     def in_order(self) -> Iterator[tuple[PendingJob, JobClass]]:
         """Yield every waiting job with its class, in the order in which they are to start."""
         waiting = [(job, group) for group in self.classes for job in group.waiting()]
-        if sum(1 for group in self.classes if group.waiting()) > 1:
+        if len(self.classes) > 1:
             waiting.sort(key=lambda pair: self._policy(pair[0], self._ledger))
         return iter(waiting)
 
 
-def group_pending(pending: Iterable[PendingJob]) -> list[JobClass]:
-    """Gather jobs into classes. Raises ValueError for a request that no node could be asked for."""
+def group_pending(pending: Sequence[PendingJob]) -> list[JobClass]:
+    """Gather jobs into classes. Raises ValueError for a job that comes twice or asks for what there cannot be."""
     groups: dict[object, list[PendingJob]] = {}
     for job in pending:
         key = _CLASS(job)
@@ -101,6 +104,8 @@ def group_pending(pending: Iterable[PendingJob]) -> list[JobClass]:
             groups[key] = [job]
         else:
             group.append(job)
+    if len({job.id for job in pending}) < len(pending):
+        raise ValueError("two pending jobs of the snapshot have the same id")
     return [JobClass(jobs) for jobs in groups.values()]
 
 
@@ -108,9 +113,9 @@ def form_lines(snapshot: Snapshot, config: Config, classes: list[JobClass], ledg
     """Stand the classes in the lines of their queues, by queue name. Raises ValueError for an unknown name."""
     of_queue: dict[str, list[JobClass]] = {queue.id: [] for queue in snapshot.queues}
     for group in classes:
-        if group.head.queue_id not in of_queue:
-            raise ValueError(f"job {group.head.id} waits in queue {group.head.queue_id!r}, which the snapshot lacks")
-        of_queue[group.head.queue_id].append(group)
+        if group.queue_id not in of_queue:
+            raise ValueError(f"jobs wait in queue {group.queue_id!r}, which the snapshot lacks")
+        of_queue[group.queue_id].append(group)
     return [
         Line(queue, _policy_of(queue, config), of_queue[queue.id], ledger)
         for queue in sorted(snapshot.queues, key=lambda queue: (queue.name, queue.id))
