@@ -94,7 +94,7 @@ class Family:
         )
         self.attempts: dict[UUID, Attempt] = {}
         self.members: dict[UUID, list[Replica]] = {}
-        for attempt, replica in uow.session.execute(latest.execution_options(**fresh)).tuples():
+        for attempt, replica in uow.session.execute(latest.execution_options(**fresh)):
             self.attempts[attempt.id] = attempt
             self.members.setdefault(attempt.id, []).append(replica)
         self.replicas = {replica.id: replica for members in self.members.values() for replica in members}

@@ -50,7 +50,7 @@ def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
         .where(Dependency.on_job_id.in_(ended_ids), Dependency.job_id.in_(waiting_ids), ~Dependency.met)
         .order_by(Dependency.job_id, Dependency.on_job_id)
     )
-    for dependency, state in uow.session.execute(pairs).tuples():
+    for dependency, state in uow.session.execute(pairs):
         _settle(uow, waiting[dependency.job_id], dependency, state)
 
 

@@ -170,7 +170,7 @@ def history(uow: UnitOfWork, job: Job) -> dict[str, Any]:
         .limit(500)
     )
     attempts: dict[UUID, dict[str, Any]] = {}
-    for attempt, replica in uow.session.execute(pairs).tuples():
+    for attempt, replica in uow.session.execute(pairs):
         known = attempts.setdefault(attempt.id, _attempt(attempt))
         known["replicas"].append(_replica(replica))
     waited = select(Dependency).where(Dependency.job_id == job.id).limit(1000)

@@ -114,7 +114,7 @@ def _specs(uow: UnitOfWork, condition: Any) -> list[ReplicaSpec]:
         .where(condition, Replica.node_id == uow.actor.id, Replica.ended_at.is_(None), Replica.stop_reason.is_(None))
         .order_by(Replica.id)
     )
-    return [spec_for(job, replica) for replica, job in uow.session.execute(statement).tuples()]
+    return [spec_for(job, replica) for replica, job in uow.session.execute(statement)]
 
 
 def spec_for(job: Job, replica: Replica) -> ReplicaSpec:

@@ -42,7 +42,7 @@ def create_join_token(uow: UnitOfWork, keyring: Keyring, name: str, expires_in_s
     return token, secret
 
 
-def read_join_token(uow: UnitOfWork, keyring: Keyring, secret: str) -> Actor:
+def read_join_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
     """The actor a join token stands for: no node yet, but let in to become one."""
     digest = keyring.digest("join-token", secret)
     statement = select(JoinToken.id).where(JoinToken.digest == digest, JoinToken.expires_at > func.now())
@@ -51,7 +51,7 @@ def read_join_token(uow: UnitOfWork, keyring: Keyring, secret: str) -> Actor:
     return Actor(ActorKind.NODE, None, "joining node")
 
 
-def read_node_token(uow: UnitOfWork, keyring: Keyring, secret: str) -> Actor:
+def read_node_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
     """The node a node token stands for."""
     digest = keyring.digest("node-token", secret)
     row = uow.session.execute(select(Node.id, Node.name, func.now()).where(Node.token_digest == digest)).first()
