@@ -49,7 +49,7 @@ def holder_of(port: int) -> str:
     """The process that listens on `port` as `name (pid 12)`; empty when the system does not tell us."""
     try:
         listeners = [c for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN]
-        pid = next((c.pid for c in listeners if c.laddr.port == port and c.pid), None)
+        pid = next((c.pid for c in listeners if c.laddr and c.laddr.port == port and c.pid), None)
         return f"{psutil.Process(pid).name()} (pid {pid})" if pid else ""
     except psutil.Error:
         return ""

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from app.cli.accounts import Account, current
 
@@ -44,7 +45,7 @@ def spawn(service: Service) -> subprocess.Popen[bytes]:
     """
     rotate(service.log)
     with service.log.open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 -- the command is ours, and no shell reads it
+        return subprocess.Popen(
             service.argv,
             cwd=service.cwd,
             env=dict(service.environment),
@@ -57,7 +58,15 @@ def spawn(service: Service) -> subprocess.Popen[bytes]:
         )
 
 
-def identity(account: Account) -> dict[str, object]:
+class Identity(TypedDict, total=False):
+    """The arguments of Popen that say as whom a child runs."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def identity(account: Account) -> Identity:
     """The arguments of Popen that make a child run as `account`; none when that is who we are."""
     if account.uid == os.geteuid():
         return {}

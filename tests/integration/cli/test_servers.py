@@ -32,9 +32,9 @@ class Running:
     def kill(self, name: str) -> None:
         keeper = self.keeper(name)
         assert keeper.process is not None
-        old = keeper.process.pid
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: keeper.process.pid != old and keeper.service.ready(), 30, f"{name} to come back")
+        old = keeper.process
+        os.kill(old.pid, signal.SIGKILL)
+        wait_until(lambda: keeper.process is not old and keeper.service.ready(), 30, f"{name} to come back")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,9 @@ def test_data_of_another_major_version_is_a_sentence(running: Running) -> None:
         version.write_text(stored)
 
 
-def test_the_servers_of_a_test_session_are_shared_by_its_workers(services: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_servers_of_a_test_session_are_shared_by_its_workers(
+    services: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     assert json.dumps(str(services)).count("127.0.0.1") == 2
 
 
