@@ -26,7 +26,7 @@ def parse_milli(text: str | int | float) -> int:
         text = repr(text)
     elif isinstance(text, int) and not isinstance(text, bool):
         text = str(text)
-    return _parse(text, lambda unit: {"": 1000, "m": 1}.get(unit), "a number such as 2, 0.5 or 500m")
+    return _parse(text, {"": 1000, "m": 1}.get, "a number such as 2, 0.5 or 500m")
 
 
 def parse_seconds(text: str | int) -> int:
@@ -73,7 +73,8 @@ def _parse(text: object, factor_of: Callable[[str], int | None], wanted: str) ->
         raise ValueError(f"must be {wanted}")
     # Integers all the way: a tenth of a GPU ten times must be one GPU.
     fraction = match[2] or ""
-    scaled, rest = divmod(int(match[1] + fraction) * factor, 10 ** len(fraction))
+    scale: int = 10 ** len(fraction)
+    scaled, rest = divmod(int(match[1] + fraction) * factor, scale)
     if rest:
         raise ValueError("is finer than the smallest unit")
     if scaled > LARGEST:
