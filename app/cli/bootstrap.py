@@ -29,41 +29,52 @@ class Grant:
     join_tokens: dict[str, str]
 
 
-def bootstrap(wish: Wish) -> Grant:
+def bootstrap(wish: Wish, settings: Settings) -> Grant:
     """All steps in order; each is safe to repeat."""
-    migrate()
-    password = ensure_admin()
+    migrate(settings.database_url)
+    engine = make_engine(settings)
+    try:
+        return run(make_sessions(engine), SYSTEM, lambda uow: _grant(uow, Keyring(settings.secret_key), wish))
+    finally:
+        engine.dispose()
+
+
+def migrate(database_url: str) -> None:
+    """Bring the schema to the newest revision; several at once wait for each other."""
+    config = migration_config(database_url)
+    with closing(psycopg.connect(libpq_url(database_url), autocommit=True)) as guard:
+        guard.execute("SELECT pg_advisory_lock(%s)", (lock_number("migrations"),))
+        command.upgrade(config, "head")
+
+
+def migration_config(database_url: str) -> Config:
+    """Alembic, pointed at our scripts and that database."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["url"] = database_url
+    return config
+
+
+def _grant(uow: UnitOfWork, keyring: Keyring, wish: Wish) -> Grant:
+    password = ensure_admin(uow, ADMIN)
     return Grant(
         password=password,
-        api_key=admin_api_key() if wish.client_key else None,
-        join_tokens={name: join_token(name) for name in wish.nodes},
+        api_key=_admin_api_key(uow, keyring) if wish.client_key else None,
+        join_tokens={name: create_join_token(uow, keyring, name, JOIN_S)[1] for name in wish.nodes},
     )
 
 
-def migrate() -> None:
-    """Bring the schema to the newest revision."""
-    raise NotImplementedError
-
-
-def ensure_admin() -> str | None:
-    """Make the first administrator, once; the random password when it was made now."""
-    raise NotImplementedError
-
-
-def admin_api_key() -> str:
+def _admin_api_key(uow: UnitOfWork, keyring: Keyring) -> str:
     """A new API key of the administrator for the commands on this machine."""
-    raise NotImplementedError
-
-
-def join_token(node: str) -> str:
-    """A token with which the node of that name may join."""
-    raise NotImplementedError
+    admin = uow.session.execute(select(User).where(User.username == ADMIN)).scalar_one()
+    return create_key_for_user(uow, keyring, admin, "this machine")
 
 
 def main() -> None:
     """Entry of the process."""
     asked = json.load(sys.stdin)
-    grant = bootstrap(Wish(tuple(asked["nodes"]), bool(asked["client_key"])))
+    wish = Wish(tuple(asked["nodes"]), bool(asked["client_key"]))
+    grant = bootstrap(wish, load(Settings, os.environ))
     json.dump(asdict(grant), sys.stdout)
 
 
