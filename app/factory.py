@@ -12,7 +12,6 @@ from app.core.db import make_engine, make_sessions
 from app.core.settings import Settings
 from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
-from app.http.strict_json import StrictProvider
 from app.http.transaction import TransactionalFlask, outside, public
 from app.queues import api as queues
 from app.tenancy import actors
@@ -49,7 +48,7 @@ def create_app(settings: Settings) -> TransactionalFlask:
         PROPAGATE_EXCEPTIONS=False,
         TRAP_HTTP_EXCEPTIONS=False,
     )
-    app.json = StrictProvider(app)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     keyring = Keyring(settings.secret_key)
     engine = make_engine(settings)
     app.extensions |= {
