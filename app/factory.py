@@ -2,25 +2,42 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify
 from flask_smorest import Api
 
 from app.core.crypto import Keyring
-from app.core.db import make_engine, make_sessions
+from app.core.db import libpq_url, make_engine, make_sessions
+from app.core.events import JOB_CHANNEL
+from app.core.live import Listener
 from app.core.settings import Settings
 from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
 from app.http.transaction import TransactionalFlask, outside, public
+from app.http.streaming import Streams
+from app.jobs import agent_api as jobs_for_agents
+from app.jobs import api as jobs
 from app.queues import api as queues
+from app.resources import agent_api as resources_for_agents
+from app.resources import api as resources
+from app.resources import nodes
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
 from app.tenancy.tokens import AccessTokens
+from trellis.stores.local import LocalStore
 
 PREFIX = "/api/v1"
-BLUEPRINTS = (*tenancy.BLUEPRINTS, queues.queues)
+BLUEPRINTS = (
+    *tenancy.BLUEPRINTS,
+    queues.queues,
+    resources.blp,
+    jobs.blp,
+    resources_for_agents.blp,
+    jobs_for_agents.blp,
+)
 StartResponse = Callable[..., Any]
 
 
@@ -58,6 +75,9 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "sessions": make_sessions(engine),
         "door": make_door(keyring),
         "sign_ins": SignIns(keyring),
+        "store": LocalStore(settings.home / "store"),
+        "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
+        "streams": Streams(settings.streams),
     }
     api = Api(app)
     problems.install(app)  # after Api, which would put its own form of errors in place of ours
@@ -74,7 +94,14 @@ def create_app(settings: Settings) -> TransactionalFlask:
 
 def make_door(keyring: Keyring) -> Door:
     """Every kind of credential there is, by its prefix; what has none is a JWT."""
-    return Door({actors.API_KEY_PREFIX: actors.by_api_key(keyring), "": AccessTokens(keyring).authenticate})
+    return Door(
+        {
+            actors.API_KEY_PREFIX: actors.by_api_key(keyring),
+            nodes.NODE_PREFIX: partial(nodes.read_node_token, keyring),
+            nodes.JOIN_PREFIX: partial(nodes.read_join_token, keyring),
+            "": AccessTokens(keyring).authenticate,
+        }
+    )
 
 
 def healthz() -> Response:

@@ -39,9 +39,9 @@ class Clock:
         self._now: datetime | None = None
 
     def now(self) -> datetime:
-        """The moment this unit began to ask, aware, UTC."""
+        """The moment this unit first asked, aware, UTC."""
         if self._now is None:
-            self._now = self._session.execute(select(func.now())).scalar_one()
+            self._now = self._session.execute(select(func.clock_timestamp())).scalar_one()
         return self._now
 
     def set(self, now: datetime) -> None:
