@@ -15,7 +15,6 @@ from app.core.live import Listener
 from app.core.settings import Settings
 from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
-from app.http.strict_json import StrictProvider
 from app.http.transaction import TransactionalFlask, outside, public
 from app.http.streaming import Streams
 from app.jobs import agent_api as jobs_for_agents
@@ -66,7 +65,7 @@ def create_app(settings: Settings) -> TransactionalFlask:
         PROPAGATE_EXCEPTIONS=False,
         TRAP_HTTP_EXCEPTIONS=False,
     )
-    app.json = StrictProvider(app)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     keyring = Keyring(settings.secret_key)
     engine = make_engine(settings)
     app.extensions |= {

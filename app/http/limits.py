@@ -1,7 +1,17 @@
 """What a request may weigh and how it may be packed."""
 
-from flask import Flask, request
+from typing import Any
+
+from flask import Flask, Request, request
 from werkzeug.exceptions import UnsupportedMediaType
+
+from app.http import strict_json
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly, whoever reads it."""
+
+    json_module: Any = strict_json
 
 
 def install(app: Flask, most_bytes: int) -> None:
@@ -9,6 +19,7 @@ def install(app: Flask, most_bytes: int) -> None:
 
     A view that takes more sets `request.max_content_length` before it reads.
     """
+    app.request_class = StrictRequest
     app.config["MAX_CONTENT_LENGTH"] = most_bytes
     app.before_request(_refuse_packed)
 

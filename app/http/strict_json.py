@@ -4,21 +4,9 @@ import json
 import math
 from typing import Any, NoReturn
 
-from flask.json.provider import DefaultJSONProvider
-
 from trellis.errors import Field, Invalid
 
 DEEPEST = 64
-
-
-class StrictProvider(DefaultJSONProvider):
-    """How the application reads and writes JSON."""
-
-    sort_keys = False
-
-    def loads(self, s: str | bytes, **_: Any) -> Any:
-        """Read a body."""
-        return loads(s)
 
 
 def loads(body: str | bytes) -> Any:

@@ -51,9 +51,11 @@ class AccessTokens:
             raise Unauthenticated from error
         actor, token_version, now = actors.of_session(uow, user_id)
         try:
-            _rules(now, token_version).validate(claims)
+            _rules(now).validate(claims)
         except JoseError as error:
             raise Unauthenticated from error
+        if claims.get("tv") != token_version or claims["tv"] is True:  # True == 1, to Python
+            raise Unauthenticated
         return actor
 
     def _signed_claims(self, credential: str) -> Claims:
@@ -64,7 +66,7 @@ class AccessTokens:
         return token.claims
 
 
-def _rules(now: datetime, token_version: int) -> JWTClaimsRegistry:
+def _rules(now: datetime) -> JWTClaimsRegistry:
     essential: ClaimsOption = {"essential": True}
     return JWTClaimsRegistry(
         now=int(now.timestamp()),
@@ -74,5 +76,4 @@ def _rules(now: datetime, token_version: int) -> JWTClaimsRegistry:
         jti=essential,
         iat=essential,
         exp=essential,
-        tv={"essential": True, "value": token_version},
     )

@@ -6,7 +6,7 @@ from typing import Any
 from app.core.crypto import hash_password
 from app.core.ids import new_id
 from app.queues.models import Queue
-from app.tenancy.models import Membership, Organisation, Project, ServiceAccount, User
+from app.tenancy.models import ApiKey, Membership, Organisation, Project, ServiceAccount, User
 from trellis.vocabulary import QueueState, Role
 
 PASSWORD = "correct horse battery"
@@ -49,6 +49,12 @@ def a_service_account(project: Project, **values: Any) -> ServiceAccount:
     """A program of that project."""
     defaults = {"id": new_id(), "version": 1, "project_id": project.id, "name": _name("robot"), "role": Role.MEMBER}
     return ServiceAccount(**defaults | values)
+
+
+def an_api_key(user: User, **values: Any) -> ApiKey:
+    """A key of that user whose secret nobody knows."""
+    defaults = {"id": new_id(), "version": 1, "name": _name("key"), "prefix": "trk_12345678", "user_id": user.id}
+    return ApiKey(**{"digest": new_id().bytes} | defaults | values)
 
 
 def a_queue(project: Project | None = None, **values: Any) -> Queue:

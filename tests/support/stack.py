@@ -1,18 +1,21 @@
 """What an integration test works with: real rows, real units of work, races, and a client of the API."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from werkzeug.datastructures import Headers
 
 from app.core.access import SYSTEM, Actor
 from app.core.crypto import Keyring
+from app.core.events import Event
 from app.core.settings import Settings
 from app.core.tables import Base
 from app.core.uow import UnitOfWork, run
@@ -20,6 +23,7 @@ from app.factory import create_app
 from app.http.transaction import TransactionalFlask
 from app.tenancy import actors
 from app.tenancy.models import User
+from app.tenancy.sessions import SignIns
 from app.tenancy.tokens import AccessTokens
 from trellis.errors import TrellisError
 
@@ -114,8 +118,26 @@ class Stack:
             credential = self.run(lambda uow: AccessTokens(self.keyring).issue(user, uow.clock.now()))
         return Caller(self.app, credential)
 
+    def events_of(self, subject_id: UUID) -> list[str]:
+        """The kinds of events about a subject, in order."""
+        kinds = select(Event.kind).where(Event.subject_id == subject_id).order_by(Event.id)
+        return self.run(lambda uow: list(uow.session.execute(kinds).scalars()))
+
+    def dump(self) -> str:
+        """Every row of every table as text."""
+        tables = [f'SELECT to_jsonb(t)::text FROM "{table.name}" t' for table in Base.metadata.sorted_tables]
+        return self.run(lambda uow: "\n".join(uow.session.execute(text(" UNION ALL ".join(tables))).scalars()))
+
+    def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
+        """Ask again and again until it holds."""
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.02)
+
     def clear(self) -> None:
-        """Empty all tables."""
+        """Empty all tables, and forget who tried to sign in."""
+        self.app.extensions["sign_ins"] = SignIns(self.keyring)
         names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
         self.run(lambda uow: uow.session.execute(text(f"TRUNCATE {names}")))
 

@@ -11,7 +11,7 @@ from trellis.vocabulary import Role
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One project with a member of each kind, and a stranger who is a member of another project."""
+    """One project with a member of each kind, and a stranger who administers a project of another organisation."""
 
     organisation: Organisation
     project: Project
@@ -27,7 +27,7 @@ class World:
 def a_world(stack: Stack) -> World:
     """Store it and hand it back."""
     organisation, queue = stack.add(an_organisation()), stack.add(a_queue(name="default"))
-    project, other = stack.add(a_project(organisation)), stack.add(a_project(organisation))
+    project, other = stack.add(a_project(organisation)), stack.add(a_project(stack.add(an_organisation())))
     admin, chief, member, viewer, stranger = (stack.add(user) for user in (an_admin(), *(a_user() for _ in range(4))))
     for user, role in ((chief, Role.PROJECT_ADMIN), (member, Role.MEMBER), (viewer, Role.VIEWER)):
         stack.add(a_membership(project, user, role))
