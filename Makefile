@@ -30,7 +30,7 @@ check: setup ## lint, format, types, import contracts, migrations; all of them, 
 	step ruff format --check . ; \
 	step mypy ; \
 	step lint-imports ; \
-	if [ -d migrations ]; then step python -m app.cli.check_migrations ; fi; \
+	step python -m pytest -q tests/integration/core/test_migrations.py ; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 bench: setup ## measure; one JSON object a line

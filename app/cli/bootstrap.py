@@ -6,10 +6,33 @@ passwords nor tokens are ever arguments.
 """
 
 import json
+import os
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import select
+
+import migrations
+from app.admin.bootstrap import ensure_admin
+from app.core.access import SYSTEM
+from app.core.crypto import Keyring
+from app.core.db import libpq_url, make_engine, make_sessions
+from app.core.locks import lock_number
+from app.core.settings import Settings
+from app.core.uow import UnitOfWork, run
+from app.resources.nodes import create_join_token
+from app.tenancy import actors
+from app.tenancy.api_keys import ApiKeySpec, create_own_key
+from app.tenancy.models import User
+from trellis.settings import load
 
 ADMIN = "admin"
+JOIN_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +89,9 @@ def _grant(uow: UnitOfWork, keyring: Keyring, wish: Wish) -> Grant:
 
 def _admin_api_key(uow: UnitOfWork, keyring: Keyring) -> str:
     """A new API key of the administrator for the commands on this machine."""
-    admin = uow.session.execute(select(User).where(User.username == ADMIN)).scalar_one()
-    return create_key_for_user(uow, keyring, admin, "this machine")
+    first = select(User.id).where(User.platform_admin, User.disabled_at.is_(None)).order_by(User.created_at).limit(1)
+    uow.actor = actors.of_user(uow, uow.session.execute(first).scalar_one())
+    return create_own_key(uow, keyring, ApiKeySpec("this machine")).key
 
 
 def main() -> None:
