@@ -2,19 +2,42 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify
 from flask_smorest import Api
 
 from app.core.crypto import Keyring
-from app.core.db import make_engine, make_sessions
+from app.core.db import libpq_url, make_engine, make_sessions
+from app.core.events import JOB_CHANNEL
+from app.core.live import Listener
 from app.core.settings import Settings
-from app.http import problems
+from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
 from app.http.transaction import TransactionalFlask, outside, public
+from app.http.streaming import Streams
+from app.jobs import agent_api as jobs_for_agents
+from app.jobs import api as jobs
+from app.queues import api as queues
+from app.resources import agent_api as resources_for_agents
+from app.resources import api as resources
+from app.resources import nodes
+from app.tenancy import actors
+from app.tenancy import api as tenancy
+from app.tenancy.sessions import SignIns
+from app.tenancy.tokens import AccessTokens
+from trellis.stores.local import LocalStore
 
 PREFIX = "/api/v1"
+BLUEPRINTS = (
+    *tenancy.BLUEPRINTS,
+    queues.queues,
+    resources.blp,
+    jobs.blp,
+    resources_for_agents.blp,
+    jobs_for_agents.blp,
+)
 StartResponse = Callable[..., Any]
 
 
@@ -39,7 +62,6 @@ def create_app(settings: Settings) -> TransactionalFlask:
         API_TITLE="Trellis",
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
-        MAX_CONTENT_LENGTH=settings.max_body_bytes,
         PROPAGATE_EXCEPTIONS=False,
         TRAP_HTTP_EXCEPTIONS=False,
     )
@@ -51,16 +73,35 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "keyring": keyring,
         "engine": engine,
         "sessions": make_sessions(engine),
-        "door": Door({}),
+        "door": make_door(keyring),
+        "sign_ins": SignIns(keyring),
+        "store": LocalStore(settings.home / "store"),
+        "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
+        "streams": Streams(settings.streams),
     }
-    problems.install(app)
     api = Api(app)
-    for blueprint in ():
+    problems.install(app)  # after Api, which would put its own form of errors in place of ours
+    limits.install(app, settings.max_body_bytes)
+    headers.install(app)
+    for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint, url_prefix=f"{PREFIX}{blueprint.url_prefix}")
     app.add_url_rule("/healthz", "healthz", outside(public(healthz)))
+    openapi.install(app, api, PREFIX)
     app.wsgi_app = ShortPrefix(app.wsgi_app)  # type: ignore[method-assign]  # Flask's own way to wrap
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     return app
+
+
+def make_door(keyring: Keyring) -> Door:
+    """Every kind of credential there is, by its prefix; what has none is a JWT."""
+    return Door(
+        {
+            actors.API_KEY_PREFIX: actors.by_api_key(keyring),
+            nodes.NODE_PREFIX: partial(nodes.read_node_token, keyring),
+            nodes.JOIN_PREFIX: partial(nodes.read_join_token, keyring),
+            "": AccessTokens(keyring).authenticate,
+        }
+    )
 
 
 def healthz() -> Response:

@@ -6,6 +6,9 @@ Times are seconds on any one clock (the caller's), amounts integers in base unit
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+WHOLE = 1000
+"""Milli in one whole device or CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -61,12 +64,16 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that holds something; `ends_by` is when its time limit runs out, None without one."""
+    """A job that holds something; `ends_by` is when its time limit runs out, None without one.
+
+    What a queue's jobs hold counts against its weight; "" where the queue is gone.
+    """
 
     id: str
     project_id: str
     holdings: tuple[Holding, ...]
     ends_by: float | None = None
+    queue_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,4 +71,3 @@ class BrokerSettings:
     """What every Celery process needs."""
 
     broker_url: str
-    home: Path = Path(".trellis")

@@ -22,8 +22,8 @@ JOB_CHANNEL = "trellis_jobs"
 KINDS = frozenset(
     {f"{noun}.{state}" for noun, machine in MACHINES.items() for state in machine.moves}
     | {
-        "job.submitted", "job.cancel_asked", "job.verdict_changed",
-        "replica.stop_asked", "replica.announced_again",
+        "job.submitted", "job.cancel_asked",
+        "replica.stop_asked",
         "node.joined", "node.changed", "join_token.created",
         "queue.created", "artifact.saved",
         "organisation.created", "project.created", "project.changed",
@@ -35,7 +35,7 @@ KINDS = frozenset(
 ANNOUNCED = frozenset(
     {
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
-        "replica.placed", "replica.announced_again", "replica.stop_asked",
+        "replica.placed", "replica.stop_asked",
         "node.joined", "node.ready", "node.lost", "queue.open",
     }
 )  # fmt: skip

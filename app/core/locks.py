@@ -19,6 +19,11 @@ def try_lock(uow: UnitOfWork, name: str) -> bool:
     return bool(uow.session.execute(select(func.pg_try_advisory_xact_lock(lock_number(name)))).scalar_one())
 
 
+def wait_lock(uow: UnitOfWork, name: str) -> None:
+    """Take the lock until the unit ends, waiting for whoever holds it."""
+    uow.session.execute(select(func.pg_advisory_xact_lock(lock_number(name))))
+
+
 @contextmanager
 def run_next(uow: UnitOfWork, name: str) -> Iterator[bool]:
     """Take turns, with at most one waiting: yields False where somebody waits already, whose turn will see

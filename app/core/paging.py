@@ -48,7 +48,7 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
-def page(uow: UnitOfWork, statement: Select[tuple[E]], model: type[E], request: PageRequest) -> "Page[E]":
+def page(uow: UnitOfWork, statement: Select[E], model: type[E], request: PageRequest) -> "Page[E]":
     """Run `statement` for one page. Raises Invalid for a cursor that is not of this list."""
     column, ident = request.sort.column, model.id
     if request.cursor:

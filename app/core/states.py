@@ -47,7 +47,7 @@ _JOB = table(
     """
     pending:       queued cancelled failed timed_out
     queued:        scheduled suspended cancelled timed_out
-    scheduled:     starting queued preempted retrying failed cancelled timed_out lost
+    scheduled:     starting queued preempted cancelled timed_out lost
     starting:      running retrying preempted failed cancelled timed_out lost
     running:       checkpointing suspended preempted retrying succeeded failed cancelled timed_out lost
     checkpointing: running suspended preempted retrying succeeded failed cancelled timed_out lost

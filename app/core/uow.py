@@ -39,9 +39,9 @@ class Clock:
         self._now: datetime | None = None
 
     def now(self) -> datetime:
-        """The moment this unit began to ask, aware, UTC."""
+        """The moment this unit first asked, aware, UTC."""
         if self._now is None:
-            self._now = self._session.execute(select(func.now())).scalar_one()
+            self._now = self._session.execute(select(func.clock_timestamp())).scalar_one()
         return self._now
 
     def set(self, now: datetime) -> None:
@@ -70,7 +70,7 @@ class UnitOfWork:
             raise NotFound(f"there is no {_noun(model)} {id}")
         return row
 
-    def visible(self, model: type[E]) -> Select[tuple[E]]:
+    def visible(self, model: type[E]) -> Select[E]:
         """A select of the rows of `model` that the actor may see; counts as a check of its read permission."""
         self.checked = True
         return select(model).where(model.visible_to(self.actor))

@@ -32,10 +32,10 @@ class Door:
 
 def credential_of(request: Request) -> str:
     """The one bearer credential of a request. Raises Unauthenticated for none, Invalid for several."""
-    values = request.headers.getlist("Authorization")
-    if len(values) > 1:
+    value = request.headers.get("Authorization", "")
+    if "," in value:  # WSGI servers join the headers of one name with a comma, which no credential of ours holds
         raise Invalid(Field("/authorization", "exactly one Authorization header is allowed"))
-    scheme, _, credential = (values[0] if values else "").partition(" ")
+    scheme, _, credential = value.partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         raise Unauthenticated("send `Authorization: Bearer <token or API key>`; `trellis login` gets one")
     return credential.strip()

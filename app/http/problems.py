@@ -87,7 +87,9 @@ def _http(error: HTTPException) -> Response:
         return respond(to_invalid(cause))
     response = respond(_from_werkzeug(error))
     if error.code not in (None, 400, 401, 403, 404, 413, 422, 429, 503):
-        body = json.loads(response.get_data()) | {"status": error.code, "title": error.name, "code": "http"}
+        body = json.loads(response.get_data()) | {
+            "type": "about:blank", "status": error.code, "title": error.name, "code": "http",
+        }  # fmt: skip
         response.set_data(json.dumps(body))
         response.status_code = error.code or 500
     if (valid := getattr(error, "valid_methods", None)) is not None:

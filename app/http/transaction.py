@@ -14,11 +14,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import idempotency
 from app.core.access import NOBODY
+from app.core.crypto import Keyring
+from app.core.tables import Entity
 from app.core.uow import UnitOfWork, run
 from app.http.auth import Door, credential_of
 from trellis.errors import Field, Forbidden, Invalid
 
 V = TypeVar("V", bound=Callable[..., Any])
+E = TypeVar("E", bound=Entity)
 _MARKS = "_trellis_marks"
 
 
@@ -44,6 +47,12 @@ def current_uow() -> UnitOfWork:
 def sessions() -> sessionmaker[Session]:
     """For views marked `outside`."""
     made: sessionmaker[Session] = current_app.extensions["sessions"]
+    return made
+
+
+def keyring() -> Keyring:
+    """The keys that the application's one secret stands for."""
+    made: Keyring = current_app.extensions["keyring"]
     return made
 
 
@@ -117,3 +126,13 @@ def if_match() -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Invalid(Field("/if-match", 'must be the ETag that you were given, such as "7"'))
     return int(text)
+
+
+def versioned(row: E) -> tuple[E, dict[str, str]]:
+    """A view's answer with the ETag that a later If-Match may name."""
+    return row, etag(row)
+
+
+def etag(row: Entity) -> dict[str, str]:
+    """The header that names this version of a row."""
+    return {"ETag": f'"{row.version}"'}

@@ -25,7 +25,7 @@ class Job(ProjectOwned):
         CheckConstraint(f"cpu_milli BETWEEN 1 AND {LARGEST}", name="cpu"),
         CheckConstraint(f"memory_bytes BETWEEN 0 AND {LARGEST}", name="memory"),
         CheckConstraint("gpu_milli BETWEEN 0 AND 1024000", name="gpu"),
-        CheckConstraint("gpu_milli < 1000 OR gpu_milli % 1000 = 0", name="whole_gpus"),
+        CheckConstraint("gpu_milli < 1000 OR mod(gpu_milli, 1000) = 0", name="whole_gpus"),
         CheckConstraint("replicas BETWEEN 1 AND 4096", name="replicas"),
         CheckConstraint("waiting_for >= 0", name="waiting_for"),
         Index("ix_jobs_list", "project_id", "created_at", "id"),
@@ -39,6 +39,7 @@ class Job(ProjectOwned):
         ),
         Index("ix_jobs_live", "state", postgresql_where=text("ended_at IS NULL")),
         Index("ix_jobs_actor", "actor_id", "created_at"),
+        Index("ix_jobs_deadline", "deadline_at", postgresql_where=text("ended_at IS NULL AND deadline_at IS NOT NULL")),
     )  # fmt: skip
     read = Permission.JOB_READ
 
@@ -127,8 +128,8 @@ class Replica(ProjectOwned):
     fence: Mapped[int]
     state: Mapped[ReplicaState] = mapped_column(Word(ReplicaState), default=ReplicaState.PLACED)
     gpus: Mapped[list[Any]]
-    announced_at: Mapped[datetime]
     stop_reason: Mapped[StopReason | None] = mapped_column(Word(StopReason))
+    stop_grace_s: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     exit_code: Mapped[int | None]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, select, true
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, select, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.access import Actor, Permission
@@ -83,7 +83,12 @@ class ServiceAccount(ProjectOwned):
     """A program with a role in one project."""
 
     __tablename__ = "service_accounts"
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        # Of those that live: a name is free again once its account is removed.
+        Index(
+            "uq_service_accounts_name", "project_id", "name", unique=True, postgresql_where=text("removed_at IS NULL")
+        ),
+    )
     read = Permission.PROJECT_READ
 
     name: Mapped[str] = mapped_column(String(63))
@@ -113,7 +118,8 @@ class ApiKey(Entity):
             return true()
         administered = actor.projects_with(Permission.MEMBER_WRITE)
         accounts = select(ServiceAccount.id).where(ServiceAccount.project_id.in_(administered))
-        return (cls.user_id == actor.id) | cls.service_account_id.in_(accounts)
+        own = (cls.user_id == actor.id) | (cls.service_account_id == actor.id)
+        return own | cls.service_account_id.in_(accounts)
 
 
 class RefreshToken(Entity):

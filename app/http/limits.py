@@ -1,0 +1,30 @@
+"""What a request may weigh and how it may be packed."""
+
+from typing import Any
+
+from flask import Flask, Request, request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from app.http import strict_json
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly, whoever reads it."""
+
+    json_module: Any = strict_json
+
+
+def install(app: Flask, most_bytes: int) -> None:
+    """Refuse bodies over `most_bytes`, chunked ones too (413), and packed ones (415).
+
+    A view that takes more sets `request.max_content_length` before it reads.
+    """
+    app.request_class = StrictRequest
+    app.config["MAX_CONTENT_LENGTH"] = most_bytes
+    app.before_request(_refuse_packed)
+
+
+def _refuse_packed() -> None:
+    # A kilobyte can unpack to gigabytes, and no client of ours packs its requests.
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the body without a Content-Encoding")

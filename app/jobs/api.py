@@ -1,0 +1,255 @@
+"""Jobs over HTTP."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from flask import Response, current_app, request
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from app.core.access import NOBODY, Permission
+from app.core.live import Listener
+from app.core.uow import UnitOfWork, run
+from app.http.auth import credential_of
+from app.http.paging import page_request
+from app.http.streaming import KEEP_ALIVE, Message, Streams
+from app.http.transaction import current_uow, door, if_match, outside, sessions
+from app.jobs import listing, metrics, schemas, service
+from app.jobs.logs import LARGEST_READ, Cursor, Line, LogFilter, read_lines
+from app.jobs.models import Job
+from app.jobs.spec import JobSpec
+from app.storage.artifacts import list_artifacts
+from app.storage.models import Artifact
+from trellis.errors import Field, Invalid, NotFound
+from trellis.stores.base import Store
+from trellis.vocabulary import ENDED_JOB_STATES, JobState
+
+KEEP_ALIVE_S = 15.0
+blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
+
+
+def _shown(*jobs: Job) -> list[dict[str, Any]]:
+    uow = current_uow()
+    names = listing.names_for(uow, jobs)
+    return [listing.present(job, names, uow.clock.now()) for job in jobs]
+
+
+def _tagged(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
+    return _shown(job)[0], 200, {"ETag": f'"{job.version}"'}
+
+
+@blp.route("")
+class Jobs(MethodView):
+    """The collection."""
+
+    @blp.arguments(schemas.JobQuerySchema, location="query")
+    @blp.response(200, schemas.JobPageSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """List jobs: filter, sort, page."""
+        page = listing.list_jobs(current_uow(), query, page_request(query, listing.SORTS, "-submitted_at"))
+        return {"items": _shown(*page.items), "next_cursor": page.next_cursor}
+
+    @blp.arguments(schemas.JobSubmitSchema)
+    @blp.response(201, schemas.JobSchema)
+    def post(self, spec: JobSpec) -> Any:
+        """Submit a job; with `array`, many at once."""
+        jobs = service.submit_job(current_uow(), spec)
+        if spec.array is None:
+            return _shown(jobs[0])[0], 200 if spec.dry_run else 201, {"Location": f"/api/v1/jobs/{jobs[0].id}"}
+        body = {"array_id": jobs[0].array_id, "items": _shown(*jobs[:50]), "count": len(jobs), "next_cursor": None}
+        return Response(current_app.json.dumps(schemas.JobPageSchema().dump(body)), 201, mimetype="application/json")
+
+
+@blp.route("/batch")
+class JobBatch(MethodView):
+    """Many submissions in one request."""
+
+    @blp.arguments(schemas.BatchSchema)
+    @blp.response(201, schemas.JobPageSchema)
+    def post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Submit up to 1,000 jobs, all or none."""
+        jobs = service.submit_batch(current_uow(), body["jobs"])
+        return {"items": _shown(*jobs), "count": len(jobs), "next_cursor": None}
+
+
+@blp.route("/<uuid:job_id>")
+class JobItem(MethodView):
+    """One job."""
+
+    @blp.arguments(schemas.VerboseSchema, location="query")
+    @blp.response(200, schemas.JobSchema)
+    def get(self, query: dict[str, Any], job_id: UUID) -> Any:
+        """Show a job; with `verbose`, its spec, dependencies and attempts."""
+        uow = current_uow()
+        job = uow.get(Job, job_id)
+        body, status, headers = _tagged(job)
+        if job.state is JobState.QUEUED:
+            body["why"] += f" (number {listing.position(uow, job)} in its queue)"
+        if query["verbose"]:
+            body |= listing.history(uow, job)
+        return body, status, headers
+
+
+@blp.route("/<uuid:job_id>/status")
+class JobStatus(MethodView):
+    """Where a job is going."""
+
+    @blp.arguments(schemas.StatusChangeSchema)
+    @blp.response(200, schemas.JobSchema)
+    def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
+        """Cancel a job, or retry one that has ended (which answers the new job)."""
+        uow = current_uow()
+        if change["action"] == "retry":
+            return _tagged(service.retry_job(uow, job_id))
+        return _tagged(
+            service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"])
+        )
+
+
+@blp.route("/<uuid:job_id>/events")
+class JobEvents(MethodView):
+    """What happened to a job."""
+
+    @blp.arguments(schemas.EventQuerySchema, location="query")
+    @blp.response(200, schemas.EventPageSchema)
+    def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+        """List the events of a job, its attempts and its replicas, oldest first."""
+        uow = current_uow()
+        cursor = query.get("cursor") or "0"
+        if not cursor.isdigit() or len(cursor) > 18:
+            raise Invalid(Field("/cursor", "is not a cursor of this list: start again without it"))
+        job = uow.get(Job, job_id)
+        found = listing.list_events(uow, job, query.get("kind"), int(cursor), query["limit"])
+        more = str(found[-1].id) if len(found) == query["limit"] else None
+        return {"items": [listing.present_event(event) for event in found], "next_cursor": more}
+
+
+@blp.route("/<uuid:job_id>/metrics")
+class JobMetrics(MethodView):
+    """What a job measures of itself."""
+
+    @blp.arguments(schemas.MetricQuerySchema, location="query")
+    @blp.response(200, schemas.MetricsSchema)
+    def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+        """Show the latest value of each metric, or with `name` the points of one."""
+        uow = current_uow()
+        job = uow.get(Job, job_id)
+        if "name" in query:
+            return {"points": metrics.series(uow, job, query["name"], query["limit"])}
+        return {"latest": metrics.latest(uow, job)}
+
+
+@blp.route("/<uuid:job_id>/artifacts")
+class JobArtifacts(MethodView):
+    """What a job kept."""
+
+    @blp.response(200, schemas.ArtifactListSchema)
+    def get(self, job_id: UUID) -> dict[str, Any]:
+        """List the files that a job saved."""
+        uow = current_uow()
+        uow.get(Job, job_id)
+        store: Store = current_app.extensions["store"]
+        return {"items": [_artifact(store, a) for a in list_artifacts(uow, job_id)], "next_cursor": None}
+
+
+@blp.route("/<uuid:job_id>/artifacts/<uuid:artifact_id>")
+class JobArtifact(MethodView):
+    """One file that a job kept."""
+
+    @blp.response(200, content_type="application/octet-stream")
+    def get(self, job_id: UUID, artifact_id: UUID) -> Response:
+        """Download a file."""
+        artifact = current_uow().get(Artifact, artifact_id)
+        if artifact.job_id != job_id:
+            raise NotFound(f"there is no artifact {artifact_id}")
+        store: Store = current_app.extensions["store"]
+        response = Response(store.read(artifact.key), mimetype="application/octet-stream")
+        response.headers["Content-Length"] = str(artifact.size_bytes)
+        response.headers.set("Content-Disposition", "attachment", filename=artifact.name)
+        response.headers["ETag"] = f'"{artifact.digest}"'
+        return response
+
+
+def _artifact(store: Store, artifact: Artifact) -> dict[str, Any]:
+    shown = ("id", "name", "size_bytes", "digest", "created_at")
+    return {name: getattr(artifact, name) for name in shown} | {"url": store.locate(artifact.key)}
+
+
+@blp.route("/<uuid:job_id>/logs")
+class JobLogs(MethodView):
+    """What a job prints."""
+
+    @outside
+    @blp.arguments(schemas.LogQuerySchema, location="query")
+    @blp.response(200, schemas.LogPageSchema)
+    def get(self, query: dict[str, Any], job_id: UUID) -> Any:
+        """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
+        credential = credential_of(request)
+        wanted = LogFilter(*(query.get(name) for name in ("attempt", "replica", "stream", "since", "tail")))
+        cursor = Cursor.parse(request.headers.get("Last-Event-ID") or query.get("cursor"))
+        follower = Follower(credential, job_id, wanted, cursor)
+        first = follower.read()
+        if not query["follow"]:
+            return {"lines": [line.as_json() for line in first.lines], "cursor": str(cursor)}
+        streams: Streams = current_app.extensions["streams"]
+        return streams.open(follower.stream(first))
+
+
+class Reading:
+    """What one look at a job's log gave."""
+
+    def __init__(self, job: Job, lines: list[Line]) -> None:
+        self.lines = lines
+        self.ended = job.state in ENDED_JOB_STATES
+        self.outcome = {"state": str(job.state), "exit_code": job.exit_code, "message": job.message}
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether another look is due at once: the log was too long for one, or this may be its end."""
+        return bool(self.lines) and (self.ended or sum(len(line.text) for line in self.lines) > LARGEST_READ // 2)
+
+
+class Follower:
+    """Reads on whenever the job has news; holds no transaction between two looks, and asks the door at each."""
+
+    def __init__(self, credential: str, job_id: UUID, wanted: LogFilter, cursor: Cursor) -> None:
+        self._credential, self._job_id, self._wanted, self._cursor = credential, job_id, wanted, cursor
+        self._told = Cursor(dict(cursor.offsets))
+        self._sessions, self._door = sessions(), door()
+        self._listener: Listener = current_app.extensions["listener"]
+
+    def read(self) -> Reading:
+        """One look. Raises NotFound for a job that is not the caller's."""
+        return run(self._sessions, NOBODY, self._read)
+
+    def _read(self, uow: UnitOfWork) -> Reading:
+        uow.actor = self._door.actor(uow, self._credential)
+        job = uow.get(Job, self._job_id)  # its state first: lines that came before its end are then all there
+        uow.require(Permission.JOB_READ, job.project_id)
+        return Reading(job, read_lines(uow.session, job, self._wanted, self._cursor))
+
+    def stream(self, first: Reading) -> Iterator[bytes]:
+        """Messages until the job has ended and everything was said."""
+        yield from self._messages(first)
+        self._wanted = replace(self._wanted, tail=None, since=None)
+        with self._listener.subscribed(str(self._job_id)) as news:
+            while True:
+                news.clear()
+                reading = self.read()
+                yield from self._messages(reading)
+                if reading.ended and not reading.lines:
+                    yield Message("end", reading.outcome).encode()
+                    return
+                if not reading.may_have_more and not news.wait(KEEP_ALIVE_S):
+                    yield KEEP_ALIVE
+
+    def _messages(self, reading: Reading) -> Iterator[bytes]:
+        """Each line with the cursor that stands right behind it, whatever was left out before it."""
+        firsts = {line.key: line.start for line in reversed(reading.lines)}
+        self._told.offsets = firsts | self._told.offsets
+        for line in reading.lines:
+            self._told.offsets[line.key] = line.end
+            yield Message("log", line.as_json(), str(self._told)).encode()
+        self._told.offsets |= self._cursor.offsets

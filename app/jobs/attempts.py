@@ -1,0 +1,233 @@
+"""Attempts and replicas: how a try is opened, and how what its nodes report becomes the job's state."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.ids import new_id
+from app.core.states import JOB
+from app.core.uow import UnitOfWork
+from app.jobs import retries
+from app.jobs.models import Attempt, Job, Replica
+from app.jobs.service import ask_stop, spec_of
+from app.resources.allocations import Grant, lock_nodes, release
+from app.resources.models import Gpu, Node
+from trellis.vocabulary import ENDED_REPLICA_STATES, Cause, JobState, NodeState, ReplicaState, StopReason
+from trellis.wire import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where one replica goes: a node, and milli of some of its devices."""
+
+    index: int
+    node: Node
+    gpus: Sequence[tuple[Gpu, int]]
+
+
+def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) -> list[Grant]:
+    """Begin the next try of a queued (locked) job under the next fence; returns what it must be granted."""
+    job.fence += 1
+    job.attempt += 1
+    job.run_after = None
+    attempt = Attempt(
+        id=new_id(), version=1, project_id=job.project_id, job_id=job.id, number=job.attempt, fence=job.fence,
+        state=ReplicaState.PLACED, reason=reason, message="",
+    )  # fmt: skip
+    uow.session.add(attempt)
+    uow.move(job, JobState.SCHEDULED, reason=reason)
+    grants = []
+    for seat in seats:
+        replica = _seat(attempt, job, seat)
+        uow.session.add(replica)
+        uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
+        parts = {gpu.id: milli for gpu, milli in seat.gpus}
+        grants.append(
+            Grant(replica.id, seat.node.id, job.project_id, job.id, job.name, job.cpu_milli, job.memory_bytes, parts)
+        )
+    return grants
+
+
+def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
+    return Replica(
+        id=new_id(),
+        version=1,
+        project_id=job.project_id,
+        attempt_id=attempt.id,
+        job_id=job.id,
+        node_id=seat.node.id,
+        node_name=seat.node.name,
+        number=attempt.number,
+        index=seat.index,
+        fence=attempt.fence,
+        state=ReplicaState.PLACED,
+        gpus=[{"index": gpu.index, "uuid": gpu.uuid, "milli": milli} for gpu, milli in seat.gpus],
+        stop_grace_s=0,
+        message="",
+        report_seq=0,
+        metric_seq=0,
+        log_bytes=0,
+        run_ms=0,
+        cpu_ms=0,
+        peak_memory_bytes=0,
+    )
+
+
+class Family:
+    """Some jobs with the attempts that concern us and all replicas of those, locked job by job in one order."""
+
+    def __init__(self, uow: UnitOfWork, job_ids: Iterable[UUID]) -> None:
+        ids = sorted(set(job_ids))
+        fresh = {"populate_existing": True}
+        locked = select(Job).where(Job.id.in_(ids)).order_by(Job.id).with_for_update(key_share=True)
+        self.jobs = {job.id: job for job in uow.session.execute(locked.execution_options(**fresh)).scalars()}
+        # Under the job's lock nothing below it changes: no further locks are needed.
+        latest = (
+            select(Attempt, Replica)
+            .join(Job, (Job.id == Attempt.job_id) & (Job.fence == Attempt.fence))
+            .join(Replica, Replica.attempt_id == Attempt.id)
+            .where(Job.id.in_(ids))
+            .order_by(Replica.index)
+        )
+        self.attempts: dict[UUID, Attempt] = {}
+        self.members: dict[UUID, list[Replica]] = {}
+        for attempt, replica in uow.session.execute(latest.execution_options(**fresh)):
+            self.attempts[attempt.id] = attempt
+            self.members.setdefault(attempt.id, []).append(replica)
+        self.replicas = {replica.id: replica for members in self.members.values() for replica in members}
+
+
+def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node: Node) -> set[str]:
+    """Let the states of replicas, attempts and jobs follow from `reports` of (locked) `node`.
+
+    A report that is known already changes nothing. Returns the replica ids whose fence is old: their
+    supervisors must end themselves.
+    """
+    stale: set[str] = set()
+    ended: list[UUID] = []
+    for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
+        replica = family.replicas.get(UUID(report.replica_id))
+        if replica is None or replica.node_id != node.id or replica.fence != report.fence:
+            stale.add(report.replica_id)
+        elif report.seq <= replica.report_seq:
+            continue
+        elif replica.state in ENDED_REPLICA_STATES:
+            stale.add(report.replica_id)
+        else:
+            apply_report(uow, family, replica, report)
+            if replica.state in ENDED_REPLICA_STATES:
+                ended.append(replica.id)
+    release(uow, ended, node)
+    return stale
+
+
+def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Report) -> None:
+    """One new report of a live replica."""
+    replica.report_seq = report.seq
+    _advance(uow, replica, report.state)
+    if report.state in ENDED_REPLICA_STATES:
+        replica.exit_code, replica.signal, replica.cause = report.exit_code, report.signal, report.cause
+        replica.message = report.message[:2000]
+        replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
+        replica.peak_memory_bytes = report.peak_memory_bytes
+    attempt = family.attempts[replica.attempt_id]
+    follow(uow, family.jobs[replica.job_id], attempt, family.members[attempt.id])
+
+
+def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
+    """Move to `state`, through the ones on the way that went by too fast to be reported apart."""
+    if subject.state is state:
+        return
+    way = {ReplicaState.RUNNING: [ReplicaState.STARTING], ReplicaState.SUCCEEDED: [ReplicaState.STARTING, ReplicaState.RUNNING]}
+    order = list(ReplicaState)
+    for step in way.get(state, []):
+        if order.index(subject.state) < order.index(step):
+            uow.move(subject, step)
+    uow.move(subject, state)
+
+
+def follow(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replica]) -> None:
+    """Let attempt and job be as far as the attempt's replicas are."""
+    states = {member.state for member in members}
+    if states <= ENDED_REPLICA_STATES:
+        _end(uow, job, attempt, members)
+        return
+    failed = [m for m in members if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
+    if failed:  # one of a gang is gone: the others can't go on without it
+        for member in members:
+            if member.state not in ENDED_REPLICA_STATES and member.stop_reason is None:
+                ask_stop(uow, member, StopReason.CANCELLED, int(job.spec["grace_s"]))
+    if ReplicaState.PLACED not in states and attempt.state is ReplicaState.PLACED:
+        uow.move(attempt, ReplicaState.STARTING)
+        uow.move(job, JobState.STARTING)
+    if states <= {ReplicaState.RUNNING, *ENDED_REPLICA_STATES} and attempt.state is ReplicaState.STARTING:
+        uow.move(attempt, ReplicaState.RUNNING)
+        uow.move(job, JobState.RUNNING)
+
+
+def _end(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replica]) -> None:
+    """The attempt is over: it ended as the first of its replicas that did not succeed."""
+    bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
+    # Those that were stopped because another failed are not the reason.
+    reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])
+    _advance(uow, attempt, reason.state)
+    attempt.exit_code = job.exit_code = reason.exit_code
+    attempt.cause = job.cause = reason.cause
+    attempt.message = reason.message
+    decision = retries.decide(
+        reason.state, reason.cause, spec_of(job).retries, job.retries, cancel_asked=job.cancel_asked_at is not None
+    )
+    if reason.message and not (job.cancel_asked_at and job.message):
+        job.message = reason.message
+    _decided(uow, job, decision, cause=reason.cause and str(reason.cause), exit_code=reason.exit_code)
+
+
+def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: object) -> None:
+    again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
+    if again:
+        job.retries += 1
+        job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
+    if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
+        uow.move(job, JobState.QUEUED, **data)
+        return
+    for step in (JobState.STARTING, JobState.RUNNING):  # what went by too fast to be reported apart
+        if not JOB.allows(job.state, decision.state):
+            uow.move(job, step)
+    uow.move(job, decision.state, **data)
+    if again and decision.delay_s == 0:
+        uow.move(job, JobState.QUEUED)
+
+
+def end_attempts_on(uow: UnitOfWork, node: Node, replicas: Collection[Replica], message: str) -> None:
+    """End live replicas of a (locked) node that is gone or has lost them; their jobs are tried elsewhere."""
+    family = Family(uow, [replica.job_id for replica in replicas])
+    ended = []
+    for known in replicas:
+        replica = family.replicas.get(known.id)
+        if replica is None or replica.state in ENDED_REPLICA_STATES:
+            continue
+        replica.cause, replica.message = Cause.NODE_LOST, message
+        uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
+        ended.append(replica.id)
+        attempt = family.attempts[replica.attempt_id]
+        follow(uow, family.jobs[replica.job_id], attempt, family.members[attempt.id])
+    release(uow, ended, node)
+
+
+def live_replicas_on(uow: UnitOfWork, node_id: UUID) -> list[Replica]:
+    """The replicas that a node should have in hand."""
+    statement = select(Replica).where(Replica.node_id == node_id, Replica.ended_at.is_(None)).order_by(Replica.id)
+    return list(uow.session.execute(statement).scalars())
+
+
+def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:
+    """What our rows say still runs on nodes that are lost has ended with them."""
+    held = select(Replica.node_id).where(Replica.ended_at.is_(None))
+    lost = select(Node.id).where(Node.state == NodeState.LOST, Node.id.in_(held)).order_by(Node.id)
+    for node_id in uow.session.execute(lost).scalars().all():
+        node = lock_nodes(uow, [node_id])[node_id]
+        if node.state is NodeState.LOST:
+            end_attempts_on(uow, node, live_replicas_on(uow, node_id), f"node {node.name} fell silent")

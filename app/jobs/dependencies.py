@@ -1,0 +1,86 @@
+"""Jobs that wait for other jobs."""
+
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.uow import UnitOfWork
+from app.jobs.models import Dependency, Job
+from app.jobs.spec import DependencySpec
+from trellis.vocabulary import ENDED_JOB_STATES, DependencyKind, JobState
+
+
+def is_met(kind: DependencyKind, state: JobState) -> bool | None:
+    """Whether a job that is in `state` satisfies `kind`; None while that is open."""
+    if state not in ENDED_JOB_STATES:
+        return None
+    if kind is DependencyKind.AFTER_ANY:
+        return True
+    return (state is JobState.SUCCEEDED) == (kind is DependencyKind.AFTER_SUCCESS)
+
+
+def add_dependencies(uow: UnitOfWork, job: Job, wanted: Sequence[DependencySpec]) -> None:
+    """Make `job` (flushed, pending) wait; what has ended already is settled at once."""
+    # FOR SHARE: an ending job waits for our commit, so its event finds the row that we add here.
+    statement = select(Job.id, Job.state).where(Job.id.in_([w.job for w in wanted])).order_by(Job.id)
+    states = {row.id: row.state for row in uow.session.execute(statement.with_for_update(read=True))}
+    for dependency in wanted:
+        outcome = is_met(dependency.kind, states[dependency.job])
+        uow.session.add(
+            Dependency(job_id=job.id, on_job_id=dependency.job, kind=dependency.kind, met=outcome is True)
+        )
+        if outcome is None:
+            job.waiting_for += 1
+        elif outcome is False and job.state is JobState.PENDING:
+            _give_up(uow, job, dependency.job, states[dependency.job])
+
+
+def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
+    """Queue the jobs that waited for these; end those that now wait in vain. Already settled ones are left alone."""
+    open_ones = select(Dependency.job_id).where(Dependency.on_job_id.in_(ended_ids), ~Dependency.met)
+    waiting_ids = sorted(set(uow.session.execute(open_ones).scalars()))
+    if not waiting_ids:
+        return
+    locked = select(Job).where(Job.id.in_(waiting_ids)).order_by(Job.id).with_for_update(key_share=True)
+    waiting = {job.id: job for job in uow.session.execute(locked).scalars()}
+    pairs = (
+        select(Dependency, Job.state)
+        .join(Job, Job.id == Dependency.on_job_id)
+        .where(Dependency.on_job_id.in_(ended_ids), Dependency.job_id.in_(waiting_ids), ~Dependency.met)
+        .order_by(Dependency.job_id, Dependency.on_job_id)
+    )
+    for dependency, state in uow.session.execute(pairs):
+        _settle(uow, waiting[dependency.job_id], dependency, state)
+
+
+def _settle(uow: UnitOfWork, job: Job, dependency: Dependency, state: JobState) -> None:
+    outcome = is_met(dependency.kind, state)
+    if job.state is not JobState.PENDING or outcome is None:
+        return
+    if outcome is False:
+        _give_up(uow, job, dependency.on_job_id, state)
+        return
+    dependency.met = True
+    job.waiting_for -= 1
+    if job.waiting_for == 0:
+        uow.move(job, JobState.QUEUED)
+
+
+def _give_up(uow: UnitOfWork, job: Job, on_job_id: UUID, state: JobState) -> None:
+    job.message = f"it waited for job {on_job_id}, which ended {state}"
+    uow.move(job, JobState.CANCELLED, reason=job.message)
+
+
+def release_forgotten(uow: UnitOfWork) -> None:
+    """Settle the dependencies on jobs that have ended, should the message about it have been lost."""
+    ended = (
+        select(Dependency.on_job_id)
+        .join(Job, Job.id == Dependency.on_job_id)
+        .where(~Dependency.met, Job.ended_at.is_not(None))
+        .distinct()
+        .limit(500)
+    )
+    ids = list(uow.session.execute(ended).scalars())
+    if ids:
+        release_dependents_of(uow, ids)

@@ -1,0 +1,213 @@
+"""Jobs as they are shown: filtered, sorted, paged, and with the words on why one waits."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from app.core.events import Event
+from app.core.paging import Page, PageRequest, Sort, page
+from app.core.uow import UnitOfWork
+from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
+from app.queues.models import Queue
+from app.tenancy.models import Project
+from trellis.errors import Field, Invalid
+from trellis.vocabulary import JobState
+
+SORTS = {
+    "submitted_at": Sort(Job.created_at, descending=False),
+    "-submitted_at": Sort(Job.created_at, descending=True),
+    "priority": Sort(Job.priority, descending=False),
+    "-priority": Sort(Job.priority, descending=True),
+    "name": Sort(Job.name, descending=False),
+    "-name": Sort(Job.name, descending=True),
+}
+_TIMES = {
+    "submitted_after": Job.created_at.__ge__,
+    "submitted_before": Job.created_at.__lt__,
+    "started_after": Job.started_at.__ge__,
+    "started_before": Job.started_at.__lt__,
+    "ended_after": Job.ended_at.__ge__,
+    "ended_before": Job.ended_at.__lt__,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What ids of other domains are called."""
+
+    projects: dict[UUID, str]
+    queues: dict[UUID, str]
+    verdicts: dict[str, ClassVerdict]
+
+
+def list_jobs(uow: UnitOfWork, filters: dict[str, Any], request: PageRequest) -> Page[Job]:
+    """One page of the jobs that pass every filter. Raises Invalid for a filter that can't be understood."""
+    return page(uow, _filtered(uow, filters), Job, request)
+
+
+def _filtered(uow: UnitOfWork, filters: dict[str, Any]) -> Select[tuple[Job]]:
+    statement = uow.visible(Job)
+    conditions: list[ColumnElement[bool]] = [
+        compare(filters[name]) for name, compare in _TIMES.items() if filters.get(name) is not None
+    ]
+    if filters.get("state"):
+        conditions.append(Job.state.in_(filters["state"]))
+    if filters.get("project"):
+        conditions.append(Job.project_id.in_(_ids(uow.visible(Project), Project, filters["project"])))
+    if filters.get("queue"):
+        conditions.append(Job.queue_id.in_(_ids(uow.visible(Queue), Queue, filters["queue"])))
+    if filters.get("user"):
+        conditions.append(Job.actor_name == filters["user"])
+    if filters.get("name"):
+        conditions.append(Job.name == filters["name"])
+    if filters.get("array_id"):
+        conditions.append(Job.array_id == filters["array_id"])
+    conditions += [Job.labels.contains(_label(i, text)) for i, text in enumerate(filters.get("label") or ())]
+    return statement.where(*conditions)
+
+
+def _ids(visible: Select[Any], model: Any, given: str) -> Select[tuple[UUID]]:
+    try:
+        condition = model.id == UUID(given)
+    except ValueError:
+        condition = model.name == given
+    return visible.with_only_columns(model.id).where(condition)
+
+
+def _label(number: int, text: str) -> dict[str, str]:
+    name, colon, value = text.partition(":")
+    if not (colon and name):
+        raise Invalid(Field(f"/label/{number}", "must be name:value"))
+    return {name: value}
+
+
+def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
+    """The names that a page of jobs needs, in three statements whatever its length."""
+    projects = select(Project.id, Project.name).where(Project.id.in_({job.project_id for job in jobs}))
+    queues = select(Queue.id, Queue.name).where(Queue.id.in_({job.queue_id for job in jobs}))
+    waiting = {job.class_key for job in jobs if job.state is JobState.QUEUED}
+    verdicts = {}
+    if waiting:
+        statement = select(ClassVerdict).where(ClassVerdict.class_key.in_(waiting))
+        verdicts = {verdict.class_key: verdict for verdict in uow.session.execute(statement).scalars()}
+    return Names(
+        {row.id: row.name for row in uow.session.execute(projects)},
+        {row.id: row.name for row in uow.session.execute(queues)},
+        verdicts,
+    )
+
+
+def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
+    """A job as it is answered."""
+    verdict = names.verdicts.get(job.class_key) if job.state is JobState.QUEUED else None
+    began = job.started_at
+    return {
+        "id": job.id,
+        "name": job.name,
+        "project_id": job.project_id,
+        "project": names.projects.get(job.project_id, ""),
+        "queue": names.queues.get(job.queue_id, ""),
+        "user": job.actor_name,
+        "state": job.state,
+        "priority": job.priority,
+        "submitted_at": job.created_at,
+        "started_at": began,
+        "ended_at": job.ended_at,
+        "wait_s": round(((began or job.ended_at or now) - job.created_at).total_seconds(), 3),
+        "run_s": round(((job.ended_at or now) - began).total_seconds(), 3) if began else None,
+        "attempt": job.attempt,
+        "exit_code": job.exit_code,
+        "cause": job.cause,
+        "message": job.message,
+        "why": why(job, verdict),
+        "expected_start_at": verdict.starts_at if verdict and verdict.head_job_id == job.id else None,
+        "resources": {
+            "cpu_milli": job.cpu_milli,
+            "memory_bytes": job.memory_bytes,
+            "gpu_milli": job.gpu_milli,
+            "gpu_type": job.gpu_model,
+        },
+        "replicas": job.replicas,
+        "labels": job.labels,
+        "retry_of": job.retry_of,
+        "array_id": job.array_id,
+        "array_index": job.array_index,
+        "version": job.version,
+    }
+
+
+def why(job: Job, verdict: ClassVerdict | None) -> str:
+    """In words: why a job is not running yet; empty where it runs or has ended."""
+    if job.state is JobState.PENDING:
+        return f"waits for {job.waiting_for} other {'job' if job.waiting_for == 1 else 'jobs'} to end"
+    if job.state is JobState.RETRYING and job.run_after:
+        return f"its last try ended ({job.cause}); the next may begin at {job.run_after:%Y-%m-%d %H:%M:%S} UTC"
+    if job.state is JobState.QUEUED:
+        return verdict.message if verdict else "is queued: the scheduler has not looked at it yet"
+    if job.state in (JobState.SCHEDULED, JobState.STARTING):
+        return "its node was told to start it"
+    return ""
+
+
+def position(uow: UnitOfWork, job: Job) -> int:
+    """A queued job's place in its queue, from 1: how many of higher priority, or as high and older, there are."""
+    ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.created_at < job.created_at))
+    statement = select(func.count()).where(Job.queue_id == job.queue_id, Job.state == JobState.QUEUED, ahead)
+    return int(uow.session.execute(statement).scalar_one()) + 1
+
+
+def history(uow: UnitOfWork, job: Job) -> dict[str, Any]:
+    """What `verbose` adds: the spec, what the job waited for, its attempts with their replicas."""
+    pairs = (
+        select(Attempt, Replica)
+        .join(Replica, Replica.attempt_id == Attempt.id)
+        .where(Attempt.job_id == job.id)
+        .order_by(Attempt.number.desc(), Replica.index)
+        .limit(500)
+    )
+    attempts: dict[UUID, dict[str, Any]] = {}
+    for attempt, replica in uow.session.execute(pairs):
+        known = attempts.setdefault(attempt.id, _attempt(attempt))
+        known["replicas"].append(_replica(replica))
+    waited = select(Dependency).where(Dependency.job_id == job.id).limit(1000)
+    return {
+        "spec": job.spec,
+        "depends_on": [
+            {"job": str(d.on_job_id), "kind": str(d.kind), "met": d.met} for d in uow.session.execute(waited).scalars()
+        ],
+        "attempts": list(attempts.values()),
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    shown = ("number", "fence", "state", "reason", "started_at", "ended_at", "cause", "message")
+    return {name: getattr(attempt, name) for name in shown} | {"replicas": []}
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    shown = ("id", "index", "state", "exit_code", "gpus", "started_at", "ended_at", "peak_memory_bytes")
+    return {name: getattr(replica, name) for name in shown} | {"node": replica.node_name, "cpu_s": replica.cpu_ms / 1000}
+
+
+def list_events(uow: UnitOfWork, job: Job, kind: str | None, after: int, limit: int) -> Sequence[Event]:
+    """The events of a job and its attempts and replicas, oldest first, after event `after`."""
+    statement = select(Event).where(Event.job_id == job.id, Event.id > after)
+    if kind:
+        statement = statement.where(Event.kind == kind)
+    return uow.session.execute(statement.order_by(Event.id).limit(limit)).scalars().all()
+
+
+def present_event(event: Event) -> dict[str, Any]:
+    """An event as it is answered."""
+    return {
+        "id": event.id,
+        "kind": event.kind,
+        "at": event.at,
+        "actor": {"kind": str(event.actor_kind), "id": event.actor_id and str(event.actor_id), "name": event.actor_name},
+        "subject": {"type": event.subject_type, "id": str(event.subject_id)},
+        "data": event.data,
+    }

@@ -1,0 +1,170 @@
+"""What jobs print: taken in by byte offset, exactly once and in order; read by line.
+
+A cursor says how far a reader has come: `<attempt>.<replica>:<offset>` for every replica seen, joined by commas.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from app.core.uow import UnitOfWork
+from app.jobs.models import Job, LogChunk, Replica
+from trellis import wire
+from trellis.errors import Field, Invalid
+from trellis.vocabulary import Stream
+
+LARGEST_READ = 4 * 2**20
+_STREAMS = {"o": Stream.STDOUT, "e": Stream.STDERR, "s": Stream.SYSTEM}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: bytes `start` to `end` of the log of replica `key`, which is (attempt, index)."""
+
+    us: int
+    stream: Stream
+    key: tuple[int, int]
+    start: int
+    end: int
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is answered."""
+        at = datetime.fromtimestamp(self.us / 1e6, UTC).isoformat()
+        return {"at": at, "stream": str(self.stream), "replica": self.key[1], "attempt": self.key[0], "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which lines of a job's log."""
+
+    attempt: int | None = None
+    replica: int | None = None
+    stream: Stream | None = None
+    since: datetime | None = None
+    tail: int | None = None
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far a reader has come in each replica's log."""
+
+    offsets: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Cursor":
+        """Raises Invalid for what is no cursor."""
+        offsets = {}
+        try:
+            for part in filter(None, (text or "").split(",")):
+                key, _, offset = part.partition(":")
+                attempt, _, index = key.partition(".")
+                offsets[int(attempt), int(index)] = int(offset)
+        except ValueError as error:
+            raise Invalid(Field("/cursor", "is not a cursor that this log gave out")) from error
+        return cls(offsets)
+
+    def __str__(self) -> str:
+        return ",".join(f"{attempt}.{index}:{offset}" for (attempt, index), offset in sorted(self.offsets.items()))
+
+
+def append_chunks(uow: UnitOfWork, replicas: Mapping[UUID, Replica], chunks: Iterable[wire.LogChunk]) -> None:
+    """Add what continues the (locked) replicas' logs; what is known is skipped, what leaves a gap is not taken."""
+    rows = []
+    for chunk in chunks:
+        replica = replicas.get(UUID(chunk.replica_id))
+        body = chunk.text.encode()
+        if replica is None or chunk.offset > replica.log_bytes or chunk.offset + len(body) <= replica.log_bytes:
+            continue
+        body = body[replica.log_bytes - chunk.offset :]
+        rows.append(
+            {
+                "replica_id": replica.id,
+                "offset": replica.log_bytes,
+                "size": len(body),
+                "first_us": _stamp(body[: body.find(b"\n") + 1]),
+                "last_us": _stamp(body[body[:-1].rfind(b"\n") + 1 :]),
+                "body": body,
+            }
+        )
+        replica.log_bytes += len(body)
+        uow.touch_job(replica.job_id)
+    if rows:
+        uow.session.execute(insert(LogChunk), rows)
+
+
+def read_lines(session: Session, job: Job, wanted: LogFilter, cursor: Cursor) -> list[Line]:
+    """Lines after `cursor`, which is moved on; at most LARGEST_READ bytes at a time. With `tail`, the last ones."""
+    lines: list[Line] = []
+    for replica in _replicas(session, job, wanted):
+        key = (replica.number, replica.index)
+        start = cursor.offsets.get(key, 0)
+        if replica.log_bytes <= start:
+            continue
+        for chunk in _chunks(session, replica, start, wanted):
+            lines += _lines_of(chunk, key, start, wanted)
+            cursor.offsets[key] = chunk.offset + chunk.size
+    lines.sort(key=lambda line: (line.us, line.key, line.end))
+    return lines if wanted.tail is None else lines[max(0, len(lines) - wanted.tail) :]
+
+
+def _replicas(session: Session, job: Job, wanted: LogFilter) -> Sequence[Replica]:
+    statement = select(Replica).where(Replica.job_id == job.id)
+    if wanted.attempt is not None:
+        statement = statement.where(Replica.number == wanted.attempt)
+    if wanted.replica is not None:
+        statement = statement.where(Replica.index == wanted.replica)
+    statement = statement.order_by(Replica.number, Replica.index)
+    return session.execute(statement.execution_options(populate_existing=True)).scalars().all()
+
+
+def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -> Iterator[LogChunk]:
+    statement = select(LogChunk).where(LogChunk.replica_id == replica.id, LogChunk.offset + LogChunk.size > start)
+    if wanted.since is not None:
+        statement = statement.where(LogChunk.last_us >= wanted.since.timestamp() * 1e6)
+    if wanted.tail is None:
+        yield from _forward(session, statement.order_by(LogChunk.offset))
+        return
+    found, count = [], 0
+    for chunk in session.execute(statement.order_by(LogChunk.offset.desc()).execution_options(yield_per=20)).scalars():
+        if count >= wanted.tail or sum(c.size for c in found) > LARGEST_READ:
+            break
+        found.append(chunk)
+        count += sum(1 for _ in _lines_of(chunk, (0, 0), start, wanted))
+    yield from reversed(found)
+
+
+def _forward(session: Session, statement: Any) -> Iterator[LogChunk]:
+    size = 0
+    for chunk in session.execute(statement.execution_options(yield_per=20)).scalars():
+        yield chunk
+        size += chunk.size
+        if size > LARGEST_READ:
+            return
+
+
+def _lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:
+    end = chunk.offset
+    since_us = 0 if wanted.since is None else wanted.since.timestamp() * 1e6
+    for raw in bytes(chunk.body).split(b"\n")[:-1]:
+        end += len(raw) + 1
+        stamp, mark, text = _parse(raw)
+        if end > start and stamp >= since_us and wanted.stream in (None, mark):
+            yield Line(stamp, mark, key, end - len(raw) - 1, end, text)
+
+
+def _parse(raw: bytes) -> tuple[int, Stream, str]:
+    stamp, _, rest = raw.decode("utf-8", "replace").partition(" ")
+    return int(stamp), _STREAMS.get(rest[:1], Stream.SYSTEM), rest[2:]
+
+
+def _stamp(line: bytes) -> int:
+    digits = line.partition(b" ")[0]
+    if not digits.isdigit() or len(digits) > 18:
+        raise Invalid(Field("/logs", "lines must begin with microseconds since the epoch"))
+    return int(digits)

@@ -1,0 +1,238 @@
+"""A job's life as its owner drives it: submit, cancel, retry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.access import Permission
+from app.core.ids import new_id
+from app.core.uow import UnitOfWork
+from app.jobs.dependencies import add_dependencies
+from app.jobs.models import Job, Replica
+from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, class_key
+from app.jobs.validator import find_project, validate_spec
+from app.queues.models import Queue
+from app.queues.service import find_queue
+from app.tenancy.models import Project
+from trellis.errors import Conflict, Field, Invalid
+from trellis.vocabulary import (
+    ENDED_JOB_STATES,
+    Cause,
+    DependencyKind,
+    ExecutorKind,
+    JobState,
+    NetworkPolicy,
+    StopReason,
+)
+
+
+class NotEnded(Conflict):
+    """Only what has ended can be tried again."""
+
+    code = "not_ended"
+    title = "The job has not ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a submission goes."""
+
+    project: Project
+    queue: Queue
+
+
+def submit_job(uow: UnitOfWork, spec: JobSpec) -> list[Job]:
+    """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
+    place = _find_place(uow, spec)
+    validate_spec(uow, spec, place.project.id)
+    return _submit(uow, spec, place)
+
+
+def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
+    """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
+    places: dict[tuple[str, str], Place] = {}
+    jobs: list[Job] = []
+    for number, spec in enumerate(specs):
+        try:
+            where = (spec.project, spec.queue)
+            if where not in places:
+                places[where] = _find_place(uow, spec)
+            validate_spec(uow, spec, places[where].project.id)
+            if spec.array is not None:
+                raise Invalid(Field("/array", "is not for batches: submit it on its own"))
+        except Invalid as error:
+            raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
+        jobs += _submit(uow, spec, places[where])
+    return jobs
+
+
+def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: str = "", force: bool = False) -> Job:
+    """End a job. What waits ends at once; what runs is told to (TERM, after its grace KILL; `force`: KILL).
+
+    Asking again is harmless; a job that has ended by itself raises IllegalTransition.
+    """
+    job = uow.get(Job, job_id, lock=True)
+    uow.require(Permission.JOB_WRITE, job.project_id)
+    uow.expect_version(job, version)
+    live = _live_replicas(uow, job)
+    if not live:
+        job.message = reason
+        job.cause = Cause.CANCELLED
+        uow.move(job, JobState.CANCELLED, reason=reason)
+        return job
+    if job.cancel_asked_at is None or force:
+        job.cancel_asked_at = uow.clock.now()
+        job.message = reason
+        job.version += 1
+        uow.emit("job.cancel_asked", job, reason=reason, force=force)
+        grace_s = 0 if force else int(job.spec["grace_s"])
+        for replica in live:
+            ask_stop(uow, replica, StopReason.CANCELLED, grace_s)
+    return job
+
+
+def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
+    """Submit an ended job again as a new one that remembers where it comes from."""
+    job = uow.get(Job, job_id)
+    uow.require(Permission.JOB_WRITE, job.project_id)
+    if job.state not in ENDED_JOB_STATES:
+        raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
+    spec = spec_of(job)
+    place = Place(uow.get(Project, job.project_id), uow.get(Queue, job.queue_id))
+    again = _make_job(uow, spec, place)
+    again.retry_of = job.id
+    _queue_all(uow, [again])
+    return again
+
+
+def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int) -> None:
+    """Wish that a live replica ends; its node obeys at its next heartbeat, which the event hurries."""
+    replica.stop_reason = reason
+    replica.stop_grace_s = grace_s
+    replica.version += 1
+    uow.emit("replica.stop_asked", replica, node_id=str(replica.node_id), fence=replica.fence, reason=str(reason))
+
+
+def end_overdue(uow: UnitOfWork) -> None:
+    """End the jobs whose deadline has passed."""
+    overdue = select(Job).where(Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None)).order_by(Job.id).limit(500)
+    for job in uow.session.execute(overdue.with_for_update(key_share=True, skip_locked=True)).scalars():
+        live = _live_replicas(uow, job)
+        for replica in live:
+            if replica.stop_reason is None:
+                ask_stop(uow, replica, StopReason.TIMED_OUT, int(job.spec["grace_s"]))
+        if not live:
+            job.message = "its deadline passed before it could start"
+            uow.move(job, JobState.TIMED_OUT, reason=job.message)
+
+
+def requeue_due(uow: UnitOfWork) -> None:
+    """Queue again the jobs whose pause before the next try is over."""
+    due = select(Job).where(Job.state == JobState.RETRYING, Job.run_after <= uow.clock.now()).order_by(Job.id).limit(500)
+    for job in uow.session.execute(due.with_for_update(key_share=True, skip_locked=True)).scalars():
+        uow.move(job, JobState.QUEUED)
+
+
+def spec_of(job: Job) -> JobSpec:
+    """What was asked for, as it was stored."""
+    kept: dict[str, Any] = dict(job.spec)
+    kept["resources"] = Resources(**kept["resources"])
+    retries = kept["retries"] | {"on": tuple(Cause(word) for word in kept["retries"]["on"])}
+    kept["retries"] = Retries(**retries)
+    kept["command"] = None if kept["command"] is None else tuple(kept["command"])
+    kept["arguments"] = tuple(kept["arguments"])
+    kept["network"] = NetworkPolicy(kept["network"])
+    kept["executor"] = ExecutorKind(kept["executor"])
+    return JobSpec(**kept, labels=dict(job.labels))
+
+
+def _find_place(uow: UnitOfWork, spec: JobSpec) -> Place:
+    project = find_project(uow, spec.project)
+    return Place(project, find_queue(uow, project.id, spec.queue))
+
+
+def _submit(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
+    if spec.array is None:
+        jobs = [_make_job(uow, spec, place, keep=not spec.dry_run)]
+    else:
+        jobs = _make_array(uow, spec, spec.array, place)
+    if spec.dry_run:
+        return jobs
+    if spec.depends_on or (spec.array and spec.array.max_parallel):
+        uow.session.flush()
+    if spec.depends_on:
+        for job in jobs:
+            add_dependencies(uow, job, spec.depends_on)
+    if spec.array and 0 < spec.array.max_parallel < len(jobs):
+        _chain(uow, jobs, spec.array.max_parallel)
+    _queue_all(uow, jobs)
+    return jobs
+
+
+def _queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        uow.emit("job.submitted", job, name=job.name)
+        if job.waiting_for == 0 and job.state is JobState.PENDING:
+            uow.move(job, JobState.QUEUED)
+
+
+def _make_array(uow: UnitOfWork, spec: JobSpec, array: ArraySpec, place: Place) -> list[Job]:
+    array_id = new_id()
+    jobs = []
+    for index in array.indexes:
+        job = _make_job(uow, spec, place, keep=not spec.dry_run)
+        job.array_id, job.array_index = array_id, index
+        jobs.append(job)
+    return jobs
+
+
+def _chain(uow: UnitOfWork, jobs: Sequence[Job], width: int) -> None:
+    """At most `width` of an array at once: each element waits for the end of the one `width` before it."""
+    for earlier, later in zip(jobs, jobs[width:], strict=False):
+        add_dependencies(uow, later, [DependencySpec(earlier.id, DependencyKind.AFTER_ANY)])
+
+
+def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, *, keep: bool = True) -> Job:
+    now = uow.clock.now()
+    job = Job(
+        id=new_id(),
+        created_at=now,
+        version=1,
+        project_id=place.project.id,
+        queue_id=place.queue.id,
+        actor_kind=uow.actor.kind,
+        actor_id=uow.actor.id,
+        actor_name=uow.actor.name,
+        name=spec.name or spec.default_name(),
+        state=JobState.PENDING,
+        priority=spec.priority,
+        spec=spec.stored(),
+        labels=spec.labels,
+        class_key=class_key(spec, place.project.id, place.queue.id),
+        replicas=spec.replicas,
+        cpu_milli=spec.resources.cpu_milli,
+        memory_bytes=spec.resources.memory_bytes,
+        gpu_milli=spec.resources.gpu_milli,
+        gpu_model=spec.resources.gpu_type,
+        time_limit_s=spec.time_limit_s,
+        deadline_at=spec.deadline_at,
+        waiting_for=0,
+        fence=0,
+        attempt=0,
+        retries=0,
+        message="",
+    )
+    if keep:
+        uow.session.add(job)
+    return job
+
+
+def _live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
+    if job.fence == 0:
+        return []
+    statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.id)
+    return list(uow.session.execute(statement.execution_options(populate_existing=True)).scalars())
+

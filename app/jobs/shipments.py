@@ -1,0 +1,168 @@
+"""What a node sends and what it is told: specs, orders, shipments."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.access import Permission
+from app.core.settings import Settings
+from app.core.uow import UnitOfWork
+from app.jobs.attempts import Family, apply_reports, end_attempts_on, live_replicas_on
+from app.jobs.logs import append_chunks
+from app.jobs.metrics import append_points
+from app.jobs.models import Job, Replica
+from app.resources.allocations import lock_nodes
+from app.resources.nodes import record_heartbeat
+from trellis.errors import Unauthenticated
+from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
+from trellis.wire import GpuGrant, Heartbeat, Orders, Receipt, ReplicaSpec, Shipment, Stop
+
+# A message about what was placed this recently is still on its way: no need to say it twice.
+JUST_PLACED = timedelta(seconds=2)
+# What runs for this long by our rows and is not in its node's hands was lost there.
+SURELY_STARTED = timedelta(seconds=10)
+
+
+def specs_for(uow: UnitOfWork, pairs: Collection[tuple[str, int]]) -> tuple[list[ReplicaSpec], list[str]]:
+    """The specs of what the acting node was told to launch, and those of the asked that are not to run (any more)."""
+    uow.require(Permission.REPLICA_REPORT)
+    wanted = {UUID(replica_id): fence for replica_id, fence in pairs}
+    specs = [
+        spec
+        for spec in _specs(uow, Replica.id.in_(wanted.keys()))
+        if wanted[UUID(spec.replica_id)] == spec.fence
+    ]
+    known = {spec.replica_id for spec in specs}
+    return specs, [replica_id for replica_id, _ in pairs if replica_id not in known]
+
+
+def give_orders(uow: UnitOfWork, heartbeat: Heartbeat, settings: Settings) -> Orders:
+    """Renew the lease of the acting node; say what it should run and does not, and what it runs and should not."""
+    node = record_heartbeat(uow, heartbeat)
+    held = {held.replica_id: held for held in heartbeat.replicas}
+    live = {str(replica.id): replica for replica in live_replicas_on(uow, node.id)}
+    now = uow.clock.now()
+    vanished = [r for i, r in live.items() if i not in held and r.started_at and r.started_at < now - SURELY_STARTED]
+    if vanished:
+        end_attempts_on(uow, node, vanished, "its node no longer knows of it: it was restarted or lost its files")
+    missing = [
+        replica.id
+        for replica_id, replica in live.items()
+        if replica_id not in held and replica.started_at is None and replica.stop_reason is None
+        and replica.created_at < now - JUST_PLACED
+    ]  # fmt: skip
+    launch = _specs(uow, Replica.id.in_(missing)) if missing else []
+    _end_unstarted(uow, node.id, [r for i, r in live.items() if i not in held and r.stop_reason])
+    return Orders(settings.lease_s, settings.heartbeat_s, tuple(launch), tuple(_stops(held.values(), live)))
+
+
+def apply_shipment(uow: UnitOfWork, shipment: Shipment) -> Receipt:
+    """Take in logs and metrics, then reports, all or nothing; known parts change nothing."""
+    uow.require(Permission.REPLICA_REPORT)
+    sent = {part.replica_id for part in (*shipment.logs, *shipment.metrics, *shipment.reports)}
+    ids = [UUID(replica_id) for replica_id in sent]
+    mine = select(Replica.id, Replica.job_id).where(Replica.id.in_(ids), Replica.node_id == uow.actor.id)
+    jobs_of = {row.id: row.job_id for row in uow.session.execute(mine)}
+    stale = {replica_id for replica_id in sent if UUID(replica_id) not in jobs_of}
+    replicas: dict[UUID, Replica] = {}
+    if shipment.reports:
+        replicas, late = _apply_all(uow, shipment, list(jobs_of.values()))
+        stale |= late
+    others = [i for i in jobs_of if i not in replicas]
+    if others:
+        locked = select(Replica).where(Replica.id.in_(others)).order_by(Replica.id).with_for_update(key_share=True)
+        replicas |= {replica.id: replica for replica in uow.session.execute(locked).scalars()}
+        _take_in(uow, replicas, shipment, others)
+    return _receipt(replicas.values(), stale)
+
+
+def _apply_all(uow: UnitOfWork, shipment: Shipment, job_ids: Sequence[UUID]) -> tuple[dict[UUID, Replica], set[str]]:
+    # Lock order: node, job, attempt. The node only if something may be released.
+    node_id = uow.actor.id
+    if node_id is None:
+        raise Unauthenticated("join first")
+    node = lock_nodes(uow, [node_id])[node_id]
+    family = Family(uow, job_ids)
+    mine = {r.id: r for r in family.replicas.values() if r.node_id == node_id}
+    _take_in(uow, mine, shipment, mine.keys())
+    return mine, apply_reports(uow, family, shipment.reports, node)
+
+
+def _take_in(uow: UnitOfWork, replicas: dict[UUID, Replica], shipment: Shipment, ids: Collection[UUID]) -> None:
+    wanted = set(ids)
+    append_chunks(uow, replicas, [chunk for chunk in shipment.logs if UUID(chunk.replica_id) in wanted])
+    append_points(uow, replicas, [point for point in shipment.metrics if UUID(point.replica_id) in wanted])
+
+
+def _receipt(replicas: Iterable[Replica], stale: set[str]) -> Receipt:
+    settled = list(replicas)
+    return Receipt(
+        logs={str(r.id): r.log_bytes for r in settled},
+        metrics={str(r.id): r.metric_seq for r in settled},
+        reports={str(r.id): r.report_seq for r in settled},
+        stale=tuple(sorted(stale)),
+    )
+
+
+def _specs(uow: UnitOfWork, condition: Any) -> list[ReplicaSpec]:
+    statement = (
+        select(Replica, Job)
+        .join(Job, Job.id == Replica.job_id)
+        .where(condition, Replica.node_id == uow.actor.id, Replica.ended_at.is_(None), Replica.stop_reason.is_(None))
+        .order_by(Replica.id)
+    )
+    return [spec_for(job, replica) for replica, job in uow.session.execute(statement)]
+
+
+def spec_for(job: Job, replica: Replica) -> ReplicaSpec:
+    """All that the node needs of a job."""
+    kept = job.spec
+    environment = dict(kept["environment"])
+    if job.array_index is not None:
+        environment |= {"TRELLIS_ARRAY_ID": str(job.array_id), "TRELLIS_ARRAY_INDEX": str(job.array_index)}
+        environment |= {"SLURM_ARRAY_JOB_ID": str(job.array_id), "SLURM_ARRAY_TASK_ID": str(job.array_index)}
+    return ReplicaSpec(
+        replica_id=str(replica.id),
+        job_id=str(job.id),
+        project_id=str(job.project_id),
+        job_name=job.name,
+        attempt=replica.number,
+        fence=replica.fence,
+        index=replica.index,
+        count=job.replicas,
+        command=None if kept["command"] is None else tuple(kept["command"]),
+        script=kept["script"],
+        script_name=kept["script_name"],
+        arguments=tuple(kept["arguments"]),
+        environment=environment,
+        cpu_milli=job.cpu_milli,
+        memory_bytes=job.memory_bytes,
+        gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in replica.gpus),
+        time_limit_s=job.time_limit_s,
+        grace_s=kept["grace_s"],
+        executor=ExecutorKind(kept["executor"]),
+        network=NetworkPolicy(kept["network"]),
+    )
+
+
+def _stops(held: Iterable[Any], live: dict[str, Replica]) -> Iterable[Stop]:
+    for holding in held:
+        replica = live.get(holding.replica_id)
+        if replica is None or replica.fence != holding.fence:
+            if holding.state not in ENDED_REPLICA_STATES:
+                yield Stop(holding.replica_id, holding.fence, StopReason.STALE, 0)
+        elif replica.stop_reason is not None:
+            yield Stop(holding.replica_id, holding.fence, replica.stop_reason, replica.stop_grace_s)
+
+
+def _end_unstarted(uow: UnitOfWork, node_id: UUID, unwanted: Sequence[Replica]) -> None:
+    """What was to be stopped before it ever reached the node ends here, if it had time enough to arrive."""
+    edge = uow.clock.now() - JUST_PLACED
+    due = [r for r in unwanted if r.state is ReplicaState.PLACED and r.created_at < edge]
+    if not due:
+        return
+    node = lock_nodes(uow, [node_id])[node_id]
+    end_attempts_on(uow, node, due, "it was stopped before it reached its node")

@@ -1,0 +1,185 @@
+"""Nodes: how one joins, shows that it lives, falls silent and comes back."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from app.core.access import Actor, Permission
+from app.core.crypto import Keyring, new_secret
+from app.core.uow import UnitOfWork
+from app.resources.models import Gpu, JoinToken, Node
+from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
+from trellis.vocabulary import ActorKind, NodeState
+from trellis.wire import VERSION, GpuDescription, Heartbeat, NodeDescription, pack
+
+NODE_PREFIX = "trn"
+JOIN_PREFIX = "trj"
+# Half of the nodes silent at once is more likely our fault than theirs: wait this much longer before believing it.
+DOUBT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A node that joined, and the token it was given: shown once."""
+
+    node: Node
+    token: str
+
+
+def create_join_token(uow: UnitOfWork, keyring: Keyring, name: str, expires_in_s: int) -> tuple[JoinToken, str]:
+    """A token that lets machines join until it expires; shown once."""
+    uow.require(Permission.NODE_WRITE)
+    secret = new_secret(JOIN_PREFIX)
+    expires_at = uow.clock.now() + timedelta(seconds=expires_in_s)
+    token = JoinToken(name=name, digest=keyring.digest("join-token", secret), expires_at=expires_at)
+    uow.session.add(token)
+    uow.session.flush()
+    uow.emit("join_token.created", token, name=name)
+    return token, secret
+
+
+def read_join_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
+    """The actor a join token stands for: no node yet, but let in to become one."""
+    digest = keyring.digest("join-token", secret)
+    statement = select(JoinToken.id).where(JoinToken.digest == digest, JoinToken.expires_at > func.now())
+    if uow.session.execute(statement).first() is None:
+        raise Unauthenticated("this join token is unknown or has expired: `trellis node-token` makes another")
+    return Actor(ActorKind.NODE, None, "joining node")
+
+
+def read_node_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
+    """The node a node token stands for."""
+    digest = keyring.digest("node-token", secret)
+    row = uow.session.execute(select(Node.id, Node.name, func.now()).where(Node.token_digest == digest)).first()
+    if row is None:
+        raise Unauthenticated("this node token is not known: let the node join again")
+    uow.clock.set(row[2])
+    return Actor(ActorKind.NODE, row.id, row.name)
+
+
+def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joined:
+    """Let a machine in. One that comes back under its name keeps its id and gets a new token.
+
+    Raises: Invalid for another protocol version or a broken description, AlreadyExists for a name that a
+    living node on another host holds.
+    """
+    uow.require(Permission.REPLICA_REPORT)
+    _check(description)
+    token = new_secret(NODE_PREFIX)
+    statement = select(Node).where(Node.name == description.name).with_for_update(key_share=True)
+    node = uow.session.execute(statement).scalar_one_or_none()
+    if uow.actor.id is not None and (node is None or node.id != uow.actor.id):
+        raise Invalid(Field("/name", "a node's own token lets back in that node alone: use a join token"))
+    if node is None:
+        node = Node(name=description.name, state=NodeState.READY, last_seen_at=uow.clock.now())
+        uow.session.add(node)
+    elif node.id != uow.actor.id and node.hostname != description.hostname and node.state is NodeState.READY:
+        raise AlreadyExists(f"a living node on host {node.hostname} is called {description.name}: choose another --name")
+    _describe(node, description)
+    node.token_digest = keyring.digest("node-token", token)
+    node.last_seen_at = uow.clock.now()
+    uow.session.flush()
+    _set_gpus(uow, node, description.gpus)
+    if node.state is not NodeState.READY:
+        uow.move(node, NodeState.READY)
+    uow.emit("node.joined", node, isolation=str(node.isolation), isolation_detail=node.isolation_detail)
+    return Joined(node, token)
+
+
+def record_heartbeat(uow: UnitOfWork, heartbeat: Heartbeat) -> Node:
+    """Note that the acting node lives; one that was given up is ready again."""
+    uow.require(Permission.REPLICA_REPORT)
+    statement = select(Node).where(Node.id == uow.actor.id).with_for_update(key_share=True)
+    node = uow.session.execute(statement).scalar_one_or_none()
+    if node is None:
+        raise Unauthenticated("no node: join first")
+    node.last_seen_at = uow.clock.now()
+    telemetry: dict[str, Any] = pack(heartbeat)
+    telemetry.pop("replicas")
+    node.telemetry = telemetry
+    if node.state is not NodeState.READY:
+        uow.move(node, NodeState.READY)
+    return node
+
+
+def mark_silent(uow: UnitOfWork, heartbeat_s: float, lost_s: float) -> list[Node]:
+    """Move nodes that fell silent to unreachable, and those silent for too long to lost; returns the latter.
+
+    When two or more, and at least half of all, would be lost at once, we wait DOUBT times longer: the fault is
+    then probably ours. Their supervisors have ended their jobs by themselves meanwhile, so nothing runs twice.
+    """
+    now = uow.clock.now()
+    alive = select(Node).where(Node.state != NodeState.LOST).order_by(Node.id).with_for_update(key_share=True)
+    if uow.session.execute(_silent(now, 3 * heartbeat_s)).scalar_one() == 0:
+        return []
+    nodes = list(uow.session.execute(alive).scalars())
+    for node in nodes:
+        if node.state is NodeState.READY and node.last_seen_at < now - timedelta(seconds=3 * heartbeat_s):
+            uow.move(node, NodeState.UNREACHABLE, last_seen_at=node.last_seen_at.isoformat())
+    gone = [node for node in nodes if node.last_seen_at < now - timedelta(seconds=lost_s)]
+    if len(gone) >= 2 and 2 * len(gone) >= len(nodes):
+        gone = [node for node in gone if node.last_seen_at < now - timedelta(seconds=DOUBT * lost_s)]
+    for node in gone:
+        if node.state is NodeState.READY:  # silent for so long that both moves are due
+            uow.move(node, NodeState.UNREACHABLE)
+        uow.move(node, NodeState.LOST, last_seen_at=node.last_seen_at.isoformat())
+    return gone
+
+
+def gpus_of(uow: UnitOfWork, node_ids: Collection[UUID]) -> dict[UUID, list[Gpu]]:
+    """The devices of these nodes, by node, in order."""
+    found: dict[UUID, list[Gpu]] = {node_id: [] for node_id in node_ids}
+    statement = uow.visible(Gpu).where(Gpu.node_id.in_(node_ids)).order_by(Gpu.node_id, Gpu.index)
+    for gpu in uow.session.execute(statement).scalars():
+        found[gpu.node_id].append(gpu)
+    return found
+
+
+def _silent(now: datetime, seconds: float) -> Any:
+    edge = now - timedelta(seconds=seconds)
+    return select(func.count()).select_from(Node).where(Node.state != NodeState.LOST, Node.last_seen_at < edge)
+
+
+def _check(description: NodeDescription) -> None:
+    if description.version != VERSION:
+        raise Invalid(Field("/version", f"this server speaks version {VERSION}: install the matching trellis"))
+    if not 1 <= len(description.name) <= 63 or not description.name.replace("-", "").replace(".", "").isalnum():
+        raise Invalid(Field("/name", "must be 1 to 63 letters, digits, '-' and '.'"))
+    if not (0 < description.cpu_milli < 10**8 and 0 < description.memory_bytes < 2**53):
+        raise Invalid(Field("/cpu_milli", "CPU and memory must be positive and of this world"))
+    indexes = [gpu.index for gpu in description.gpus]
+    if indexes != list(range(len(indexes))) or len(indexes) > 64:
+        raise Invalid(Field("/gpus", "must be numbered from 0 without gaps, at most 64"))
+
+
+def _describe(node: Node, description: NodeDescription) -> None:
+    node.hostname = description.hostname[:255]
+    node.boot_id = description.boot_id[:64]
+    node.cpu_milli = description.cpu_milli
+    node.memory_bytes = description.memory_bytes
+    node.gpu_model = description.gpus[0].model[:63] if description.gpus else ""
+    node.isolation = description.isolation
+    node.isolation_detail = description.isolation_detail[:2000]
+    node.executors = [str(executor) for executor in description.executors]
+    node.profile = description.profile[:63]
+    node.labels = description.labels
+
+
+def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]) -> None:
+    known = {gpu.index: gpu for gpu in uow.session.execute(select(Gpu).where(Gpu.node_id == node.id)).scalars()}
+    for device in described:
+        gpu = known.pop(device.index, None)
+        if gpu is None:
+            gpu = Gpu(node_id=node.id, index=device.index)
+            uow.session.add(gpu)
+        gpu.uuid, gpu.model, gpu.memory_bytes = device.uuid[:80], device.model[:63], device.memory_bytes
+        gpu.numa, gpu.links = device.numa, list(device.links)
+    for gpu in known.values():
+        if gpu.milli_used:
+            raise Invalid(Field("/gpus", f"device {gpu.index} is gone, yet a job holds it: wait until it has ended"))
+        uow.session.delete(gpu)
+    uow.session.flush()

@@ -1,0 +1,109 @@
+"""`Plan` to rows: placements become attempts with what they hold, verdicts become words for those who wait."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.core.uow import UnitOfWork
+from app.jobs.attempts import Seat, open_attempt
+from app.jobs.models import ClassVerdict, Job
+from app.resources.allocations import Grant, grant, lock_nodes
+from app.resources.models import Gpu, Node
+from scheduler.plan import Placement, Plan, Verdict
+from trellis.vocabulary import JobState, NodeState
+
+
+def apply_plan(uow: UnitOfWork, plan: Plan) -> int:
+    """Open an attempt for every placement whose job still waits; note why the others do. Returns how many started.
+
+    Raises: CapacityTaken where a node has less left than the plan was made with: make a new plan.
+    """
+    started = _place(uow, plan.placements) if plan.placements else 0
+    _note(uow, plan.verdicts)
+    return started
+
+
+def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:
+    by_job = {UUID(placement.job_id): placement for placement in placements}
+    nodes = lock_nodes(uow, {UUID(seat.node_id) for placement in by_job.values() for seat in placement.replicas})
+    gpus = _gpus(uow, nodes)
+    locked = select(Job).where(Job.id.in_(by_job), Job.state == JobState.QUEUED).order_by(Job.id)
+    jobs = uow.session.execute(locked.with_for_update(key_share=True)).scalars().all()
+    grants: list[Grant] = []
+    left = {n.id: (n.cpu_milli - n.cpu_milli_used, n.memory_bytes - n.memory_bytes_used) for n in nodes.values()}
+    started = 0
+    for job in jobs:
+        placement = by_job[job.id]
+        if not _has_room(job, placement, nodes, left):
+            continue  # the node changed since the plan was made; the next cycle knows
+        started += 1
+        seats = [
+            Seat(seat.index, nodes[UUID(seat.node_id)], [(gpus[UUID(seat.node_id)][i], part) for i, part in seat.gpus])
+            for seat in placement.replicas
+        ]
+        grants += open_attempt(uow, job, seats, placement.reason)
+    grant(uow, grants, nodes)
+    return started
+
+
+def _has_room(job: Job, placement: Placement, nodes: Mapping[UUID, Node], left: dict[UUID, tuple[int, int]]) -> bool:
+    """Whether the nodes still have what was planned with; takes it from `left` if so."""
+    after = dict(left)
+    for seat in placement.replicas:
+        node = nodes.get(UUID(seat.node_id))
+        if node is None or node.state is not NodeState.READY:
+            return False
+        cpu, memory = after[node.id]
+        after[node.id] = (cpu - job.cpu_milli, memory - job.memory_bytes)
+        if min(after[node.id]) < 0:
+            return False
+    left.update(after)
+    return True
+
+
+def _gpus(uow: UnitOfWork, nodes: Mapping[UUID, Node]) -> dict[UUID, dict[int, Gpu]]:
+    with_gpus = [node.id for node in nodes.values() if node.gpu_model]
+    found: dict[UUID, dict[int, Gpu]] = {node_id: {} for node_id in nodes}
+    if with_gpus:
+        for gpu in uow.session.execute(select(Gpu).where(Gpu.node_id.in_(with_gpus))).scalars():
+            found[gpu.node_id][gpu.index] = gpu
+    return found
+
+
+def _note(uow: UnitOfWork, verdicts: Iterable[Verdict]) -> None:
+    """One row a class: that of its first job. Rows that say the same already are not written again."""
+    by_job = {UUID(verdict.job_id): verdict for verdict in verdicts}
+    keys = select(Job.id, Job.class_key).where(Job.id.in_(by_job)).order_by(Job.created_at, Job.id)
+    heads: dict[str, UUID] = {}
+    for job_id, class_key in uow.session.execute(keys) if by_job else ():
+        heads.setdefault(class_key, job_id)
+    known = {row.class_key: row for row in uow.session.execute(select(ClassVerdict)).scalars()}
+    gone = known.keys() - heads.keys()
+    if gone:
+        uow.session.execute(delete(ClassVerdict).where(ClassVerdict.class_key.in_(gone)))
+    rows = [_row(uow, key, by_job[job_id]) for key, job_id in heads.items()]
+    changed = [row for row in rows if not _says_the_same(known.get(str(row["class_key"])), row)]
+    if changed:
+        statement = insert(ClassVerdict)
+        fresh = {name: statement.excluded[name] for name in changed[0] if name != "class_key"}
+        uow.session.execute(statement.on_conflict_do_update(index_elements=["class_key"], set_=fresh), changed)
+
+
+def _row(uow: UnitOfWork, class_key: str, verdict: Verdict) -> dict[str, object]:
+    starts_at = None if verdict.starts_at is None else datetime.fromtimestamp(verdict.starts_at, UTC)
+    return {
+        "class_key": class_key,
+        "reason": str(verdict.reason),
+        "message": verdict.message,
+        "head_job_id": UUID(verdict.job_id),
+        "starts_at": starts_at,
+        "decided_at": uow.clock.now(),
+    }
+
+
+def _says_the_same(known: ClassVerdict | None, row: Mapping[str, object]) -> bool:
+    said = ("reason", "message", "head_job_id", "starts_at")
+    return known is not None and all(getattr(known, name) == row[name] for name in said)

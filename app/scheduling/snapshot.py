@@ -1,0 +1,129 @@
+"""Rows to `Snapshot`, in a fixed number of statements."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from app.core.uow import UnitOfWork
+from app.jobs.models import Job
+from app.queues.models import Queue
+from app.resources.models import Allocation, AllocationGpu, Gpu, Node
+from scheduler import snapshot as plain
+from trellis.vocabulary import JobState, NodeState, QueueState
+
+# Of jobs that are equal in all but age, the eldest are enough for one plan: those behind can't start before them.
+WINDOW = 200
+_RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
+
+
+def load_snapshot(uow: UnitOfWork) -> plain.Snapshot:
+    """The cluster, what runs on it, and of every class of queued jobs the eldest WINDOW."""
+    pending = _pending(uow)
+    return plain.Snapshot(
+        now=uow.clock.now().timestamp(),
+        nodes=_nodes(uow),
+        queues=_queues(uow),
+        pending=pending,
+        running=_running(uow) if pending else (),
+    )
+
+
+def _nodes(uow: UnitOfWork) -> tuple[plain.Node, ...]:
+    free: dict[UUID, list[int]] = {}
+    for node_id, used in uow.session.execute(select(Gpu.node_id, Gpu.milli_used).order_by(Gpu.node_id, Gpu.index)):
+        free.setdefault(node_id, []).append(1000 - used)
+    columns = (Node.id, Node.name, Node.state, Node.cpu_milli, Node.memory_bytes, Node.cpu_milli_used,
+               Node.memory_bytes_used, Node.gpu_model)  # fmt: skip
+    return tuple(
+        plain.Node(
+            id=str(row.id),
+            name=row.name,
+            ready=row.state is NodeState.READY,
+            cpu_milli=row.cpu_milli,
+            memory_bytes=row.memory_bytes,
+            cpu_milli_free=row.cpu_milli - row.cpu_milli_used,
+            memory_bytes_free=row.memory_bytes - row.memory_bytes_used,
+            gpu_model=row.gpu_model,
+            gpu_milli_free=tuple(free.get(row.id, ())),
+        )
+        for row in uow.session.execute(select(*columns).order_by(Node.id))
+    )
+
+
+def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
+    columns = (Queue.id, Queue.name, Queue.state, Queue.weight, Queue.policy)
+    return tuple(
+        plain.Queue(str(row.id), row.name, row.state is QueueState.PAUSED, row.weight, row.policy)
+        for row in uow.session.execute(select(*columns).order_by(Queue.id))
+    )
+
+
+def _pending(uow: UnitOfWork) -> tuple[plain.PendingJob, ...]:
+    rank = func.row_number().over(
+        partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id)
+    )
+    ranked = (
+        select(Job.id, rank.label("rank"))
+        .where(Job.state == JobState.QUEUED)
+        .subquery()
+    )  # fmt: skip
+    columns = (Job.id, Job.project_id, Job.queue_id, Job.priority, Job.created_at, Job.cpu_milli, Job.memory_bytes,
+               Job.gpu_milli, Job.gpu_model, Job.replicas, Job.time_limit_s)  # fmt: skip
+    statement = select(*columns).join(ranked, ranked.c.id == Job.id).where(ranked.c.rank <= WINDOW)
+    return tuple(map(_pending_job, uow.session.execute(statement.order_by(Job.created_at, Job.id))))
+
+
+def _pending_job(row: Any) -> plain.PendingJob:
+    request = plain.Request(row.cpu_milli, row.memory_bytes, row.gpu_milli, row.gpu_model, row.replicas)
+    return plain.PendingJob(
+        id=str(row.id),
+        project_id=str(row.project_id),
+        queue_id=str(row.queue_id),
+        priority=row.priority,
+        submitted_at=row.created_at.timestamp(),
+        request=request,
+        time_limit_s=row.time_limit_s,
+    )
+
+
+def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
+    gpus = _held_gpus(uow)
+    columns = (Job.id, Job.project_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
+               Allocation.node_id, Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
+    statement = (
+        select(*columns)
+        .join(Allocation, (Allocation.job_id == Job.id) & Allocation.released_at.is_(None))
+        .where(Job.state.in_(_RUNNING))
+        .order_by(Job.id, Allocation.id)
+    )
+    now = uow.clock.now()
+    found: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
+    for row in uow.session.execute(statement):
+        holding = plain.Holding(str(row.node_id), row.cpu_milli, row.memory_bytes, tuple(gpus.get(row.held, ())))
+        found.setdefault(row.id, (row, []))[1].append(holding)
+    return tuple(
+        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now))
+        for job_id, (row, held) in found.items()
+    )
+
+
+def _ends_by(row: Any, now: datetime) -> float | None:
+    if row.time_limit_s is None:
+        return None
+    return float((row.started_at or now).timestamp() + row.time_limit_s)
+
+
+def _held_gpus(uow: UnitOfWork) -> Mapping[UUID, list[tuple[int, int]]]:
+    held: dict[UUID, list[tuple[int, int]]] = {}
+    statement = (
+        select(AllocationGpu.allocation_id, Gpu.index, AllocationGpu.milli)
+        .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
+        .where(AllocationGpu.live)
+        .order_by(AllocationGpu.allocation_id, Gpu.index)
+    )
+    for allocation_id, index, milli in uow.session.execute(statement):
+        held.setdefault(allocation_id, []).append((index, milli))
+    return held

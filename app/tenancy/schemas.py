@@ -1,0 +1,209 @@
+"""Shapes of requests and answers about people, projects and credentials."""
+
+from datetime import UTC
+from typing import Any
+
+from marshmallow import Schema, fields, post_load
+
+from app.http.schema import NAME, Strict, Text
+from app.tenancy.api_keys import ApiKeySpec
+from app.tenancy.users import UserChange, UserSpec
+from trellis.vocabulary import ActorKind, Role
+
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
+
+
+class Name(fields.String):
+    """A name that fits in a path and on a command line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(validate=NAME, **options)
+
+
+class NewPassword(Text):
+    """A password to be set; its length is what makes it hard to guess."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(shortest=SHORTEST_PASSWORD, longest=LONGEST_PASSWORD, **options)
+
+
+class SignInSchema(Strict):
+    """A username and its password."""
+
+    username = Text(required=True, longest=63)
+    password = Text(required=True, longest=LONGEST_PASSWORD)
+
+
+class RefreshSchema(Strict):
+    """The refresh token that was handed out last."""
+
+    refresh_token = Text(required=True, longest=200)
+
+
+class PasswordSchema(Strict):
+    """One's own password: the present one and the next."""
+
+    current = Text(required=True, longest=LONGEST_PASSWORD)
+    new = NewPassword(required=True)
+
+
+class SessionSchema(Schema):
+    """What a sign-in hands out."""
+
+    access_token = fields.String()
+    token_type = fields.String()
+    expires_in = fields.Integer(metadata={"description": "seconds"})
+    refresh_token = fields.String(metadata={"description": "for one use"})
+
+
+class OwnProjectSchema(Schema):
+    """A project and one's role in it."""
+
+    id = fields.UUID()
+    name = fields.String()
+    organisation = fields.String()
+    role = fields.Enum(Role, by_value=True)
+
+
+class WhoamiSchema(Schema):
+    """Who the credential stands for."""
+
+    kind = fields.Enum(ActorKind, by_value=True)
+    id = fields.UUID()
+    name = fields.String()
+    platform_admin = fields.Boolean()
+    projects = fields.List(fields.Nested(OwnProjectSchema))
+
+
+class OrganisationSchema(Schema):
+    """An organisation."""
+
+    id = fields.UUID()
+    name = fields.String()
+    created_at = fields.AwareDateTime(default_timezone=UTC)
+    version = fields.Integer()
+
+
+class NewOrganisationSchema(Strict):
+    """An organisation to be made."""
+
+    name = Name(required=True)
+
+
+class ProjectSchema(Schema):
+    """A project."""
+
+    id = fields.UUID()
+    name = fields.String()
+    organisation_id = fields.UUID()
+    created_at = fields.AwareDateTime(default_timezone=UTC)
+    version = fields.Integer()
+
+
+class NewProjectSchema(Strict):
+    """A project to be made."""
+
+    name = Name(required=True)
+    organisation_id = fields.UUID(required=True)
+
+
+class ProjectChangeSchema(Strict):
+    """A project's new name."""
+
+    name = Name(required=True)
+
+
+class MemberSchema(Schema):
+    """A user's role in a project."""
+
+    user_id = fields.UUID()
+    username = fields.String()
+    role = fields.Enum(Role, by_value=True)
+
+
+class RoleSchema(Strict):
+    """The role to give."""
+
+    role = fields.Enum(Role, by_value=True, required=True)
+
+
+class UserSchema(Schema):
+    """A person."""
+
+    id = fields.UUID()
+    username = fields.String()
+    platform_admin = fields.Boolean()
+    disabled_at = fields.AwareDateTime(default_timezone=UTC)
+    created_at = fields.AwareDateTime(default_timezone=UTC)
+    version = fields.Integer()
+
+
+class NewUserSchema(Strict):
+    """A person to be added."""
+
+    username = Name(required=True)
+    password = NewPassword(required=True)
+    platform_admin = fields.Boolean(truthy={True}, falsy={False})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> UserSpec:
+        """Hand the rules a value, not a dictionary."""
+        return UserSpec(**data)
+
+
+class UserChangeSchema(Strict):
+    """What shall change of a person."""
+
+    password = NewPassword()
+    platform_admin = fields.Boolean(truthy={True}, falsy={False})
+    disabled = fields.Boolean(truthy={True}, falsy={False})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> UserChange:
+        """Hand the rules a value."""
+        return UserChange(**data)
+
+
+class ApiKeySchema(Schema):
+    """A key, without its secret."""
+
+    id = fields.UUID()
+    name = fields.String()
+    prefix = fields.String(metadata={"description": "how the secret begins"})
+    created_at = fields.AwareDateTime(default_timezone=UTC)
+    expires_at = fields.AwareDateTime(default_timezone=UTC)
+
+
+class CreatedApiKeySchema(ApiKeySchema):
+    """A key with its secret, which is shown this once."""
+
+    key = fields.String()
+
+
+class NewApiKeySchema(Strict):
+    """A key to be made."""
+
+    name = Name(required=True)
+    expires_at = fields.AwareDateTime(default_timezone=UTC, allow_none=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> ApiKeySpec:
+        """Hand the rules a value."""
+        return ApiKeySpec(**data)
+
+
+class ServiceAccountSchema(Schema):
+    """A program's account."""
+
+    id = fields.UUID()
+    name = fields.String()
+    project_id = fields.UUID()
+    role = fields.Enum(Role, by_value=True)
+    created_at = fields.AwareDateTime(default_timezone=UTC)
+
+
+class NewServiceAccountSchema(Strict):
+    """A program's account to be made."""
+
+    name = Name(required=True)
+    role = fields.Enum(Role, by_value=True, required=True)

@@ -1,0 +1,71 @@
+"""Organisations and the projects below them."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.access import Permission
+from app.core.paging import Page, PageRequest, page
+from app.core.uow import UnitOfWork
+from app.tenancy.models import Membership, Organisation, Project
+from trellis.errors import AlreadyExists, Field, Invalid
+from trellis.vocabulary import ActorKind, Role
+
+
+def create_organisation(uow: UnitOfWork, name: str) -> Organisation:
+    """Make an organisation. Raises AlreadyExists for a name in use."""
+    uow.require(Permission.ORGANISATION_WRITE)
+    if uow.session.execute(select(Organisation.id).where(Organisation.name == name)).first():
+        raise AlreadyExists(f"there is an organisation {name} already")
+    organisation = Organisation(name=name)
+    uow.session.add(organisation)
+    uow.session.flush()
+    uow.emit("organisation.created", organisation, name=name)
+    return organisation
+
+
+def list_organisations(uow: UnitOfWork, request: PageRequest) -> Page[Organisation]:
+    """Those in which the actor has a project."""
+    return page(uow, uow.visible(Organisation), Organisation, request)
+
+
+def create_project(uow: UnitOfWork, name: str, organisation_id: UUID) -> Project:
+    """Make a project; the person who makes it becomes its first administrator.
+
+    Raises: Invalid for an unknown organisation, AlreadyExists for a name in use there.
+    """
+    uow.require(Permission.ORGANISATION_WRITE)
+    if uow.session.get(Organisation, organisation_id) is None:
+        raise Invalid(Field("/organisation_id", "is no organisation: GET /organisations lists them"))
+    _refuse_taken_name(uow, name, organisation_id)
+    project = Project(name=name, organisation_id=organisation_id)
+    uow.session.add(project)
+    uow.session.flush()
+    if uow.actor.kind is ActorKind.USER and uow.actor.id is not None:
+        uow.session.add(Membership(project_id=project.id, user_id=uow.actor.id, role=Role.PROJECT_ADMIN))
+    uow.emit("project.created", project, name=name, organisation_id=str(organisation_id))
+    return project
+
+
+def list_projects(uow: UnitOfWork, request: PageRequest) -> Page[Project]:
+    """The actor's; all of them to platform administrators."""
+    return page(uow, uow.visible(Project), Project, request)
+
+
+def change_project(uow: UnitOfWork, project_id: UUID, name: str, version: int | None) -> Project:
+    """Rename a project. Raises AlreadyExists for a name in use, StaleVersion."""
+    uow.require(Permission.PROJECT_WRITE, project_id)
+    project = uow.get(Project, project_id, lock=True)
+    uow.expect_version(project, version)
+    if name != project.name:
+        _refuse_taken_name(uow, name, project.organisation_id)
+        uow.emit("project.changed", project, before={"name": project.name}, after={"name": name})
+        project.name = name
+        project.version += 1
+    return project
+
+
+def _refuse_taken_name(uow: UnitOfWork, name: str, organisation_id: UUID) -> None:
+    taken = select(Project.id).where(Project.organisation_id == organisation_id, Project.name == name)
+    if uow.session.execute(taken).first():
+        raise AlreadyExists(f"there is a project {name} in that organisation already")

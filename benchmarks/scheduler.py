@@ -1,0 +1,124 @@
+"""How long one plan takes: one JSON object a line, {name, value, unit, on}; the best of a few runs on one core.
+
+Run as `python -m benchmarks.scheduler`.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+
+from scheduler.config import Config
+from scheduler.engine import plan
+from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
+
+SEED = 7
+NODES, DEVICES, PENDING, CLASSES = 1000, 8, 20_000, 200
+MODELS = ("a100", "h100", "l40s", "t4")
+GIB = 2**30
+NOW = 1_000_000.0
+CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
+
+
+def main() -> None:
+    """Measure and print."""
+    cases: list[tuple[str, Callable[[], Snapshot], Config, int]] = [
+        ("plan 1000x8 GPUs, 20000 pending in 200 classes, 95 % full", lambda: _large(95), Config(max_placements=PENDING), 5),
+        ("plan 1000x8 GPUs, 20000 pending in 200 classes, 100 % full", lambda: _large(100), Config(), 5),
+        ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty", lambda: _large(0), Config(max_placements=PENDING), 3),
+        ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty, at most 500", lambda: _large(0), Config(), 3),
+        ("plan 1000x8 GPUs idle, one job", _one_job, Config(), 10),
+        ("plan 4 nodes, 1000 identical pending, idle", lambda: _small(busy=False), Config(), 30),
+        ("plan 4 nodes, 1000 identical pending, full", lambda: _small(busy=True), Config(), 30),
+    ]
+    for name, build, config, runs in cases:
+        snapshot = build()
+        placed = len(plan(snapshot, config).placements)
+        seconds = min(_measure(snapshot, config) for _ in range(runs))
+        on = f"{platform.machine()}, Python {platform.python_version()}, seed {SEED}, {placed} placed, best of {runs}"
+        print(json.dumps({"name": name, "value": round(seconds * 1000, 2), "unit": "ms", "on": on}), flush=True)
+
+
+def _measure(snapshot: Snapshot, config: Config) -> float:
+    begun = time.perf_counter()
+    plan(snapshot, config)
+    return time.perf_counter() - begun
+
+
+def _large(percent_full: int) -> Snapshot:
+    """Whole-GPU, shared and CPU jobs of four projects in two queues, half of them with a time limit."""
+    random = Random(SEED)
+    nodes, running = [], []
+    for number in range(NODES):
+        busy = [random.randrange(100) < percent_full for _ in range(DEVICES)]
+        running += list(_running_on(number, busy, random))
+        nodes.append(_gpu_node(number, busy))
+    queues = (Queue("q0", "batch", weight=1), Queue("q1", "research", weight=3, policy="fair_share"))
+    classes = [_draw_class(random) for _ in range(CLASSES)]
+    pending = tuple(_pending(number, random.choice(classes)) for number in range(PENDING))
+    return Snapshot(NOW, tuple(nodes), queues, pending, tuple(running), {f"p{i}": i / 10 for i in range(4)})
+
+
+def _gpu_node(number: int, busy: list[bool]) -> Node:
+    used = sum(busy)
+    return Node(
+        id=f"n{number:04}",
+        name=f"node-{number:04}",
+        ready=True,
+        cpu_milli=DEVICES * CPU_A_GPU,
+        memory_bytes=DEVICES * MEMORY_A_GPU,
+        cpu_milli_free=(DEVICES - used) * CPU_A_GPU,
+        memory_bytes_free=(DEVICES - used) * MEMORY_A_GPU,
+        gpu_model=MODELS[number % len(MODELS)],
+        gpu_milli_free=tuple(0 if one else 1000 for one in busy),
+    )
+
+
+def _running_on(number: int, busy: list[bool], random: Random) -> Iterator[RunningJob]:
+    for device, one in enumerate(busy):
+        if one:
+            holding = Holding(f"n{number:04}", CPU_A_GPU, MEMORY_A_GPU, ((device, 1000),))
+            ends_by = NOW + random.randrange(86_400) if random.random() < 0.8 else None
+            yield RunningJob(f"r{number:04}{device}", f"p{device % 4}", (holding,), ends_by, f"q{device % 2}")
+
+
+Drawn = tuple[str, str, int, int | None, Request]
+
+
+def _draw_class(random: Random) -> Drawn:
+    gpu_milli = random.choice((0, 250, 500, 1000, 1000, 2000, 4000, 8000))
+    request = Request(
+        cpu_milli=random.randrange(1, 9) * 1000 * max(1, gpu_milli // 1000),
+        memory_bytes=random.randrange(4, 64) * GIB * max(1, gpu_milli // 1000),
+        gpu_milli=gpu_milli,
+        gpu_model=random.choice(("", *MODELS)) if gpu_milli else "",
+        replicas=random.choice((1, 1, 1, 2, 4)),
+    )
+    limit = random.choice((None, random.randrange(60, 86_400)))
+    return f"p{random.randrange(4)}", f"q{random.randrange(2)}", random.randrange(3), limit, request
+
+
+def _pending(number: int, drawn: Drawn) -> PendingJob:
+    project_id, queue_id, priority, limit, request = drawn
+    return PendingJob(f"j{number:05}", project_id, queue_id, priority, NOW - PENDING + number, request, limit)
+
+
+def _one_job() -> Snapshot:
+    nodes = tuple(_gpu_node(number, [False] * DEVICES) for number in range(NODES))
+    job = PendingJob("j", "p", "q", 0, NOW, Request(8000, 64 * GIB, 1000, "h100"))
+    return Snapshot(NOW, nodes, (Queue("q", "default"),), (job,))
+
+
+def _small(*, busy: bool) -> Snapshot:
+    nodes = tuple(
+        Node(f"n{i}", f"node-{i}", True, 8000, 16 * GIB, 0 if busy else 8000, (8 if busy else 16) * GIB)
+        for i in range(4)
+    )
+    running = tuple(RunningJob(f"r{i}", "p", (Holding(f"n{i % 4}", 1000, GIB),)) for i in range(32 if busy else 0))
+    pending = tuple(PendingJob(f"j{i:04}", "p", "q", 0, float(i), Request(1000, GIB)) for i in range(1000))
+    return Snapshot(NOW, nodes, (Queue("q", "default"),), pending, running)
+
+
+if __name__ == "__main__":
+    main()

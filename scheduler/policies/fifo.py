@@ -1,0 +1,9 @@
+"""First come, first served."""
+
+from scheduler.ledger import Ledger
+from scheduler.snapshot import PendingJob
+
+
+def fifo(job: PendingJob, ledger: Ledger) -> tuple[float, str]:  # noqa: ARG001 -- every policy is called alike
+    """Rank the oldest job first; ties fall to the id. Starves nobody."""
+    return job.submitted_at, job.id

@@ -1,0 +1,29 @@
+"""What follows for jobs from events and from time."""
+
+from uuid import UUID
+
+from app.core.idempotency import forget_old
+from app.core.uow import UnitOfWork
+from app.jobs import dependencies, service
+from tasks import queues
+from tasks.base import task
+
+
+@task(queue=queues.CONTROL)
+def release_dependents(uow: UnitOfWork, job_ids: list[str]) -> None:
+    """Queue the jobs that waited for these; those already released are left alone."""
+    dependencies.release_dependents_of(uow, [UUID(job_id) for job_id in job_ids])
+
+
+@task(queue=queues.CONTROL)
+def wake_due(uow: UnitOfWork) -> None:
+    """Jobs whose pause is over, and jobs whose deadline has passed."""
+    service.requeue_due(uow)
+    service.end_overdue(uow)
+
+
+@task(queue=queues.CONTROL)
+def sweep(uow: UnitOfWork) -> None:
+    """The net below lost messages: dependents of jobs that have ended; and what has grown old."""
+    dependencies.release_forgotten(uow)
+    forget_old(uow)

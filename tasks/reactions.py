@@ -1,0 +1,100 @@
+"""Who hears what: the one table from kinds of events to tasks.
+
+Subjects of several events for one task and queue travel in one message, as a list.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from tasks import queues
+
+LARGEST_MESSAGE = 200
+
+
+class Happened(Protocol):
+    """What a reaction may look at."""
+
+    kind: str
+    subject_id: UUID
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """A task to be sent to `queue` with what `about` says of each event; without `about` it takes nothing."""
+
+    task: str
+    queue: Callable[[Happened], str]
+    about: Callable[[Happened], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What goes to the broker."""
+
+    task: str
+    queue: str
+    arguments: tuple[list[Any], ...]
+
+
+def _control(_: Happened) -> str:
+    return queues.CONTROL
+
+
+def _scheduling(_: Happened) -> str:
+    return queues.SCHEDULING
+
+
+def _node(event: Happened) -> str:
+    return queues.node_queue(event.data["node_id"])
+
+
+def _id(event: Happened) -> str:
+    return str(event.subject_id)
+
+
+def _id_and_fence(event: Happened) -> list[Any]:
+    return [str(event.subject_id), event.data["fence"]]
+
+
+PLAN = To("tasks.scheduling.run_cycle", _scheduling)
+RELEASE = To("tasks.jobs.release_dependents", _control, _id)
+LAUNCH = To("tasks.node.launch_replicas", _node, _id_and_fence)
+STOP = To("tasks.node.stop_replicas", _node, _id_and_fence)
+
+REACTIONS: Mapping[str, Sequence[To]] = {
+    "job.queued": [PLAN],
+    "job.retrying": [PLAN],
+    "job.succeeded": [PLAN, RELEASE],
+    "job.failed": [PLAN, RELEASE],
+    "job.cancelled": [PLAN, RELEASE],
+    "job.timed_out": [PLAN, RELEASE],
+    "job.lost": [PLAN, RELEASE],
+    "replica.placed": [LAUNCH],
+    "replica.stop_asked": [STOP],
+    "node.joined": [PLAN],
+    "node.ready": [PLAN],
+    "node.lost": [PLAN],
+    "queue.open": [PLAN],
+}
+
+
+def messages_for(events: Iterable[Happened]) -> list[Message]:
+    """What must be sent because of `events`: one message a task and queue, split where it grows too long."""
+    grouped: dict[tuple[str, str], list[Any]] = {}
+    for event in events:
+        for to in REACTIONS.get(event.kind, ()):
+            about = grouped.setdefault((to.task, to.queue(event)), [])
+            if to.about is not None and (subject := to.about(event)) not in about[-1:]:
+                about.append(subject)
+    return [
+        Message(task, queue, (part,) if part else ())
+        for (task, queue), about in grouped.items()
+        for part in _parts(about)
+    ]
+
+
+def _parts(about: list[Any]) -> Iterable[list[Any]]:
+    return [about[i : i + LARGEST_MESSAGE] for i in range(0, len(about), LARGEST_MESSAGE)] or [[]]

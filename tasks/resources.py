@@ -1,0 +1,16 @@
+"""Watching over nodes."""
+
+from app.core.uow import UnitOfWork
+from app.jobs.attempts import end_attempts_on_lost_nodes
+from app.resources.nodes import mark_silent
+from tasks import queues
+from tasks.base import control, task
+
+
+@task(queue=queues.CONTROL)
+def watch_nodes(uow: UnitOfWork) -> None:
+    """Note which nodes fell silent; what ran on those that are lost is tried elsewhere."""
+    settings = control().settings
+    mark_silent(uow, settings.heartbeat_s, settings.node_lost_s)
+    uow.session.flush()
+    end_attempts_on_lost_nodes(uow)

@@ -1,0 +1,127 @@
+"""Snapshots for tests: valid by default, small numbers (one CPU, one GiB a replica)."""
+
+from dataclasses import replace
+
+from scheduler.config import Config
+from scheduler.engine import plan
+from scheduler.plan import Plan, Verdict
+from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
+
+GIB = 2**30
+NOW = 1000.0
+DEFAULT = Queue("q", "default")
+
+
+def a_node(name: str = "n1", *, cpus: int = 8, gib: int = 32, gpus: int = 0, model: str = "h100") -> Node:
+    """Return a ready, empty node; its id is not its name."""
+    return Node(
+        id=f"id-{name}",
+        name=name,
+        ready=True,
+        cpu_milli=cpus * 1000,
+        memory_bytes=gib * GIB,
+        cpu_milli_free=cpus * 1000,
+        memory_bytes_free=gib * GIB,
+        gpu_model=model if gpus else "",
+        gpu_milli_free=(1000,) * gpus,
+    )
+
+
+def a_request(
+    *, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "", replicas: int = 1
+) -> Request:
+    """Return a request of whole CPUs and GiB."""
+    return Request(cpus * 1000, gib * GIB, gpu_milli, model, replicas)
+
+
+def a_job(
+    id: str = "j1",
+    request: Request | None = None,
+    *,
+    at: float = 0.0,
+    limit: int | None = None,
+    priority: int = 0,
+    queue: str = "q",
+    project: str = "p",
+) -> PendingJob:
+    """Return a pending job."""
+    return PendingJob(id, project, queue, priority, at, request or a_request(), limit)
+
+
+def a_snapshot(
+    nodes: list[Node],
+    pending: list[PendingJob],
+    *,
+    running: list[RunningJob] | None = None,
+    queues: list[Queue] | None = None,
+    usage: dict[str, float] | None = None,
+) -> Snapshot:
+    """Return a snapshot whose nodes lack what `running` holds."""
+    running = running or []
+    held = [holding for job in running for holding in job.holdings]
+    return Snapshot(
+        NOW, tuple(without(node, held) for node in nodes), tuple(queues or [DEFAULT]), tuple(pending), tuple(running), usage or {}
+    )
+
+
+def a_holding(node: str, *, cpus: int = 1, gib: int = 1, gpus: tuple[tuple[int, int], ...] = ()) -> Holding:
+    """Return what a replica holds on the node of that name."""
+    return Holding(f"id-{node}", cpus * 1000, gib * GIB, gpus)
+
+
+def a_running(id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p") -> RunningJob:
+    """Return a running job."""
+    return RunningJob(id, project, holdings, ends_by, queue)
+
+
+def without(node: Node, holdings: list[Holding]) -> Node:
+    """Return `node` with the holdings on it subtracted; below zero is a double use and fails."""
+    gpus = list(node.gpu_milli_free)
+    cpu_milli, memory_bytes = node.cpu_milli_free, node.memory_bytes_free
+    for holding in holdings:
+        if holding.node_id == node.id:
+            cpu_milli -= holding.cpu_milli
+            memory_bytes -= holding.memory_bytes
+            for device, milli in holding.gpus:
+                gpus[device] -= milli
+    assert min([cpu_milli, memory_bytes, *gpus]) >= 0, f"node {node.name} is used beyond what it has"
+    return replace(node, cpu_milli_free=cpu_milli, memory_bytes_free=memory_bytes, gpu_milli_free=tuple(gpus))
+
+
+def applied(snapshot: Snapshot, made: Plan) -> Snapshot:
+    """Return the snapshot as it is once the plan's jobs run."""
+    jobs = {job.id: job for job in snapshot.pending}
+    started = []
+    for placement in made.placements:
+        job = jobs.pop(placement.job_id)
+        holdings = tuple(
+            Holding(one.node_id, job.request.cpu_milli, job.request.memory_bytes, one.gpus) for one in placement.replicas
+        )
+        ends_by = None if job.time_limit_s is None else snapshot.now + job.time_limit_s
+        started.append(RunningJob(job.id, job.project_id, holdings, ends_by, job.queue_id))
+    held = [holding for job in started for holding in job.holdings]
+    return replace(
+        snapshot,
+        nodes=tuple(without(node, held) for node in snapshot.nodes),
+        pending=tuple(jobs.values()),
+        running=snapshot.running + tuple(started),
+    )
+
+
+def started(snapshot: Snapshot, config: Config | None = None) -> list[str]:
+    """Plan and return the ids of the jobs that start, in order."""
+    return [placement.job_id for placement in plan(snapshot, config or Config()).placements]
+
+
+def places(snapshot: Snapshot) -> dict[str, list[tuple[str, tuple[tuple[int, int], ...]]]]:
+    """Plan and return node name and devices of each replica by job id."""
+    names = {node.id: node.name for node in snapshot.nodes}
+    return {
+        placement.job_id: [(names[one.node_id], one.gpus) for one in placement.replicas]
+        for placement in plan(snapshot, Config()).placements
+    }
+
+
+def verdicts(snapshot: Snapshot, config: Config | None = None) -> dict[str, Verdict]:
+    """Plan and return the verdicts by job id."""
+    return {verdict.job_id: verdict for verdict in plan(snapshot, config or Config()).verdicts}

@@ -1,0 +1,82 @@
+"""A node as the API sees one: joins, asks, reports; runs nothing."""
+
+from typing import Any
+
+from tests.support.stack import Answer, Caller, Stack
+from tests.support.world import World
+from trellis import wire
+from trellis.vocabulary import Cause, ExecutorKind, Isolation, ReplicaState
+
+
+def a_description(name: str = "node-1", cpus: int = 8, gpus: int = 0, **values: Any) -> wire.NodeDescription:
+    """A machine with that many CPUs and GPUs and 64 GiB."""
+    devices = tuple(wire.GpuDescription(i, f"GPU-{name}-{i}", "H100", 80 << 30) for i in range(gpus))
+    defaults = {
+        "name": name, "hostname": f"{name}.test", "boot_id": "boot", "version": wire.VERSION,
+        "cpu_milli": cpus * 1000, "memory_bytes": 64 << 30, "gpus": devices,
+        "isolation": Isolation.BASIC, "isolation_detail": "a test", "executors": (ExecutorKind.PROCESS,),
+    }  # fmt: skip
+    return wire.NodeDescription(**defaults | values)
+
+
+class FakeNode:
+    """Speaks the agent's protocol through the test client."""
+
+    def __init__(self, stack: Stack, welcome: wire.Welcome) -> None:
+        self._stack = stack
+        self.welcome = welcome
+        self.caller: Caller = stack.client(credential=welcome.token)
+        self._seq: dict[str, int] = {}
+
+    @classmethod
+    def join(cls, stack: Stack, world: World, description: wire.NodeDescription | None = None) -> "FakeNode":
+        """Let a machine join as an operator would."""
+        token = stack.client(world.admin).post("/resources/join-tokens", {}).json["token"]
+        caller = stack.client(credential=token)
+        answer = caller.post("/agent/register", wire.pack(description or a_description()))
+        assert answer.status == 201, answer.text
+        return cls(stack, wire.unpack(wire.Welcome, answer.json))
+
+    def beat(self, *held: wire.Held) -> wire.Orders:
+        """One heartbeat with these replicas in hand."""
+        heartbeat = wire.Heartbeat(held, load_percent=10, memory_used_bytes=1, disk_free_bytes=1)
+        answer = self.caller.post("/agent/heartbeat", wire.pack(heartbeat))
+        assert answer.status == 200, answer.text
+        return wire.unpack(wire.Orders, answer.json)
+
+    def specs(self, *pairs: tuple[str, int]) -> list[wire.ReplicaSpec]:
+        """What it was told to launch."""
+        answer = self.caller.post("/agent/specs", {"replicas": [list(pair) for pair in pairs]})
+        return [wire.unpack(wire.ReplicaSpec, spec) for spec in answer.json["specs"]]
+
+    def report(self, spec: wire.ReplicaSpec, state: ReplicaState, **values: Any) -> wire.Report:
+        """The next report of a replica, not sent yet."""
+        self._seq[spec.replica_id] = self._seq.get(spec.replica_id, 0) + 1
+        seq = self._seq[spec.replica_id]
+        return wire.Report(spec.replica_id, spec.fence, seq, state, "2026-01-01T00:00:00+00:00", **values)
+
+    def ship(self, *reports: wire.Report, logs: tuple[wire.LogChunk, ...] = (), metrics: Any = ()) -> wire.Receipt:
+        """Send a shipment."""
+        answer = self.send(wire.Shipment(logs, tuple(metrics), reports))
+        assert answer.status == 200, answer.text
+        return wire.unpack(wire.Receipt, answer.json)
+
+    def send(self, shipment: wire.Shipment) -> Answer:
+        """Send a shipment, whatever the answer."""
+        return self.caller.post("/agent/shipments", wire.pack(shipment))
+
+    def succeed(self, spec: wire.ReplicaSpec) -> wire.Receipt:
+        """Run through to the end."""
+        return self.ship(
+            self.report(spec, ReplicaState.STARTING),
+            self.report(spec, ReplicaState.RUNNING),
+            self.report(spec, ReplicaState.SUCCEEDED, exit_code=0, run_s=0.5),
+        )
+
+    def fail(self, spec: wire.ReplicaSpec, exit_code: int = 1, cause: Cause = Cause.EXIT_CODE) -> wire.Receipt:
+        """Begin, then fail."""
+        return self.ship(
+            self.report(spec, ReplicaState.STARTING),
+            self.report(spec, ReplicaState.RUNNING),
+            self.report(spec, ReplicaState.FAILED, exit_code=exit_code, cause=cause, message="it failed"),
+        )

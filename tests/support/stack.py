@@ -1,0 +1,146 @@
+"""What an integration test works with: real rows, real units of work, races, and a client of the API."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+from werkzeug.datastructures import Headers
+
+from app.core.access import SYSTEM, Actor
+from app.core.crypto import Keyring
+from app.core.events import Event
+from app.core.settings import Settings
+from app.core.tables import Base
+from app.core.uow import UnitOfWork, run
+from app.factory import create_app
+from app.http.transaction import TransactionalFlask
+from app.tenancy import actors
+from app.tenancy.models import User
+from app.tenancy.sessions import SignIns
+from app.tenancy.tokens import AccessTokens
+from trellis.errors import TrellisError
+
+R = TypeVar("R")
+Row = TypeVar("Row", bound=Base)
+SECRET_KEY = "the secret key of the tests, long enough"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said."""
+
+    status: int
+    json: Any
+    headers: Headers
+    text: str
+
+
+class Caller:
+    """Flask's test client, with one credential and paths below /api/v1."""
+
+    def __init__(self, app: TransactionalFlask, credential: str | None) -> None:
+        self._client = app.test_client()
+        self.headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """GET; `query_string={...}` for parameters."""
+        return self.call("GET", path, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        """POST a JSON body."""
+        return self.call("POST", path, json={} if body is None else body, **options)
+
+    def put(self, path: str, body: Any = None, **options: Any) -> Answer:
+        """PUT a JSON body."""
+        return self.call("PUT", path, json={} if body is None else body, **options)
+
+    def patch(self, path: str, body: Any, **options: Any) -> Answer:
+        """PATCH with a JSON body."""
+        return self.call("PATCH", path, json=body, **options)
+
+    def delete(self, path: str, **options: Any) -> Answer:
+        """DELETE."""
+        return self.call("DELETE", path, **options)
+
+    def call(self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
+        """Any method; `headers` are added to the credential's."""
+        address = path if path.startswith(("/api/", "/v1/", "/healthz", "/docs")) else f"/api/v1{path}"
+        response = self._client.open(address, method=method, headers={**self.headers, **(headers or {})}, **options)
+        return Answer(response.status_code, response.get_json(silent=True), response.headers, response.text)
+
+
+class Stack:
+    """One database with all tables, and the application over it."""
+
+    def __init__(self, database_url: str) -> None:
+        self.settings = Settings(database_url, "redis://127.0.0.1:1/0", SECRET_KEY, database_pool=80)
+        self.app = create_app(self.settings)
+        self.sessions: sessionmaker[Session] = self.app.extensions["sessions"]
+        self.keyring: Keyring = self.app.extensions["keyring"]
+
+    def run(self, act: Callable[[UnitOfWork], R], actor: Actor = SYSTEM) -> R:
+        """Act in a unit of work of its own, and commit."""
+        return run(self.sessions, actor, act)
+
+    def add(self, row: Row) -> Row:
+        """Store a row that a builder made."""
+        self.run(lambda uow: uow.session.add(row))
+        return row
+
+    def race(self, act: Callable[[UnitOfWork], R], times: int, actor: Actor = SYSTEM) -> "list[R | Exception]":
+        """Act in so many units at the same moment; what each returned or raised."""
+        start = threading.Barrier(times)
+
+        def attempt(_: int) -> R | Exception:
+            start.wait(30)
+            try:
+                return self.run(act, actor)
+            except (TrellisError, DBAPIError) as error:
+                return error
+
+        with ThreadPoolExecutor(times) as pool:
+            return list(pool.map(attempt, range(times)))
+
+    def actor(self, user: User) -> Actor:
+        """The user as the actor of a unit, with the roles they hold now."""
+        return self.run(lambda uow: actors.of_user(uow, user.id))
+
+    def client(self, user: User | None = None, *, credential: str | None = None) -> Caller:
+        """A caller signed in as `user`, or with a raw `credential`, or nobody."""
+        if user is not None:
+            credential = self.run(lambda uow: AccessTokens(self.keyring).issue(user, uow.clock.now()))
+        return Caller(self.app, credential)
+
+    def events_of(self, subject_id: UUID) -> list[str]:
+        """The kinds of events about a subject, in order."""
+        kinds = select(Event.kind).where(Event.subject_id == subject_id).order_by(Event.id)
+        return self.run(lambda uow: list(uow.session.execute(kinds).scalars()))
+
+    def dump(self) -> str:
+        """Every row of every table as text."""
+        tables = [f'SELECT to_jsonb(t)::text FROM "{table.name}" t' for table in Base.metadata.sorted_tables]
+        return self.run(lambda uow: "\n".join(uow.session.execute(text(" UNION ALL ".join(tables))).scalars()))
+
+    def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
+        """Ask again and again until it holds."""
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.02)
+
+    def clear(self) -> None:
+        """Empty all tables, and forget who tried to sign in."""
+        self.app.extensions["sign_ins"] = SignIns(self.keyring)
+        names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
+        self.run(lambda uow: uow.session.execute(text(f"TRUNCATE {names}")))
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.app.extensions["engine"].dispose()

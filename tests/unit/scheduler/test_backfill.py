@@ -1,0 +1,113 @@
+from scheduler.engine import plan
+from scheduler.config import Config
+from scheduler.plan import Reason
+from scheduler.snapshot import PendingJob, Queue, RunningJob
+from tests.support.clusters import NOW, a_holding, a_job, a_node, a_request, a_running, a_snapshot, places, started, verdicts
+
+
+def gpus_held(*devices: int) -> tuple[tuple[int, int], ...]:
+    return tuple((device, 1000) for device in devices)
+
+
+def busy(id: str, node: str, devices: int, *, ends_by: float | None) -> RunningJob:
+    return a_running(id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
+
+
+HEAD = a_job("head", a_request(gpu_milli=8000), limit=3600)
+
+
+def one_gpu(id: str = "small", *, limit: int | None = None) -> PendingJob:
+    return a_job(id, a_request(gpu_milli=1000), at=1, limit=limit)
+
+
+def test_the_head_is_told_the_shadow_time_of_the_release_that_makes_room() -> None:
+    running = [busy("r1", "n1", 4, ends_by=NOW + 60), busy("r2", "n2", 1, ends_by=NOW + 30)]
+    judged = verdicts(a_snapshot([a_node("n1", gpus=8), a_node("n2", gpus=8)], [HEAD], running=running))
+    assert judged["head"].starts_at == NOW + 30
+
+
+def test_a_job_past_its_limit_is_expected_to_end_now() -> None:
+    judged = verdicts(a_snapshot([a_node(gpus=8)], [HEAD], running=[busy("r", "n1", 1, ends_by=NOW - 5)]))
+    assert judged["head"].starts_at == NOW
+
+
+def test_without_limits_no_start_is_promised() -> None:
+    judged = verdicts(a_snapshot([a_node(gpus=8)], [HEAD], running=[busy("r", "n1", 1, ends_by=None)]))
+    assert judged["head"].starts_at is None
+
+
+def test_a_job_that_ends_before_the_shadow_time_passes_the_head() -> None:
+    running = [busy("r", "n1", 1, ends_by=NOW + 60)]
+    made = plan(a_snapshot([a_node(gpus=8)], [HEAD, one_gpu(limit=60)], running=running), Config())
+    assert [placement.job_id for placement in made.placements] == ["small"]
+    assert made.placements[0].reason == "least left over on n1; delays no job ahead of it"
+
+
+def test_a_job_that_ends_after_the_shadow_time_waits() -> None:
+    running = [busy("r", "n1", 1, ends_by=NOW + 60)]
+    snapshot = a_snapshot([a_node(gpus=8)], [HEAD, one_gpu(limit=61)], running=running)
+    assert started(snapshot) == []
+    assert verdicts(snapshot)["small"].reason is Reason.BEHIND_HEAD
+    assert verdicts(snapshot)["small"].message == "would delay job head, the head of queue 'default'"
+
+
+def test_where_no_limit_says_when_the_claimed_node_stays_free() -> None:
+    running = [busy("r", "n1", 1, ends_by=None)]
+    assert started(a_snapshot([a_node(gpus=8)], [HEAD, one_gpu(limit=1)], running=running)) == []
+
+
+def test_a_long_job_starts_on_a_node_outside_the_claim_even_if_it_fits_worse() -> None:
+    nodes = [a_node("claimed", gpus=8), a_node("wider", gpus=4)]
+    running = [busy("r", "claimed", 6, ends_by=NOW + 60)]
+    assert places(a_snapshot(nodes, [one_gpu()], running=running))["small"][0][0] == "claimed"
+    assert places(a_snapshot(nodes, [HEAD, one_gpu()], running=running))["small"][0][0] == "wider"
+
+
+def test_what_is_left_over_beside_the_claim_may_be_used_for_long() -> None:
+    head = a_job("head", a_request(gpu_milli=6000), limit=3600)
+    running = [busy("r", "n1", 4, ends_by=NOW + 60)]
+    jobs = [head, one_gpu("s1"), one_gpu("s2"), one_gpu("s3")]
+    assert started(a_snapshot([a_node(gpus=8)], jobs, running=running)) == ["s1", "s2"]
+
+
+def test_a_gang_may_not_use_the_same_left_over_twice() -> None:
+    head = a_job("head", a_request(gpu_milli=7000), limit=3600)
+    running = [busy("r", "n1", 4, ends_by=NOW + 60)]
+    gang = a_job("gang", a_request(gpu_milli=1000, replicas=2), at=1)
+    assert started(a_snapshot([a_node(gpus=8)], [head, gang, one_gpu()], running=running)) == ["small"]
+
+
+def test_heads_of_two_queues_claim_different_nodes() -> None:
+    queues = [Queue("q", "default"), Queue("q2", "other")]
+    nodes = [a_node("n1", gpus=8), a_node("n2", gpus=8)]
+    running = [busy("r1", "n1", 1, ends_by=NOW + 60), busy("r2", "n2", 1, ends_by=NOW + 90)]
+    jobs = [HEAD, a_job("head2", a_request(gpu_milli=8000), at=1, queue="q2")]
+    judged = verdicts(a_snapshot(nodes, jobs, running=running, queues=queues))
+    assert [judged["head"].starts_at, judged["head2"].starts_at] == [NOW + 60, NOW + 90]
+
+
+def test_a_second_head_waits_for_the_first_to_end_where_there_is_one_node() -> None:
+    queues = [Queue("q", "default"), Queue("q2", "other")]
+    running = [busy("r1", "n1", 1, ends_by=NOW + 60)]
+    jobs = [HEAD, a_job("head2", a_request(gpu_milli=8000), at=1, queue="q2")]
+    judged = verdicts(a_snapshot([a_node(gpus=8)], jobs, running=running, queues=queues))
+    assert judged["head2"].starts_at == NOW + 60 + 3600
+
+
+def test_a_claim_spreads_over_nodes_for_a_gang() -> None:
+    nodes = [a_node("n1", gpus=1), a_node("n2", gpus=1), a_node("n3", gpus=1)]
+    running = [busy("r1", "n1", 1, ends_by=NOW + 60), busy("r2", "n2", 1, ends_by=NOW + 90)]
+    gang = a_job("gang", a_request(gpu_milli=1000, replicas=2))
+    snapshot = a_snapshot(nodes, [gang, one_gpu("long"), one_gpu("short", limit=60)], running=running)
+    assert verdicts(snapshot)["gang"].starts_at == NOW + 60
+    assert started(snapshot) == ["short"]
+
+
+def test_what_this_plan_starts_is_counted_as_a_release() -> None:
+    jobs = [a_job("first", a_request(gpu_milli=4000), limit=100), a_job("head", a_request(gpu_milli=8000), at=1)]
+    assert verdicts(a_snapshot([a_node(gpus=8)], jobs))["head"].starts_at == NOW + 100
+
+
+def test_what_runs_on_a_node_that_is_gone_promises_nothing() -> None:
+    running = [busy("r1", "n1", 1, ends_by=NOW + 60), a_running("r2", a_holding("gone"), ends_by=NOW + 1)]
+    assert verdicts(a_snapshot([a_node(gpus=8)], [HEAD], running=running))["head"].starts_at == NOW + 60

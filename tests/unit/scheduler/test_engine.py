@@ -1,0 +1,141 @@
+from dataclasses import replace
+
+import pytest
+
+from scheduler.config import Config
+from scheduler.engine import plan
+from scheduler.plan import Reason
+from scheduler.snapshot import Queue, Snapshot
+from tests.support.clusters import (
+    NOW,
+    a_holding,
+    a_job,
+    a_node,
+    a_request,
+    a_running,
+    a_snapshot,
+    places,
+    started,
+    verdicts,
+)
+
+
+def test_an_idle_cluster_starts_its_only_job_at_once() -> None:
+    assert places(a_snapshot([a_node()], [a_job()])) == {"j1": [("n1", ())]}
+
+
+def test_every_pending_job_is_either_started_or_judged() -> None:
+    made = plan(a_snapshot([a_node(cpus=2)], [a_job(f"j{i}", at=i) for i in range(5)]), Config())
+    assert [placement.job_id for placement in made.placements] == ["j0", "j1"]
+    assert [(verdict.job_id, verdict.position) for verdict in made.verdicts] == [("j2", 1), ("j3", 2), ("j4", 3)]
+
+
+def test_of_equal_jobs_the_oldest_starts_whatever_the_order_of_rows() -> None:
+    jobs = [a_job("a", at=3), a_job("b", at=1), a_job("c", at=2)]
+    assert started(a_snapshot([a_node(cpus=2)], jobs)) == ["b", "c"]
+
+
+def test_a_higher_priority_starts_first() -> None:
+    jobs = [a_job("low", at=1), a_job("high", at=2, priority=5)]
+    assert started(a_snapshot([a_node(cpus=1)], jobs)) == ["high"]
+
+
+def test_a_gang_starts_whole_or_not_at_all() -> None:
+    gang = a_job("gang", a_request(replicas=3))
+    assert started(a_snapshot([a_node("n1", cpus=1), a_node("n2", cpus=1)], [gang])) == []
+    assert places(a_snapshot([a_node("n1", cpus=1), a_node("n2", cpus=2)], [gang])) == {
+        "gang": [("n1", ()), ("n2", ()), ("n2", ())]
+    }
+
+
+def test_a_gang_that_fails_leaves_its_room_to_others() -> None:
+    jobs = [a_job("gang", a_request(replicas=3), at=1, limit=10), a_job("small", at=2)]
+    assert started(a_snapshot([a_node(cpus=2)], jobs)) == ["small"]
+
+
+def test_a_paused_queue_starts_nothing() -> None:
+    snapshot = a_snapshot([a_node()], [a_job()], queues=[Queue("q", "default", paused=True)])
+    assert started(snapshot) == []
+    assert verdicts(snapshot)["j1"].reason is Reason.QUEUE_PAUSED
+    assert verdicts(snapshot)["j1"].message == "queue 'default' is paused"
+
+
+def test_a_plan_starts_at_most_max_placements() -> None:
+    snapshot = a_snapshot([a_node()], [a_job(f"j{i}", at=i) for i in range(4)])
+    config = Config(max_placements=3)
+    assert started(snapshot, config) == ["j0", "j1", "j2"]
+    assert verdicts(snapshot, config)["j3"].message == "this plan starts no more jobs; the next one comes to it"
+
+
+def test_a_node_that_is_not_ready_gets_nothing() -> None:
+    snapshot = a_snapshot([replace(a_node(), ready=False)], [a_job()])
+    assert started(snapshot) == []
+    assert verdicts(snapshot)["j1"].reason is Reason.NO_NODES
+
+
+def test_a_blocked_head_of_one_model_does_not_block_another_model() -> None:
+    nodes = [a_node("h", gpus=1, model="h100"), a_node("a", gpus=1, model="a100")]
+    running = [a_running("r", a_holding("h", gpus=((0, 1000),)))]
+    jobs = [a_job("head", a_request(gpu_milli=1000, model="h100")), a_job("other", a_request(gpu_milli=1000, model="a100"), at=1)]
+    assert started(a_snapshot(nodes, jobs, running=running)) == ["other"]
+
+
+def test_a_job_that_can_never_run_blocks_nobody() -> None:
+    jobs = [a_job("giant", a_request(cpus=99)), a_job("small", at=1)]
+    assert started(a_snapshot([a_node()], jobs), Config(backfill=False)) == ["small"]
+
+
+def test_without_backfill_nothing_passes_a_blocked_head() -> None:
+    running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
+    jobs = [a_job("head", a_request(cpus=8)), a_job("j2", at=1, limit=10), a_job("j3", at=2, limit=10)]
+    snapshot = a_snapshot([a_node()], jobs, running=running)
+    assert started(snapshot, Config(backfill=False)) == []
+    judged = verdicts(snapshot, Config(backfill=False))
+    assert [judged[job].message for job in ("j2", "j3")] == [
+        "waits behind 1 job of its queue",
+        "waits behind 2 jobs of its queue",
+    ]
+
+
+def test_one_queue_without_backfill_does_not_stop_another() -> None:
+    queues = [Queue("q", "default"), Queue("q2", "other")]
+    running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
+    jobs = [a_job("head", a_request(cpus=8)), a_job("quick", at=1, limit=10, queue="q2")]
+    assert started(a_snapshot([a_node()], jobs, running=running, queues=queues), Config(backfill=False)) == ["quick"]
+
+
+def test_queues_are_served_by_weight() -> None:
+    queues = [Queue("q1", "heavy", weight=2), Queue("q2", "light", weight=1)]
+    jobs = [a_job(f"{queue}-{i}", at=i, queue=queue) for queue in ("q1", "q2") for i in range(9)]
+    first = started(a_snapshot([a_node(cpus=6)], jobs, queues=queues))
+    assert [job.split("-")[0] for job in first].count("q1") == 4
+
+
+def test_weights_hold_when_every_plan_starts_one_job() -> None:
+    queues = [Queue("q1", "heavy", weight=9), Queue("q2", "light", weight=1)]
+    running = [a_running("r1", a_holding("n1"), queue="q1"), a_running("r2", a_holding("n1"), queue="q1")]
+    jobs = [a_job("heavy", queue="q1"), a_job("light", at=1, queue="q2")]
+    assert started(a_snapshot([a_node(cpus=3)], jobs, queues=queues, running=running)) == ["light"]
+
+
+def test_a_placement_says_where_and_why() -> None:
+    made = plan(a_snapshot([a_node()], [a_job()]), Config())
+    assert made.placements[0].reason == "least left over on n1"
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "complaint"),
+    [
+        (a_snapshot([a_node()], [a_job(queue="gone")]), "which the snapshot lacks"),
+        (a_snapshot([a_node()], [a_job(), a_job()]), "same id"),
+        (a_snapshot([a_node(), a_node()], [a_job()]), "same id"),
+        (a_snapshot([a_node()], [a_job(request=a_request(gpu_milli=1500))]), "1500 milli-GPU"),
+        (a_snapshot([a_node()], [a_job(request=a_request(cpus=-1))]), "negative"),
+        (a_snapshot([a_node()], [a_job(request=a_request(replicas=0))]), "no replica"),
+        (a_snapshot([a_node()], [a_job()], queues=[Queue("q", "default", policy="luck")]), "policy 'luck'"),
+        (a_snapshot([a_node()], [a_job()], queues=[Queue("q", "default", weight=0)]), "weight 0"),
+    ],
+)
+def test_broken_input_is_refused_in_words(snapshot: Snapshot, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        plan(snapshot, Config())

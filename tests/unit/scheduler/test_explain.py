@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+
+from scheduler.explain import Shapes, why_behind, why_no_room
+from scheduler.ledger import Ledger
+from scheduler.plan import Reason
+from scheduler.snapshot import Node, Request
+from tests.support.clusters import GIB, a_job, a_node, a_request, a_snapshot, verdicts
+
+
+def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) -> Node:
+    node = a_node(name, gpus=len(gpus))
+    return replace(node, cpu_milli_free=cpus * 1000, memory_bytes_free=gib * GIB, gpu_milli_free=gpus)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "request_", "message"),
+    [
+        ([left("a", gib=4), left("b", gib=2), left("c", cpus=0)], a_request(gib=8), "2 of 3 nodes fit but for memory: 4.0 GiB short"),
+        ([left("a", gib=1), left("b", cpus=3)], a_request(cpus=4, gib=8), "1 of 2 nodes fits but for CPUs: 1 CPU short"),
+        ([left("a", gib=4), left("b", gib=2)], a_request(gib=8), "2 of 2 nodes fit but for memory: 4.0 GiB short"),
+        ([left("a", gib=4), left("b", cpus=0, gib=2)], a_request(gib=8), "1 of 2 nodes fits but for memory: 4.0 GiB short"),
+        (
+            [left("a", cpus=1, gib=1)],
+            a_request(cpus=3, gib=2),
+            "no node has both CPUs and memory free: the nearest is 2 CPUs and 1.0 GiB short",
+        ),
+        (
+            [left("a", gpus=(1000, 1000, 0)), left("b", gpus=(1000, 500))],
+            a_request(gpu_milli=3000),
+            "needs 3 GPUs on one node; the best node has 2 free",
+        ),
+        ([left("a", gpus=(0,))], a_request(gpu_milli=1000, model="h100"), "needs 1 h100 GPU on one node; the best node has 0 free"),
+        ([left("a", gpus=(0, 250))], a_request(gpu_milli=500), "needs 0.5 of a GPU; the largest free share is 0.25"),
+        ([left("a", gib=1, gpus=(500,))], a_request(gib=2, gpu_milli=500), "1 of 1 node fits but for memory: 1.0 GiB short"),
+    ],
+)
+def test_a_lack_of_room_names_the_nearest_miss(nodes: list[Node], request_: Request, message: str) -> None:
+    assert why_no_room(Ledger(nodes), request_, 0) == (Reason.NO_ROOM, message)
+
+
+def test_a_gang_is_told_how_many_replicas_have_room() -> None:
+    assert why_no_room(Ledger([a_node()]), a_request(replicas=9), 8)[1] == "room for 8 of 9 replicas"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (a_request(gpu_milli=9000), "asks for 9 GPUs a replica, the largest node has 8"),
+        (a_request(gpu_milli=1000, model="b200"), "none has a b200 GPU"),
+        (a_request(cpus=9), "asks for 9 CPUs a replica, the largest node has 8 CPUs"),
+        (a_request(gib=33), "asks for 33.0 GiB a replica, the largest node has 32.0 GiB"),
+        (a_request(cpus=8, gib=20), "no single node has all that a replica asks for"),
+    ],
+)
+def test_what_can_never_run_is_told_so(request_: Request, message: str) -> None:
+    nodes = [a_node("n1", gpus=8, cpus=8, gib=16), a_node("n2", gpus=1, cpus=1, gib=32)]
+    wanted = (Reason.NEVER_FITS, f"no node of the cluster could ever hold this: {message}")
+    assert Shapes(nodes).why_never(request_) == wanted
+
+
+def test_a_gang_beyond_the_whole_cluster_is_told_so() -> None:
+    because = Shapes([a_node("n1"), a_node("n2")]).why_never(a_request(replicas=17))
+    assert because == (Reason.NEVER_FITS, "asks for 17 replicas; the whole cluster, if empty, has room for 16")
+
+
+def test_load_is_no_reason_for_never() -> None:
+    assert Shapes([left("a", cpus=0, gib=0)]).why_never(a_request()) is None
+
+
+def test_a_node_that_is_away_is_no_reason_for_never() -> None:
+    away = replace(a_node("n1", gpus=8), ready=False)
+    because = Shapes([away, a_node("n2")]).why_never(a_request(gpu_milli=1000))
+    assert because == (Reason.NO_NODES, "1 node that could hold it is not ready")
+
+
+def test_an_empty_cluster_says_so() -> None:
+    assert Shapes([]).why_never(a_request()) == (Reason.NO_NODES, "the cluster has no node")
+
+
+def test_the_first_in_line_waits_behind_nobody() -> None:
+    assert why_behind(1)[1] == "waits behind 0 jobs of its queue"
+
+
+def test_jobs_of_a_class_share_one_text() -> None:
+    judged = verdicts(a_snapshot([a_node(cpus=1)], [a_job(f"j{i}", at=i) for i in range(4)]))
+    assert len({id(verdict.message) for verdict in judged.values()}) == 1
