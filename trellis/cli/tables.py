@@ -34,7 +34,14 @@ def table(headings: Sequence[str], rows: Iterable[Row], *, right: Iterable[str] 
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """One line a job."""
     rows = [
-        (cell(job.id), cell(job.name), state_cell(job.state), cell(job.queue), cell(span(job.wait_s)), cell(span(job.run_s)))
+        (
+            cell(job.id),
+            cell(job.name),
+            state_cell(job.state),
+            cell(job.queue),
+            cell(span(job.wait_s)),
+            cell(span(job.run_s)),
+        )
         for job in jobs
     ]
     return table(["ID", "NAME", "STATE", "QUEUE", "WAIT", "RUN"], rows, right=("WAIT", "RUN"), gives="NAME")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -37,7 +38,9 @@ def test_a_submission_is_sent_as_plain_json() -> None:
 
 
 def test_an_answer_is_typed_and_keeps_what_it_does_not_know() -> None:
-    body = a_job_body(state="running", colour="green", started_at=None, attempts=[{"number": 1, "replicas": [{"index": 0}]}])
+    body = a_job_body(
+        state="running", colour="green", started_at=None, attempts=[{"number": 1, "replicas": [{"index": 0}]}]
+    )
     job = a_client(FakeApi().on("GET", "/jobs/j1", reply(body))).jobs.get("j1", verbose=True)
     assert job.submitted_at == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert (job.started_at, job.resources.gpu_milli, job.attempts[0].replicas[0].index) == (None, 2000, 0)
@@ -109,10 +112,11 @@ def test_an_error_keeps_its_class() -> None:
 
 
 def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
-    def answer(*pieces: bytes, then: Exception | None = None) -> object:
+    def answer(*pieces: bytes, then: Exception | None = None) -> Callable[[httpx.Request], httpx.Response]:
         return lambda _: httpx.Response(200, stream=Stream(pieces, then))
 
-    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", answer(b"half", then=httpx.ReadError("reset")), answer(b"wh", b"ole"))  # type: ignore[arg-type]
+    broken, whole = answer(b"half", then=httpx.ReadError("reset")), answer(b"wh", b"ole")
+    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", broken, whole)
     target = tmp_path / "model.bin"
     with pytest.raises(Unavailable):
         a_client(api).jobs.download("j1", "a1", target)
@@ -121,7 +125,9 @@ def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_metrics_and_events_and_artifacts_are_read() -> None:
-    api = FakeApi().on("GET", "/jobs/j1/metrics", reply({"latest": {"loss": {"value": 0.5, "step": 3}}, "points": [{"value": 1}]}))
+    api = FakeApi().on(
+        "GET", "/jobs/j1/metrics", reply({"latest": {"loss": {"value": 0.5, "step": 3}}, "points": [{"value": 1}]})
+    )
     api.on("GET", "/jobs/j1/events", reply({"items": [{"id": 7, "kind": "job.queued", "actor": {"name": "ada"}}]}))
     api.on("GET", "/jobs/j1/artifacts", reply({"items": [{"id": "a1", "name": "model.bin", "size_bytes": 3}]}))
     jobs = a_client(api).jobs
@@ -132,7 +138,11 @@ def test_metrics_and_events_and_artifacts_are_read() -> None:
 
 
 def test_what_was_read_is_changed_only_if_nobody_changed_it_since() -> None:
-    api = FakeApi().on("GET", "/projects/p1", reply({"id": "p1", "version": 4})).on("PATCH", "/projects/p1", reply({"id": "p1"}))
+    api = (
+        FakeApi()
+        .on("GET", "/projects/p1", reply({"id": "p1", "version": 4}))
+        .on("PATCH", "/projects/p1", reply({"id": "p1"}))
+    )
     client = a_client(api)
     client.projects.update(client.projects.get("p1"), name="new")
     assert api.asked[-1].headers["If-Match"] == '"4"'

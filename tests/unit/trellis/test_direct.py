@@ -7,11 +7,11 @@ from trellis.errors import Invalid, NotFound, QuotaExceeded, TrellisError, Unava
 
 pytest.importorskip("celery", reason="the extra `direct` is not installed")
 
-from celery import Celery  # noqa: E402  # after the check that it is there
-from celery.exceptions import TimeoutError as CeleryTimeout  # noqa: E402
-from kombu.exceptions import OperationalError  # noqa: E402
+from celery import Celery  # after the check that it is there
+from celery.exceptions import TimeoutError as CeleryTimeout
+from kombu.exceptions import OperationalError
 
-from trellis.direct import Direct  # noqa: E402
+from trellis.direct import Direct
 
 
 class Broker:
@@ -64,7 +64,7 @@ def test_every_verb_goes_out_under_its_name(broker: Broker, direct: Direct) -> N
     direct.jobs.cancel("j1", reason="wrong data", force=True)
     direct.jobs.retry("j1")
     assert list(direct.jobs.list(state="running", label={"team": "a"})) == []
-    assert list(direct.queues.list()) == list(direct.nodes.list()) == []
+    assert [*direct.queues.list(), *direct.nodes.list()] == []
     bare = [(task, {k: v for k, v in arguments.items() if k != "token"}) for task, arguments, _ in broker.sent]
     assert bare == [
         ("trellis.jobs.get", {"id": "j1", "query": {"verbose": True}}),
@@ -84,7 +84,8 @@ def test_pages_follow_each_other(broker: Broker, direct: Direct) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"), [(404, "not_found", NotFound), (422, "invalid", Invalid), (403, "quota_exceeded", QuotaExceeded)]
+    ("status", "code", "kind"),
+    [(404, "not_found", NotFound), (422, "invalid", Invalid), (403, "quota_exceeded", QuotaExceeded)],
 )
 def test_errors_are_those_of_http(
     broker: Broker, direct: Direct, status: int, code: str, kind: type[TrellisError]

@@ -2,7 +2,16 @@ import httpx
 import pytest
 
 from tests.support.fake_api import (
-    FakeApi, Naps, a_client, a_job_body, a_transport, end_event, events, log_event, problem, reply,
+    FakeApi,
+    Naps,
+    a_client,
+    a_job_body,
+    a_transport,
+    end_event,
+    events,
+    log_event,
+    problem,
+    reply,
 )  # fmt: skip
 from trellis.errors import NotFound, Unavailable
 from trellis.nouns.logs import Follower
@@ -12,7 +21,9 @@ BROKEN = httpx.ReadError("reset")
 
 
 def asked(api: FakeApi) -> list[tuple[str | None, str | None]]:
-    return [(r.headers.get("Last-Event-ID"), r.url.params.get("tail")) for r in api.asked if r.url.path.endswith("logs")]
+    return [
+        (r.headers.get("Last-Event-ID"), r.url.params.get("tail")) for r in api.asked if r.url.path.endswith("logs")
+    ]
 
 
 def test_following_gives_every_line_once_over_broken_connections() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 
-from tests.support.command_line import CommandLine  # noqa: E402  # after the check that it is there
+from tests.support.command_line import CommandLine  # after the check that it is there
 
 
 @pytest.fixture

@@ -6,7 +6,12 @@ import pytest
 from tests.support.command_line import CommandLine
 from tests.support.fake_api import URL, problem, reply
 
-ME = {"kind": "user", "id": "u1", "name": "ada", "projects": [{"name": "vision", "role": "member", "organisation": "acme"}]}
+ME = {
+    "kind": "user",
+    "id": "u1",
+    "name": "ada",
+    "projects": [{"name": "vision", "role": "member", "organisation": "acme"}],
+}
 
 
 @pytest.fixture
@@ -15,7 +20,8 @@ def stranger(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     monkeypatch.delenv("TRELLIS_API_KEY")
     cli.api.on("POST", "/auth/token", reply({"access_token": "jwt", "refresh_token": "r", "expires_in": 600}))
     cli.api.on("GET", "/auth/whoami", reply(ME))
-    return cli.api.on("POST", "/api-keys", reply({"id": "k1", "key": "tk_new"}, 201)) and cli
+    cli.api.on("POST", "/api-keys", reply({"id": "k1", "key": "tk_new"}, 201))
+    return cli
 
 
 def saved(cli: CommandLine) -> dict[str, object]:
@@ -72,7 +78,9 @@ def test_signing_out_withdraws_the_key_and_forgets_it(stranger: CommandLine) -> 
     assert stranger.run("logout").stdout == "You are not signed in.\n"
 
 
-@pytest.mark.parametrize("answer", [problem(404, "not_found"), problem(401, "unauthenticated"), problem(403, "forbidden")])
+@pytest.mark.parametrize(
+    "answer", [problem(404, "not_found"), problem(401, "unauthenticated"), problem(403, "forbidden")]
+)
 def test_signing_out_works_though_the_key_cannot_be_withdrawn(stranger: CommandLine, answer: object) -> None:
     stranger.run("login", URL, "-u", "ada", "--password-stdin", typed="pw\n")
     stranger.api.on("DELETE", "/api-keys/k1", answer)  # type: ignore[arg-type]

@@ -10,7 +10,10 @@ NODE = {
     "gpus": [{"index": index, "model": "NVIDIA H100 80GB HBM3", "memory_bytes": 80 * 2**30, "milli_used": 500 * index,
               "temperature_c": 41, "healthy": index == 0} for index in range(2)],
 }  # fmt: skip
-QUEUES = [{"id": "q1", "name": "default", "state": "open", "pending": 3}, {"id": "q2", "name": "night", "state": "paused"}]
+QUEUES = [
+    {"id": "q1", "name": "default", "state": "open", "pending": 3},
+    {"id": "q2", "name": "night", "state": "paused"},
+]
 
 
 def test_nodes_show_what_is_used_of_what_there_is(cli: CommandLine) -> None:
@@ -53,7 +56,10 @@ def test_a_queue_is_paused_and_resumed_by_its_name(cli: CommandLine) -> None:
 def test_a_queue_that_is_not_there_is_one_line(cli: CommandLine) -> None:
     cli.api.on("GET", "/queues", reply({"items": QUEUES}))
     done = cli.run("queues", "pause", "day")
-    assert (done.exit_code, done.stderr) == (1, "trellis: there is no queue called 'day'; `trellis queues` lists them\n")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "trellis: there is no queue called 'day'; `trellis queues` lists them\n",
+    )
 
 
 def test_a_queue_is_made(cli: CommandLine) -> None:

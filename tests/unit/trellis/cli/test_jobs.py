@@ -28,7 +28,9 @@ def test_a_name_can_neither_draw_nor_command(cli: CommandLine) -> None:
 
 def test_filters_reach_the_server(cli: CommandLine) -> None:
     cli.api.on("GET", "/jobs", reply({"items": []}))
-    done = cli.run("jobs", "-s", "running", "-s", "queued", "--label", "team=a", "--submitted-after", "2026-01-31", "-n", "5")
+    done = cli.run(
+        "jobs", "-s", "running", "-s", "queued", "--label", "team=a", "--submitted-after", "2026-01-31", "-n", "5"
+    )
     assert done.stdout == "No job matches.\n"
     asked = cli.api.asked[0].url.params
     assert (asked.get_list("state"), asked["label"], asked["limit"]) == (["running", "queued"], "team:a", "5")
@@ -54,14 +56,24 @@ def test_one_job_says_why_it_waits_and_when_it_starts(cli: CommandLine) -> None:
     )  # fmt: skip
     cli.api.on("GET", "/jobs/j1", reply(body))
     shown = cli.run("job", "j1").stdout
-    for part in ("waits for 2 GPUs", "about 2026-01-31", "2 GPU H100", "j0 (after success)", "team=a", "node_lost", "n1"):
+    for part in (
+        "waits for 2 GPUs",
+        "about 2026-01-31",
+        "2 GPU H100",
+        "j0 (after success)",
+        "team=a",
+        "node_lost",
+        "n1",
+    ):
         assert part in shown
     assert cli.api.asked[0].url.params["verbose"] == "true"
 
 
 def test_last_is_the_callers_newest_job(cli: CommandLine) -> None:
     cli.api.on("GET", "/auth/whoami", reply({"id": "u1", "name": "ada"}))
-    cli.api.on("GET", "/jobs", reply({"items": [a_job_body(id="j7")]})).on("GET", "/jobs/j7", reply(a_job_body(id="j7")))
+    cli.api.on("GET", "/jobs", reply({"items": [a_job_body(id="j7")]})).on(
+        "GET", "/jobs/j7", reply(a_job_body(id="j7"))
+    )
     assert json.loads(cli.run("job", "last", "--json").stdout)["id"] == "j7"
     asked = cli.api.asked[1].url.params
     assert (asked["user"], asked["sort"], asked["limit"]) == ("ada", "-submitted_at", "1")
@@ -112,7 +124,10 @@ def test_following_as_json_is_one_object_a_line(cli: CommandLine) -> None:
     ("answer", "says"),
     [
         (problem(404, "not_found", "there is no job j1"), "trellis: there is no job j1\n"),
-        (problem(401, "unauthenticated", "Sign in first."), "trellis: Sign in first; sign in with `trellis login URL`\n"),
+        (
+            problem(401, "unauthenticated", "Sign in first."),
+            "trellis: Sign in first; sign in with `trellis login URL`\n",
+        ),
         (problem(500, "internal", "Something broke.", trace_id="t1"), "trellis: Something broke (trace t1)\n"),
     ],
 )

@@ -67,7 +67,9 @@ def test_a_command_whose_part_is_not_installed_names_the_extra(cli: CommandLine)
     assert (done.exit_code, done.stderr) == (1, expected)
 
 
-def test_nothing_of_other_parts_is_loaded_for_our_own_commands(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_other_parts_is_loaded_for_our_own_commands(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extras, "load", lambda entry: pytest.fail(f"loaded {entry}"))
     assert cli.run("jobs", "--help").exit_code == 0
 
@@ -81,7 +83,9 @@ def test_every_help_has_an_example(cli: CommandLine, command: str) -> None:
     assert f"trellis {command}" in cli.run(*command.split(), "--help").stdout.split("Usage", 1)[1].split("\n", 2)[2]
 
 
-@pytest.mark.parametrize("command", ["jobs", "job", "logs", "cancel", "retry", "submit", "nodes", "whoami", "queues list"])
+@pytest.mark.parametrize(
+    "command", ["jobs", "job", "logs", "cancel", "retry", "submit", "nodes", "whoami", "queues list"]
+)
 def test_json_is_to_be_had_everywhere(cli: CommandLine, command: str) -> None:
     assert "--json" in cli.run(*command.split(), "--help").stdout
 
@@ -95,8 +99,17 @@ def test_a_typing_error_gets_a_suggestion(cli: CommandLine) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_can_complete(shell: str) -> None:
     variables = {"_TRELLIS_COMPLETE": f"source_{shell}", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "trellis.cli"], env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "trellis.cli"], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "_TRELLIS_COMPLETE" in done.stdout
-    typed = {"_TRELLIS_COMPLETE": "complete_bash", "COMP_WORDS": "trellis que", "COMP_CWORD": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "trellis.cli"], env=typed, capture_output=True, text=True, timeout=60)
+    typed = {
+        "_TRELLIS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "trellis que",
+        "COMP_CWORD": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "trellis.cli"], env=typed, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout.split() == ["queues"]

@@ -122,7 +122,10 @@ def test_following_prints_the_log_alone_on_standard_output(accepted: CommandLine
 
 WRONG: list[tuple[list[str], str]] = [
     (["submit"], "trellis: FILE name a script, or write a command after `--`\n"),
-    (["submit", "python", "train.py"], "there is no file 'python'; for a command write `trellis submit -- python train.py`\n"),
+    (
+        ["submit", "python", "train.py"],
+        "there is no file 'python'; for a command write `trellis submit -- python train.py`\n",
+    ),
     (["submit", "--env", "K", "--", "true"], "trellis: --env must be K=V, not 'K'\n"),
     (["submit", "--time", "soon", "--", "true"], "trellis: --time must be a duration such as 90s"),
     (["submit", "--array", "0-9%x", "--", "true"], "trellis: --array must be such as"),
