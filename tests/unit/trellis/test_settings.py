@@ -51,4 +51,4 @@ def test_every_type_is_read() -> None:
 
 def test_the_names_of_all_variables_can_be_listed() -> None:
     found = names(BrokerSettings)
-    assert found == {"TRELLIS_BROKER_URL", "TRELLIS_BROKER_URL_FILE", "TRELLIS_HOME", "TRELLIS_HOME_FILE"}
+    assert found == {"TRELLIS_BROKER_URL", "TRELLIS_BROKER_URL_FILE"}
