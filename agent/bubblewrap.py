@@ -1,0 +1,95 @@
+"""The words that make bubblewrap build a job's world.
+
+They are handed over in a file and not on the command line, where every user of the host could read the
+job's environment.
+"""
+
+import os
+from functools import cache
+
+from agent.ground import Confinement, Ground
+from agent.layout import ReplicaDir
+from agent.view import gpu_nodes, host_view
+from agent.workspace import Places, Program
+from trellis.vocabulary import NetworkPolicy
+from trellis.wire import ReplicaSpec
+
+_ALWAYS = (
+    "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session",
+    "--cap-drop", "ALL",
+)  # fmt: skip
+# A root agent's bubblewrap makes no user namespace: in one, the job's user would be root to the host's files.
+# What is left of root is just enough to enter the job's directory, and for setpriv to turn into its user for good.
+_FOR_ROOT = (
+    "--cap-add", "CAP_DAC_READ_SEARCH", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP",
+)  # fmt: skip
+
+
+def arguments(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, program: Program) -> tuple[list[str], list[str]]:
+    """The options for `--args`, and the command that belongs behind them."""
+    granted = [ground.devices[grant.uuid] for grant in spec.gpus if grant.uuid in ground.devices]
+    options = [*_namespaces(ground.confinement, ground.job_uid)]
+    if spec.network is NetworkPolicy.NONE:
+        options.append("--unshare-net")
+    options += ["--bind", str(replica.tmp), "/tmp"]
+    options += common_files(ground.home_path)
+    options += _own(replica, program.places)
+    for node in gpu_nodes(granted):
+        options += ["--dev-bind", node, node]
+    if granted:  # NCCL reads the topology there
+        options += ["--ro-bind", "/sys", "/sys"]
+    for name, value in program.environment.items():
+        options += ["--setenv", name, value]
+    return options, [*_entry(ground.confinement), *program.argv]
+
+
+def _namespaces(confinement: Confinement, job_uid: int) -> list[str]:
+    if confinement.uid is not None:
+        return [*_ALWAYS, *_FOR_ROOT]
+    forbid = [] if confinement.nested_users else ["--disable-userns"]
+    return [*_ALWAYS, "--unshare-user", *forbid, "--uid", str(job_uid), "--gid", str(job_uid)]
+
+
+@cache
+def common_files(home: str) -> tuple[str, ...]:
+    """The part that is the same for every job of the node."""
+    view = host_view()
+    options = ["--proc", "/proc", "--dev", "/dev"]
+    for root in view.system:
+        options += ["--ro-bind", root, root]
+    for link, target in view.links:
+        options += ["--symlink", target, link]
+    for path in view.python:
+        for parent in _parents(path):
+            # Bubblewrap gives the directories above a mount no rights for others.
+            options += ["--perms", "0755", "--dir", parent]
+        options += ["--ro-bind", path, path]
+    for path in view.etc:
+        options += ["--ro-bind", path, path]
+    for name in ("passwd", "group"):
+        options += ["--ro-bind", f"{home}/{name}", f"/etc/{name}"]
+    return tuple(options)
+
+
+def _own(replica: ReplicaDir, seen: Places) -> list[str]:
+    options = ["--perms", "0755", "--dir", "/job", "--perms", "0755", "--dir", "/run"]
+    options += ["--ro-bind", str(replica.run), seen.run]
+    for host, inside in ((replica.work, seen.work), (replica.artifacts, seen.artifacts)):
+        options += ["--bind", str(host), inside]
+    return [*options, "--chdir", seen.work]
+
+
+def _parents(path: str) -> list[str]:
+    above = []
+    while (path := os.path.dirname(path)) not in ("/", "/tmp"):
+        above.append(path)
+    return above[::-1]
+
+
+def _entry(confinement: Confinement) -> list[str]:
+    if confinement.uid is None:
+        # The shell says 127 for a command that is not there; bubblewrap would say 1, as many programs do.
+        return ["/bin/sh", "-c", 'exec "$@"', "sh"]
+    user = str(confinement.uid)
+    drop = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+    return [confinement.setpriv, "--reuid", user, "--regid", user, "--clear-groups", *drop, "--"]
