@@ -10,7 +10,7 @@ from functools import cache
 from agent.ground import Confinement, Ground
 from agent.layout import ReplicaDir
 from agent.view import gpu_nodes, host_view
-from agent.workspace import Places, Program
+from agent.workspace import Program
 from trellis.vocabulary import NetworkPolicy
 from trellis.wire import ReplicaSpec
 
@@ -27,13 +27,13 @@ _FOR_ROOT = (
 
 def arguments(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, program: Program) -> tuple[list[str], list[str]]:
     """The options for `--args`, and the command that belongs behind them."""
-    granted = [ground.devices[grant.uuid] for grant in spec.gpus if grant.uuid in ground.devices]
-    options = [*_namespaces(ground.confinement, ground.job_uid)]
+    options = [*_namespaces(ground.confinement, ground.job_uid), *common_files(ground.home_path)]
+    options += _own(replica)
     if spec.network is NetworkPolicy.NONE:
         options.append("--unshare-net")
-    options += ["--bind", str(replica.tmp), "/tmp"]
-    options += common_files(ground.home_path)
-    options += _own(replica, program.places)
+    elif os.path.exists("/etc/resolv.conf"):  # the copy of it may be old by now
+        options += ["--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"]
+    granted = [ground.devices[grant.uuid] for grant in spec.gpus if grant.uuid in ground.devices]
     for node in gpu_nodes(granted):
         options += ["--dev-bind", node, node]
     if granted:  # NCCL reads the topology there
@@ -54,29 +54,24 @@ def _namespaces(confinement: Confinement, job_uid: int) -> list[str]:
 def common_files(home: str) -> tuple[str, ...]:
     """The part that is the same for every job of the node."""
     view = host_view()
-    options = ["--proc", "/proc", "--dev", "/dev"]
+    # Bubblewrap gives the directories that it makes no rights for others; where the job is another user, it needs them.
+    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]
     for root in view.system:
         options += ["--ro-bind", root, root]
     for link, target in view.links:
         options += ["--symlink", target, link]
-    for path in view.python:
-        for parent in _parents(path):
-            # Bubblewrap gives the directories above a mount no rights for others.
-            options += ["--perms", "0755", "--dir", parent]
-        options += ["--ro-bind", path, path]
-    for path in view.etc:
-        options += ["--ro-bind", path, path]
-    for name in ("passwd", "group"):
-        options += ["--ro-bind", f"{home}/{name}", f"/etc/{name}"]
+    options += ["--ro-bind", f"{home}/etc", "/etc"]
     return tuple(options)
 
 
-def _own(replica: ReplicaDir, seen: Places) -> list[str]:
-    options = ["--perms", "0755", "--dir", "/job", "--perms", "0755", "--dir", "/run"]
-    options += ["--ro-bind", str(replica.run), seen.run]
-    for host, inside in ((replica.work, seen.work), (replica.artifacts, seen.artifacts)):
-        options += ["--bind", str(host), inside]
-    return [*options, "--chdir", seen.work]
+def _own(replica: ReplicaDir) -> list[str]:
+    """The job's directory, its /tmp (on disk, and gone with it), and the Python that may lie below /tmp."""
+    options = ["--bind", str(replica.job), "/job", "--bind", str(replica.tmp), "/tmp"]
+    for path in host_view().python:
+        for parent in _parents(path):
+            options += ["--perms", "0755", "--dir", parent]
+        options += ["--ro-bind", path, path]
+    return [*options, "--chdir", "/job/work"]
 
 
 def _parents(path: str) -> list[str]:

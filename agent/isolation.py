@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from agent import landlock
 from agent.ground import Confinement, Ground
 from agent.launching import program_environment
 from agent.settings import NodeSettings
+from agent.view import copy_etc
 from trellis.settings import SettingsError
 from trellis.vocabulary import Isolation
 from trellis.wire import pack
@@ -24,7 +24,7 @@ _TRIAL_WITHIN_S = 40.0
 def settle(settings: NodeSettings, devices: dict[str, str]) -> Ground:
     """Choose the confinement. Raises SettingsError if the level that the settings insist on can't be reached."""
     home = settings.home.resolve()
-    _write_accounts(home, settings.job_uid)
+    copy_etc(home / "etc", settings.job_uid)
     ground = Ground(str(home), Confinement(Isolation.BASIC, ""), settings.job_uid, settings.timezone, devices)
     faults: list[str] = []
     for candidate in _candidates(settings.job_uid, faults):
@@ -85,10 +85,3 @@ def _try(ground: Ground) -> str:
     fault: str = json.loads(done.stdout)["fault"]
     return fault
 
-
-def _write_accounts(home: Path, uid: int) -> None:
-    """The two accounts that a job in namespaces knows of: root, and its own."""
-    (home / "passwd").write_text(f"root:x:0:0:root:/:/bin/false\njob:x:{uid}:{uid}:job:/job/work:/bin/sh\n")
-    (home / "group").write_text(f"root:x:0:\njob:x:{uid}:\n")
-    for name in ("passwd", "group"):
-        (home / name).chmod(0o644)

@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 from agent import bubblewrap
 from agent.frames import receive, send
 from agent.ground import Ground
-from agent.layout import ReplicaDir, lock_file, write_json
+from agent.layout import ReplicaDir, lock_file
 from agent.supervisor import Supervisor
 from agent.view import host_view
 from trellis.vocabulary import Isolation
-from trellis.wire import ReplicaSpec, pack, unpack
+from trellis.wire import ReplicaSpec, unpack
 
 
 def serve(daemon: socket.socket, ground: Ground) -> None:
@@ -42,7 +42,7 @@ def serve(daemon: socket.socket, ground: Ground) -> None:
 def launch(daemon: socket.socket, ground: Ground, spec: ReplicaSpec) -> bool:
     """Fork a supervisor; False if this replica was launched before under this fence."""
     replica = ground.home.replica(spec.replica_id, spec.fence)
-    lock = _claim(ground, replica, spec)
+    lock = _claim(ground, replica)
     if lock is None:
         return False
     pid = os.fork()
@@ -53,14 +53,12 @@ def launch(daemon: socket.socket, ground: Ground, spec: ReplicaSpec) -> bool:
     return True
 
 
-def _claim(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> int | None:
+def _claim(ground: Ground, replica: ReplicaDir) -> int | None:
     """Make the replica's directory, locked from the moment it can be seen; None if it is there."""
     if replica.path.exists():
         return None
     fresh = ReplicaDir(ground.home.replicas / f".new-{replica.path.name}", replica.replica_id, replica.fence)
-    shutil.rmtree(fresh.path, ignore_errors=True)
     fresh.path.mkdir(mode=0o711)
-    write_json(fresh.spec, pack(spec))
     lock = lock_file(fresh.lock)
     if lock is None:
         raise OSError("the lock of a new directory is taken")
@@ -69,7 +67,7 @@ def _claim(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> int | None
         os.rename(fresh.path, replica.path)
     except OSError:
         os.close(lock)
-        shutil.rmtree(fresh.path, ignore_errors=True)
+        shutil.rmtree(fresh.path)
         if replica.path.exists():
             return None
         raise

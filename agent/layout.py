@@ -4,23 +4,22 @@
            daemon.lock          held by the one daemon of this home
            lease                until when supervisors may go on without hearing more
            poke                 where supervisors say that they wrote something
+           etc/                 what jobs in namespaces see as /etc
            replicas/<replica id>.<fence>/
-               spec.json        what to run (0600)
                lock             held by the supervisor while it lives; its process id
                journal.jsonl    reports, one a line
                output.log       lines as `trellis.wire.LogChunk` has them
                metrics.jsonl    points, one a line
-               process.json     the job's process, for whoever has to end it without its supervisor
-               stop.json        the wish to end it; control is where to say that it was written
+               stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
                shipped.json     how far the control plane has all that
-               run/             bound into the sandbox: metrics.sock
-               work/ artifacts/ tmp/  the job's own
+               job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
 """
 
 import fcntl
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,6 @@ class ReplicaDir:
     path: Path
     replica_id: str
     fence: int
-
-    @property
-    def spec(self) -> Path:
-        return self.path / "spec.json"
 
     @property
     def lock(self) -> Path:
@@ -58,36 +53,32 @@ class ReplicaDir:
         return self.path / "metrics.jsonl"
 
     @property
-    def process(self) -> Path:
-        return self.path / "process.json"
-
-    @property
     def stop(self) -> Path:
         return self.path / "stop.json"
-
-    @property
-    def control(self) -> Path:
-        return self.path / "control"
 
     @property
     def shipped(self) -> Path:
         return self.path / "shipped.json"
 
     @property
-    def run(self) -> Path:
-        return self.path / "run"
+    def job(self) -> Path:
+        return self.path / "job"
+
+    @property
+    def socket(self) -> Path:
+        return self.job / "metrics.sock"
 
     @property
     def work(self) -> Path:
-        return self.path / "work"
+        return self.job / "work"
 
     @property
     def artifacts(self) -> Path:
-        return self.path / "artifacts"
+        return self.job / "artifacts"
 
     @property
     def tmp(self) -> Path:
-        return self.path / "tmp"
+        return self.job / "tmp"
 
     def alive(self) -> bool:
         """Whether its supervisor lives: a process id may be another's by now, a lock can't."""
@@ -103,6 +94,26 @@ class ReplicaDir:
             return False
         finally:
             os.close(fd)
+
+    def signal_supervisor(self, signum: int) -> bool:
+        """Signal the supervisor; False if it is gone."""
+        try:
+            pid = int(self.lock.read_text() or 0)
+            fd = os.pidfd_open(pid) if pid else None
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if fd is None:
+            return self.alive()  # just forked; it looks for a wish before it starts anything
+        try:
+            # Whoever held the lock after the descriptor was opened is whom the descriptor names.
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(fd, signum)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
 
 @dataclass(frozen=True, slots=True)

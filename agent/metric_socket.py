@@ -10,9 +10,10 @@ def listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     # The kernel takes 107 bytes; through the directory's descriptor the name is short wherever it lies.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = os.umask(0)  # anyone may write: the directories above it decide who gets here
     try:
         listener.bind(f"/proc/self/fd/{folder}/{path.name}")
     finally:
+        os.umask(mask)
         os.close(folder)
-    path.chmod(0o666)  # the directories above it decide who gets here
     return listener

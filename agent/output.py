@@ -14,7 +14,8 @@ class OutputLog:
     """The file, up to `limit_bytes`; past that one line says so and the rest is dropped, so that the job goes on."""
 
     def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._fd: int | None = None
         self._left = limit_bytes
         self._full = False
 
@@ -30,15 +31,19 @@ class OutputLog:
         if self._left < 0:
             self._full = True
             stamped = f"{micros()} s the log is full: what follows was dropped\n".encode()
-        _write_all(self._fd, stamped)
+        self._append(stamped)
 
     def say(self, message: str) -> None:
         """A line of the platform's own; it is written even if the log is full."""
         one_line = message.replace("\n", " ").replace("\0", " ")
-        _write_all(self._fd, f"{micros()} s {one_line}\n".encode())
+        self._append(f"{micros()} s {one_line}\n".encode())
 
-    def close(self) -> None:
-        os.close(self._fd)
+    def _append(self, block: bytes) -> None:
+        if self._fd is None:  # many a job says nothing, and a file is dear
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        view = memoryview(block)
+        while view:
+            view = view[os.write(self._fd, view) :]
 
 
 class LineReader:
@@ -111,8 +116,3 @@ def _cut(line: bytes) -> int:
         cut -= 1
     return cut
 
-
-def _write_all(fd: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -80,11 +80,6 @@ def _shared_bytes(pid: int) -> int:
     return int(status[at + 9 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
 
 
-def boot_id() -> str:
-    """Changes with every start of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def set_oom_preference(score: int) -> None:
     """How readily the kernel ends this process, and what it starts from now on, when memory runs out: 0 to 1000."""
     Path("/proc/self/oom_score_adj").write_text(str(score))

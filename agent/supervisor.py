@@ -71,13 +71,11 @@ class Supervisor:
     def _listen(self) -> None:
         heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM):
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(signum, lambda *_: None)  # the wake-up descriptor tells
         self._on(heard, partial(self._hear_signals, heard))
-        control = pokes.listen(self._replica.control)
-        self._on(control, partial(self._hear_control, control))
-        self._replica.run.mkdir(mode=0o711)
-        self._meter = Meter(self._replica.metrics, listen(self._replica.run / workspace.METRICS_SOCKET))
+        self._replica.job.mkdir(mode=0o711)
+        self._meter = Meter(self._replica.metrics, listen(self._replica.socket))
         self._on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _start(self) -> None:
@@ -158,10 +156,8 @@ class Supervisor:
                 self._child_ended = True
             elif signum == signal.SIGTERM:  # a second one is in earnest
                 self._stop(verdicts.NODE_STOPPED, 0.0 if self._verdict else self._spec.grace_s)
-
-    def _hear_control(self, fd: int) -> None:
-        pokes.drain(fd)
-        self._obey_wish()
+            elif signum == signal.SIGUSR1:
+                self._obey_wish()
 
     def _hear_metrics(self) -> None:
         if self._meter.read():

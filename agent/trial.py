@@ -44,7 +44,7 @@ def attempt(ground: Ground) -> str:
     canary = ground.home.path / f".canary-{os.getpid()}"
     canary.touch(mode=0o644)  # readable by anyone who gets that far
     replica.path.mkdir(mode=0o711)
-    replica.run.mkdir(mode=0o711)
+    replica.job.mkdir(mode=0o711)
     try:
         return _run(ground, replica, canary)
     except (OSError, StartFailed) as error:

@@ -1,6 +1,8 @@
 """What of the machine a job may see, read-only: the system's programs, the node's Python, and little of /etc."""
 
 import os
+import shutil
+import stat
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +37,33 @@ def host_view() -> View:
     real = tuple(root for root in _ROOTS if os.path.isdir(root) and not os.path.islink(root))
     etc = tuple(path for path in (f"/etc/{name}" for name in _ETC) if os.path.exists(path))
     return View(("/usr", *real), links, etc, _python_paths())
+
+
+def copy_etc(target: Path, job_uid: int) -> None:
+    """Make the /etc that jobs in namespaces see.
+
+    A copy, because a mount for each of its files costs more than all else that bubblewrap does; and with the
+    two accounts alone that a job needs to know of.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(mode=0o755)
+    for path in map(Path, host_view().etc):
+        if path.is_dir():
+            shutil.copytree(path, target / path.name, symlinks=True, ignore=_unreadable)
+        else:
+            shutil.copyfile(path, target / path.name)
+    (target / "passwd").write_text(f"root:x:0:0:root:/:/bin/false\njob:x:{job_uid}:{job_uid}:job:/job/work:/bin/sh\n")
+    (target / "group").write_text(f"root:x:0:\njob:x:{job_uid}:\n")
+
+
+def _unreadable(folder: str, names: list[str]) -> set[str]:
+    """What not everybody may read (private keys) is not for jobs; nor is what this process can't copy."""
+    hidden = set()
+    for name in names:
+        mode = os.lstat(os.path.join(folder, name)).st_mode
+        if not (stat.S_ISLNK(mode) or mode & stat.S_IROTH):
+            hidden.add(name)
+    return hidden
 
 
 def gpu_nodes(granted: list[str]) -> list[str]:

@@ -16,7 +16,6 @@ _PATHS = (os.path.dirname(sys.executable), "/usr/local/sbin", "/usr/local/bin", 
 # Read by the loader, libc or the shell before the job's own code is.
 _REFUSED = frozenset({"GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "BASH_ENV", "ENV", "IFS"})
 _REFUSED_PREFIX = "LD_"
-METRICS_SOCKET = "metrics.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Places:
     work: str
     artifacts: str
     tmp: str
-    run: str
+    socket: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,12 @@ class Program:
 def places(ground: Ground, replica: ReplicaDir) -> Places:
     """In a namespace of its own a job sees short paths that tell nothing of the host."""
     if ground.confinement.level is Isolation.NAMESPACES:
-        return Places("/job/work", "/job/artifacts", "/tmp", "/run/trellis")
-    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), str(replica.run))
+        return Places("/job/work", "/job/artifacts", "/job/tmp", "/job/metrics.sock")
+    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), str(replica.socket))
 
 
 def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> Program:
-    """Make the directories, write the script, and say what to execute. Raises OSError."""
+    """Make the directories below `replica.job`, write the script, and say what to execute. Raises OSError."""
     for folder in (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
@@ -87,7 +86,7 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         "TRELLIS_REPLICA_INDEX": str(spec.index),
         "TRELLIS_REPLICA_COUNT": str(spec.count),
         "TRELLIS_ARTIFACTS_DIR": seen.artifacts,
-        "TRELLIS_RUNTIME_SOCKET": f"{seen.run}/{METRICS_SOCKET}",
+        "TRELLIS_RUNTIME_SOCKET": seen.socket,
         # By uuid: an index means another device wherever only some device nodes can be seen.
         "CUDA_VISIBLE_DEVICES": ",".join(grant.uuid for grant in spec.gpus),
     }

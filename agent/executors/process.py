@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from agent import bubblewrap, processes, sandbox
 from agent.executors.base import Exit, Running, Start, StartFailed, Usage
-from agent.layout import ReplicaDir, read_json, write_json
+from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
 
 _EXEC_FAILED = "exec"
@@ -24,11 +24,8 @@ class ProcessExecutor:
 
     def start(self, start: Start) -> Running:
         if start.ground.confinement.level is Isolation.NAMESPACES:
-            running = _start_in_namespaces(start)
-        else:
-            running = _start_forked(start)
-        write_json(start.replica.process, {"pid": running.pid, "boot_id": processes.boot_id()})
-        return running
+            return _start_in_namespaces(start)
+        return _start_forked(start)
 
     def poll(self, running: Running) -> Exit | None:
         if not running.ours:
@@ -63,11 +60,8 @@ class ProcessExecutor:
         return Usage(spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024, processes.memory_bytes(below))
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
-        record = read_json(replica.process)
-        if record is None or record["boot_id"] != processes.boot_id():
-            return None
-        strays = tuple(_find_strays(record["pid"], replica))
-        return Running(record["pid"], ours=False, strays=strays) if strays else None
+        strays = tuple(_find_strays(replica))
+        return Running(strays[0], ours=False, strays=strays) if strays else None
 
 
 def _start_in_namespaces(start: Start) -> Running:
@@ -173,15 +167,18 @@ def _told_exit_code(status: int) -> bool:
         return False
 
 
-def _find_strays(session: int, replica: ReplicaDir) -> list[int]:
+def _find_strays(replica: ReplicaDir) -> list[int]:
+    """Processes that carry the replica's mark in their environment.
+
+    In namespaces there is never one: the kernel ends all of those with bubblewrap, and bubblewrap with its parent.
+    """
     mark = f"TRELLIS_ARTIFACTS_DIR={replica.artifacts}".encode()
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            stat = Path(f"/proc/{name}/stat").read_bytes()
             environment = Path(f"/proc/{name}/environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if int(stat[stat.rindex(b")") + 2 :].split()[3]) == session or mark in environment.split(b"\0"):
+        if mark in environment.split(b"\0"):
             found.append(int(name))
     return found
