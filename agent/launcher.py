@@ -20,7 +20,7 @@ from agent import bubblewrap
 from agent.frames import receive, send
 from agent.ground import Ground
 from agent.layout import ReplicaDir, lock_file
-from agent.supervisor import Supervisor
+from agent.supervisor import HELD_BACK, Supervisor
 from agent.view import host_view
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec, unpack
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     daemon.set_inheritable(False)
     ground = _ground(argv[2])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the supervisors
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     host_view()
     if ground.confinement.level is Isolation.NAMESPACES:
         bubblewrap.common_files(ground.home_path)

@@ -29,6 +29,8 @@ LEASE_LOOK_S = 5.0
 MEMORY_LOOK_S = 1.0
 POKE_EVERY_S = 0.005
 SWEEP_EVERY_S = 0.02
+# Blocked from the fork on until there is a handler: one that comes early waits.
+HELD_BACK = (signal.SIGTERM, signal.SIGUSR1)
 _OOM_SCORE = 500
 _NEVER = float("inf")
 
@@ -73,6 +75,7 @@ class Supervisor:
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(signum, lambda *_: None)  # the wake-up descriptor tells
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self._on(heard, partial(self._hear_signals, heard))
         self._replica.job.mkdir(mode=0o711)
         self._meter = Meter(self._replica.metrics, listen(self._replica.socket))
