@@ -4,7 +4,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import CheckConstraint, create_engine, inspect
 
 from app.cli.bootstrap import migrate, migration_config
 from app.metadata import metadata
@@ -28,7 +28,7 @@ def test_migrating_an_empty_database_gives_what_the_models_say(empty_database: s
         str(constraint.name)
         for table in metadata.tables.values()
         for constraint in table.constraints
-        if constraint.__visit_name__ == "check_constraint"
+        if isinstance(constraint, CheckConstraint)
     }
     assert checks == declared
 
