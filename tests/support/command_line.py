@@ -18,7 +18,7 @@ class CommandLine:
         self.api, self.home, self.work = FakeApi(), home, home / "work"
         self.work.mkdir()
         monkeypatch.chdir(self.work)
-        for name in ("XDG_CONFIG_HOME", "TRELLIS_API_KEY_FILE"):
+        for name in ("XDG_CONFIG_HOME", "TRELLIS_API_KEY_FILE", "TRELLIS_HOME"):
             monkeypatch.delenv(name, raising=False)
         for name, value in {"HOME": str(home), "TRELLIS_URL": URL, "TRELLIS_API_KEY": "tk", "COLUMNS": "100"}.items():
             monkeypatch.setenv(name, value)
