@@ -4,6 +4,14 @@ from tasks import direct, jobs, resources, scheduling
 from tasks.base import control
 from tasks.relay import RelayStep
 
-TASKS = (direct, jobs, resources, scheduling)
+TASKS = (direct, jobs, resources, scheduling)  # importing them is what registers them
 app = control().celery
 app.steps["worker"].add(RelayStep)
+broker_url = control().settings.broker_url
+app.conf.update(
+    worker_pool="threads",
+    worker_concurrency=4,
+    # For `trellis.direct` alone; every other task ignores its result.
+    result_backend="rpc://" if broker_url.startswith("amqp") else broker_url,
+    result_expires=direct.KEPT_S,
+)

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: one database server a test process, started by the first test that needs it."""
+"""Fixtures of all tests: real servers for the session, and over them an application with an empty database."""
 
 from collections.abc import Iterator
 
@@ -6,24 +6,21 @@ import pytest
 from sqlalchemy import create_engine
 
 from app.metadata import metadata
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.databases import create_database
+from tests.support.services import Services
 from tests.support.stack import Stack
 from tests.support.world import World, a_world
 
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A real PostgreSQL whose database `template_trellis` has all tables."""
-    with running_postgres() as server:
-        engine = create_engine(server.create("template_trellis"))
-        metadata.create_all(engine)
-        engine.dispose()
-        yield server
+pytest_plugins = ["tests.support.services"]
 
 
 @pytest.fixture(scope="session")
-def _stack(postgres: Postgres) -> Iterator[Stack]:
-    stack = Stack(postgres.create("trellis_test", template="template_trellis"))
+def _stack(services: Services, worker_id: str) -> Iterator[Stack]:
+    url = create_database(services.database_url, f"trellis_{worker_id}")
+    engine = create_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
+    stack = Stack(url)
     yield stack
     stack.close()
 

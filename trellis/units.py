@@ -11,8 +11,8 @@ LARGEST = 2**53 - 1
 _BYTES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}  # fmt: skip
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AMOUNT = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-z]*)\s*")
-_CLOCK = re.compile(r"\s*(?:(\d{1,5})-)?(\d{1,5})(?::(\d{1,2}))?(?::(\d{1,2}))?\s*")
+_AMOUNT = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-z]*)\s*", re.ASCII)
+_CLOCK = re.compile(r"\s*(?:(\d{1,5})-)?(\d{1,5})(?::(\d{1,2}))?(?::(\d{1,2}))?\s*", re.ASCII)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -73,7 +73,8 @@ def _parse(text: object, factor_of: Callable[[str], int | None], wanted: str) ->
         raise ValueError(f"must be {wanted}")
     # Integers all the way: a tenth of a GPU ten times must be one GPU.
     fraction = match[2] or ""
-    scaled, rest = divmod(int(match[1] + fraction) * factor, 10 ** len(fraction))
+    denominator: int = 10 ** len(fraction)
+    scaled, rest = divmod(int(match[1] + fraction) * factor, denominator)
     if rest:
         raise ValueError("is finer than the smallest unit")
     if scaled > LARGEST:

@@ -25,7 +25,7 @@ class Job(ProjectOwned):
         CheckConstraint(f"cpu_milli BETWEEN 1 AND {LARGEST}", name="cpu"),
         CheckConstraint(f"memory_bytes BETWEEN 0 AND {LARGEST}", name="memory"),
         CheckConstraint("gpu_milli BETWEEN 0 AND 1024000", name="gpu"),
-        CheckConstraint("gpu_milli < 1000 OR gpu_milli % 1000 = 0", name="whole_gpus"),
+        CheckConstraint("gpu_milli < 1000 OR mod(gpu_milli, 1000) = 0", name="whole_gpus"),
         CheckConstraint("replicas BETWEEN 1 AND 4096", name="replicas"),
         CheckConstraint("waiting_for >= 0", name="waiting_for"),
         Index("ix_jobs_list", "project_id", "created_at", "id"),

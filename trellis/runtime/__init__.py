@@ -1,0 +1,14 @@
+"""What code inside a job may call; needs nothing but the standard library.
+
+    from trellis import runtime
+
+    runtime.log_metric("loss", 0.25, step=10)
+    runtime.save_artifact("model.bin")
+    runtime.context().job_id
+"""
+
+from trellis.runtime.artifacts import save_artifact
+from trellis.runtime.context import Context, NotInAJob, context
+from trellis.runtime.metrics import log_metric
+
+__all__ = ["Context", "NotInAJob", "context", "log_metric", "save_artifact"]

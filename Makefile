@@ -1,0 +1,51 @@
+# Everything a person does here. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench bench-peers lock clean
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+bin := .venv/bin
+# The first CPython >= 3.11 that can make virtual environments.
+find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv and install what the lock files name; instant when nothing changed
+	@python=$$($(find_python)); \
+	if [ -z "$$python" ]; then echo "Trellis needs Python 3.11 or newer with its venv module (Debian, Ubuntu: python3-venv)." >&2; exit 1; fi; \
+	$$python requirements/install.py
+
+run: setup ## the whole platform on this machine, with an example job; Ctrl-C stops it
+	@$(bin)/trellis up
+
+test: setup ## every test, on real PostgreSQL and Valkey
+	@$(bin)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/e2e
+	@if [ -d tests/e2e ]; then $(bin)/python -m pytest -q tests/e2e; fi
+
+check: setup ## lint, format, types, import contracts, migrations; all of them, then the verdict
+	@failed=; \
+	step() { echo "== $$*" >&2; "$(bin)/$$@" || failed="$$failed $$1"; }; \
+	step ruff check . ; \
+	step ruff format --check . ; \
+	step mypy ; \
+	step lint-imports ; \
+	step python -m pytest -q tests/integration/core/test_migrations.py ; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+bench: setup ## measure; one JSON object a line
+	@$(bin)/python -m benchmarks
+
+bench-peers: setup ## the same beside Slurm, where its packages are installed
+	@$(bin)/python -m benchmarks.peers
+
+lock: setup ## write the lock files anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	@compile() { $(bin)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --no-config $(UPGRADE) "$$@" >/dev/null; }; set -e; \
+	compile requirements/uv.in -o requirements/uv.txt; \
+	compile pyproject.toml --extra dev -o requirements/dev.txt; \
+	compile pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt; \
+	compile pyproject.toml --extra node -c requirements/dev.txt -o requirements/node.txt
+
+clean: ## remove what the tools made; .trellis/ (your data) stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

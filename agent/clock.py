@@ -1,0 +1,19 @@
+"""The agent's clocks. Durations are measured elsewhere with `time.monotonic`; wall-clock stamps come from here alone."""
+
+import time
+from datetime import UTC, datetime
+
+
+def stamp() -> str:
+    """The wall clock now: ISO 8601, UTC, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def micros() -> int:
+    """The wall clock now, in microseconds since the epoch: what log lines are stamped with."""
+    return time.time_ns() // 1000
+
+
+def boottime() -> float:
+    """Seconds since the machine started, time asleep included: two processes may compare their readings."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,36 @@
+"""What Celery tasks call. Both return at once: the daemon does the rest, and does it also when nobody calls."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Node(Protocol):
+    """What a running daemon can be told."""
+
+    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None: ...
+
+    def request_look(self) -> None: ...
+
+
+_installed: list[Node] = []
+
+
+def install(node: Node) -> None:
+    """From now on commands go to `node`, and to no other: one daemon a process."""
+    _installed[:] = [node]
+
+
+def launch(pairs: Iterable[tuple[str, int]]) -> None:
+    """Start these (replica id, fence), if the control plane still wants them. Raises LookupError before `install`."""
+    _node().request_launch(pairs)
+
+
+def stop(pairs: Iterable[tuple[str, int]]) -> None:  # noqa: ARG001  # a hint: what is to be ended, and how, is asked for
+    """Ask the control plane at once what is to be ended. Raises LookupError before `install`."""
+    _node().request_look()
+
+
+def _node() -> Node:
+    if not _installed:
+        raise LookupError("no daemon runs in this process")
+    return _installed[0]

@@ -1,0 +1,202 @@
+"""The node's one speaker: keeps the lease, obeys orders, launches, and ships what supervisors write."""
+
+import logging
+import queue
+import random
+from collections.abc import Iterable
+from threading import Event, Lock, Thread
+
+from agent import clock, isolation, lease
+from agent.ground import Ground
+from agent.launching import Launcher
+from agent.layout import Home, lock_file, read_json, write_json
+from agent.link import Link
+from agent.settings import NodeSettings
+from agent.shipper import Shipper
+from agent.telemetry import Telemetry
+from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated, Unavailable
+from trellis.settings import SettingsError
+from trellis.wire import Orders, ReplicaSpec, Welcome
+
+_log = logging.getLogger(__name__)
+_RETRY_S, _RETRY_AT_MOST_S = 0.2, 2.0
+_LAUNCH_LEASE_WAIT_S = 5.0
+_REJOIN_EVERY_S = 5.0
+
+
+class Daemon:
+    """Lives in the node's Celery worker. Supervisors outlive it; the next one takes them up."""
+
+    def __init__(self, settings: NodeSettings, link: Link) -> None:
+        """Raises SettingsError for a profile that is not known."""
+        self._settings = settings
+        self._link = link
+        self._home = Home(settings.home.resolve())
+        self._telemetry = Telemetry(settings)
+        self._shipper = Shipper(self._home, link, self._rejoin)
+        self._wanted: queue.SimpleQueue[tuple[str, int] | ReplicaSpec | None] = queue.SimpleQueue()
+        self._look = Event()
+        self._leased = Event()
+        self._stopping = Event()
+        self._joining = Lock()
+        self._joined_at = 0.0
+        self._welcome: Welcome | None = None
+        self._ground: Ground | None = None
+        self._lock_fd: int | None = None
+        self._threads = [
+            Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._beat, self._launch)
+        ]
+
+    def join(self) -> Welcome:
+        """Take the home, find out what this machine is, and register it; the answer names the node's queue and broker.
+
+        Raises: SettingsError if another daemon has the home, the isolation level can't be reached or there is no
+        token that the control plane takes; Unavailable if it can't be reached.
+        """
+        if self._ground is None:
+            self._home.create()
+            self._lock_fd = lock_file(self._home.path / "daemon.lock")
+            if self._lock_fd is None:
+                raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
+            self._ground = isolation.settle(self._settings, self._telemetry.devices())
+        self._welcome = self._register(self._ground)
+        write_json(self._home.identity, {"node_id": self._welcome.node_id, "token": self._welcome.token})
+        return self._welcome
+
+    def start(self) -> None:
+        """Begin; joins first if that was not done. Raises what `join` raises."""
+        if self._welcome is None:
+            self.join()
+        assert self._ground is not None
+        self._launcher = Launcher(self._ground)
+        self._launcher.warm()
+        self._shipper.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End. Supervisors and their jobs go on, until the lease runs out or another daemon takes them up."""
+        self._stopping.set()
+        self._look.set()
+        self._leased.set()
+        self._wanted.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._shipper.stop()
+        self._launcher.close()
+
+    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None:
+        """Start these (replica id, fence) soon, if the control plane still wants them."""
+        for replica_id, fence in pairs:
+            self._wanted.put((replica_id, fence))
+
+    def request_look(self) -> None:
+        """Send a heartbeat now and obey the answer."""
+        self._look.set()
+
+    # Joining
+
+    def _register(self, ground: Ground) -> Welcome:
+        description = self._telemetry.describe(ground.confinement)
+        stored = read_json(self._home.identity) or {}
+        tokens = [token for token in (stored.get("token"), self._settings.join_token) if token]
+        refusal = "the node has no token: give it a join token"
+        for token in tokens:
+            try:
+                return self._link.register(description, token)
+            except (Unauthenticated, Forbidden, NotFound) as error:
+                refusal = f"the control plane at {self._settings.url} does not take this node's token: {error}"
+        raise SettingsError(refusal)
+
+    def _rejoin(self) -> None:
+        """The control plane no longer knows the node's token: come back, but do not hammer."""
+        with self._joining:
+            if clock.boottime() - self._joined_at < _REJOIN_EVERY_S:
+                return
+            self._joined_at = clock.boottime()
+            try:
+                self.join()
+            except (TrellisError, SettingsError) as error:
+                _log.warning("could not join again: %s", error)
+
+    # Heartbeat
+
+    def _beat(self) -> None:
+        wait_s = _RETRY_S
+        while not self._stopping.is_set():
+            self._look.clear()
+            try:
+                heartbeat_s = self._beat_once()
+            except (Unavailable, Unauthenticated) as error:
+                _log.warning("no heartbeat: %s", error)
+                if isinstance(error, Unauthenticated):
+                    self._rejoin()
+                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
+                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+            else:
+                wait_s = _RETRY_S
+                self._look.wait(heartbeat_s)
+
+    def _beat_once(self) -> float:
+        asked_at = clock.boottime()
+        orders = self._link.heartbeat(self._telemetry.heartbeat(self._shipper.held()))
+        lease.renew(self._home, asked_at, orders.lease_s)
+        self._leased.set()
+        self._obey(orders)
+        return orders.heartbeat_s
+
+    def _obey(self, orders: Orders) -> None:
+        for stop in orders.stop:
+            self._shipper.end(stop)
+        for spec in orders.launch:
+            self._wanted.put(spec)
+        self._launcher.warm()
+
+    # Launching
+
+    def _launch(self) -> None:
+        self._leased.wait()
+        while not self._stopping.is_set():
+            wanted = self._next_wanted()
+            specs = [want for want in wanted if isinstance(want, ReplicaSpec)]
+            pairs = [want for want in wanted if isinstance(want, tuple)]
+            try:
+                specs += self._fetch(pairs)
+            except TrellisError as error:
+                # The next heartbeat's orders name what should run here and does not.
+                _log.warning("could not fetch what to launch: %s", error)
+            self._launch_specs(specs)
+
+    def _next_wanted(self) -> list[tuple[str, int] | ReplicaSpec]:
+        """Wait for something to launch, and take all that is there."""
+        first = self._wanted.get()
+        wanted = [] if first is None else [first]
+        while not self._wanted.empty():
+            if (more := self._wanted.get()) is not None:
+                wanted.append(more)
+        return wanted
+
+    def _fetch(self, pairs: list[tuple[str, int]]) -> tuple[ReplicaSpec, ...]:
+        new = [pair for pair in dict.fromkeys(pairs) if not self._shipper.knows(self._home.replica(*pair))]
+        return self._link.fetch_specs(new).specs if new else ()
+
+    def _launch_specs(self, specs: list[ReplicaSpec]) -> None:
+        """Launch those that never were: not even one that has ended and been forgotten runs a second time."""
+        new = {self._home.replica(spec.replica_id, spec.fence): spec for spec in specs}
+        new = {replica: spec for replica, spec in new.items() if not self._shipper.knows(replica)}
+        if not new or not self._hold_lease():
+            return
+        failed = self._launcher.launch(list(new.values()))
+        for replica in new:
+            if replica.replica_id in failed:
+                _log.error("could not launch %s: %s", replica.path.name, failed[replica.replica_id])
+            else:
+                self._shipper.adopt(replica)
+
+    def _hold_lease(self) -> bool:
+        """Without a lease a supervisor would end at once what it is to start: ask for one, and wait a little."""
+        if not lease.holds(self._home):
+            self._leased.clear()
+            self.request_look()
+            self._leased.wait(_LAUNCH_LEASE_WAIT_S)
+        return lease.holds(self._home) and not self._stopping.is_set()

@@ -1,0 +1,84 @@
+"""What every executor can do, and the values that it deals in."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.ground import Ground
+from agent.layout import ReplicaDir
+from agent.workspace import Program
+from trellis.wire import ReplicaSpec
+
+
+class StartFailed(Exception):
+    """The platform could not start the replica; the message is for the job's owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that a start needs. `stdout` and `stderr` are descriptors that the job's output goes to."""
+
+    ground: Ground
+    replica: ReplicaDir
+    spec: ReplicaSpec
+    program: Program
+    stdout: int
+    stderr: int
+
+
+@dataclass(slots=True)
+class Running:
+    """A started replica. `status` is a descriptor on which the sandbox tells of itself; `ended` its wait status.
+
+    `ours` is false for one whose own supervisor is gone: nobody can learn its exit code any more.
+    """
+
+    pid: int
+    ours: bool = True
+    status: int | None = None
+    ended: int | None = None
+    strays: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How it ended. A replica that a signal ended has code 128 + signal, as in every shell; both None: unknown.
+
+    `start_error` is set if it never came to run.
+    """
+
+    code: int | None
+    signal: int | None = None
+    start_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds and the largest process of all that ended so far, and what the living hold now."""
+
+    cpu_s: float
+    peak_memory_bytes: int
+    memory_bytes: int
+
+
+class Executor(Protocol):
+    """Five verbs. All but `adopt` are called by the replica's one supervisor, which has no other children."""
+
+    def start(self, start: Start) -> Running:
+        """Start it and return at once. Raises StartFailed."""
+        ...
+
+    def poll(self, running: Running) -> Exit | None:
+        """Its end, once it and everything it started is gone; None before. Never waits."""
+        ...
+
+    def signal(self, running: Running, signum: int) -> None:
+        """Signal all its processes, also those that left its session."""
+        ...
+
+    def usage(self, running: Running) -> Usage:
+        """What it used."""
+        ...
+
+    def adopt(self, replica: ReplicaDir) -> Running | None:
+        """What a supervisor that died left running; None if nothing."""
+        ...

@@ -1,0 +1,184 @@
+"""Replicas as processes of the host, kept in as far as the node's confinement goes."""
+
+import fcntl
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import NoReturn
+
+from agent import bubblewrap, processes, sandbox
+from agent.executors.base import Exit, Running, Start, StartFailed, Usage
+from agent.layout import ReplicaDir
+from trellis.vocabulary import Isolation
+
+_EXEC_FAILED = "exec"
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+# The signals that end a process by themselves: 128 + one of them, from a shell or bubblewrap, tells of a signal.
+_DEADLY = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 24, 25, 31})
+
+
+class ProcessExecutor:
+    """The default executor."""
+
+    def start(self, start: Start) -> Running:
+        if start.ground.confinement.level is Isolation.NAMESPACES:
+            return _start_in_namespaces(start)
+        return _start_forked(start)
+
+    def poll(self, running: Running) -> Exit | None:
+        if not running.ours:
+            alive = any(processes.started_at(pid) for pid in running.strays)
+            return None if alive else Exit(None)
+        everything_gone = _reap(running)
+        if running.ended is None:
+            return None
+        if not everything_gone:
+            # Its main process is gone, so the replica is over: what it left in the background goes with it.
+            processes.kill_below(os.getpid())
+            if not _reap(running):
+                return None
+        return _exit_of(running)
+
+    def signal(self, running: Running, signum: int) -> None:
+        if not running.ours:
+            processes.send(running.strays, signum)
+            return
+        targets = processes.descendants(os.getpid())
+        if running.status is not None and signum != signal.SIGKILL:
+            # Bubblewrap and the first process of its namespace only wait; TERM is for the job below them.
+            keepers = {running.pid, *processes.descendants(running.pid)[:1]}
+            targets = [pid for pid in targets if pid not in keepers]
+            if not targets:
+                targets, signum = [running.pid], signal.SIGKILL
+        processes.send(targets, signum)
+
+    def usage(self, running: Running) -> Usage:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        below = processes.descendants(os.getpid()) if running.ended is None else []
+        return Usage(spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024, processes.memory_bytes(below))
+
+    def adopt(self, replica: ReplicaDir) -> Running | None:
+        strays = tuple(_find_strays(replica))
+        return Running(strays[0], ours=False, strays=strays) if strays else None
+
+
+def _start_in_namespaces(start: Start) -> Running:
+    confinement = start.ground.confinement
+    options, command = bubblewrap.arguments(start.ground, start.replica, start.spec, start.program)
+    if any("\0" in word for word in command):
+        raise StartFailed("the command holds a NUL character")
+    words = os.memfd_create("words")
+    with os.fdopen(os.dup(words), "wb") as file:
+        file.write(b"".join(os.fsencode(option) + b"\0" for option in options))
+    os.lseek(words, 0, os.SEEK_SET)
+    status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # High numbers first: a descriptor that is still to be copied must not be overwritten.
+    sources = [_high(fd) for fd in (nothing, start.stdout, start.stderr, words, told)]
+    actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)]
+    argv = [confinement.bwrap, "--args", "3", "--json-status-fd", "4", "--", *command]
+    try:
+        pid = os.posix_spawn(
+            confinement.bwrap, argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
+        )
+    except OSError as error:
+        raise StartFailed(f"bubblewrap can't be started: {error.strerror}") from error
+    finally:
+        for fd in (*sources, words, told, nothing):
+            os.close(fd)
+    return Running(pid, status=status)
+
+
+def _high(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+
+
+def _start_forked(start: Start) -> Running:
+    heard, told = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_job(start, told, parent)
+    os.close(told)
+    with os.fdopen(heard, "rb") as pipe:
+        fault = json.loads(pipe.read() or b"null")  # ends when the job's program is in place, or with what failed
+    if fault is not None and fault["step"] != _EXEC_FAILED:
+        os.waitpid(pid, 0)
+        raise StartFailed(f"this node can't keep its isolation level: {fault['message']}")
+    if fault is not None:
+        os.write(start.stderr, f"{start.program.argv[0]}: {fault['message']}\n".encode())
+    return Running(pid)
+
+
+def _become_job(start: Start, told: int, parent: int) -> NoReturn:
+    step = "set-up"
+    code = 126
+    try:
+        for signum in _DEFAULT_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((nothing, start.stdout, start.stderr)):
+            os.dup2(source, target)
+        os.chdir(start.replica.work)
+        sandbox.enter(start.ground, start.spec, start.program.places, parent)
+        step = _EXEC_FAILED
+        os.execvpe(start.program.argv[0], start.program.argv, start.program.environment)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        code = 127 if missing else 126
+        message = str(getattr(error, "strerror", None) or error)
+        os.write(told, json.dumps({"step": step, "message": message}).encode())
+    finally:
+        os._exit(code)
+
+
+def _reap(running: Running) -> bool:
+    """Collect who ended; True if no child is left."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        if pid == 0:
+            return False
+        if pid == running.pid:
+            running.ended = status
+
+
+def _exit_of(running: Running) -> Exit:
+    status = running.ended or 0
+    if os.WIFSIGNALED(status):
+        return Exit(128 + os.WTERMSIG(status), os.WTERMSIG(status))
+    code = os.WEXITSTATUS(status)
+    if running.status is not None and code and not _told_exit_code(running.status):
+        return Exit(code, None, "the sandbox could not be built; its own words are the last lines of the log")
+    return Exit(code, code - 128 if code - 128 in _DEADLY else None)
+
+
+def _told_exit_code(status: int) -> bool:
+    """Whether bubblewrap saw the job's own exit code: else the one we have is bubblewrap's."""
+    try:
+        return b'"exit-code"' in os.read(status, 65536)
+    except BlockingIOError:
+        return False
+
+
+def _find_strays(replica: ReplicaDir) -> list[int]:
+    """Processes that carry the replica's mark in their environment.
+
+    In namespaces there is never one: the kernel ends all of those with bubblewrap, and bubblewrap with its parent.
+    """
+    mark = f"TRELLIS_ARTIFACTS_DIR={replica.artifacts}".encode()
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{name}/environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if mark in environment.split(b"\0"):
+            found.append(int(name))
+    return found

@@ -1,0 +1,193 @@
+"""Where things lie on a node's disk, and the few ways in which they are written.
+
+    <home>/node.json            who this node is (0600)
+           daemon.lock          held by the one daemon of this home
+           lease                until when supervisors may go on without hearing more
+           poke                 where supervisors say that they wrote something
+           etc/                 what jobs in namespaces see as /etc
+           replicas/<replica id>.<fence>/
+               lock             held by the supervisor while it lives; its process id
+               journal.jsonl    reports, one a line
+               output.log       lines as `trellis.wire.LogChunk` has them
+               metrics.jsonl    points, one a line
+               stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
+               shipped.json     how far the control plane has all that
+               job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
+"""
+
+import fcntl
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDir:
+    """The directory of one replica under one fence."""
+
+    path: Path
+    replica_id: str
+    fence: int
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "output.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def stop(self) -> Path:
+        return self.path / "stop.json"
+
+    @property
+    def shipped(self) -> Path:
+        return self.path / "shipped.json"
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job"
+
+    @property
+    def socket(self) -> Path:
+        return self.job / "metrics.sock"
+
+    @property
+    def work(self) -> Path:
+        return self.job / "work"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.job / "artifacts"
+
+    @property
+    def tmp(self) -> Path:
+        return self.job / "tmp"
+
+    def alive(self) -> bool:
+        """Whether its supervisor lives: a process id may be another's by now, a lock can't."""
+        try:
+            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(fd)
+
+    def signal_supervisor(self, signum: int) -> bool:
+        """Signal the supervisor; False if it is gone."""
+        try:
+            pid = int(self.lock.read_text() or 0)
+            fd = os.pidfd_open(pid) if pid else None
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if fd is None:
+            return self.alive()  # just forked; it looks for a wish before it starts anything
+        try:
+            # Whoever held the lock after the descriptor was opened is whom the descriptor names.
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(fd, signum)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A node's directory."""
+
+    path: Path
+
+    @property
+    def replicas(self) -> Path:
+        return self.path / "replicas"
+
+    @property
+    def trash(self) -> Path:
+        return self.path / "trash"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / "lease"
+
+    @property
+    def identity(self) -> Path:
+        return self.path / "node.json"
+
+    @property
+    def poke(self) -> Path:
+        return self.path / "poke"
+
+    def create(self) -> None:
+        """Make what is missing. Others may pass through (jobs run as another user), not look."""
+        for folder in (self.path, self.replicas, self.trash):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for leftover in self.replicas.glob(".new-*"):
+            leftover.rename(self.trash / leftover.name)
+
+    def replica(self, replica_id: str, fence: int) -> ReplicaDir:
+        """The directory of a replica, there or not. Raises ValueError for an id that is no file name."""
+        name = f"{replica_id}.{fence}"
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{replica_id!r} under fence {fence} is no replica of this platform")
+        return ReplicaDir(self.replicas / name, replica_id, fence)
+
+    def find_replicas(self) -> Iterator[ReplicaDir]:
+        """Every replica on this node's disk."""
+        for entry in os.scandir(self.replicas):
+            if match := _NAME.fullmatch(entry.name):
+                yield ReplicaDir(Path(entry.path), match[1], int(match[2]))
+
+
+def lock_file(path: Path) -> int | None:
+    """Take the lock of `path` for as long as the descriptor is open; None if another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` at once: a reader sees the old text or the new, never half."""
+    fresh = path.with_name(f".{path.name}.new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(value).encode())
+    finally:
+        os.close(fd)
+    os.rename(fresh, path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` left there; None if nothing is."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None

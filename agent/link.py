@@ -1,0 +1,128 @@
+"""The node's calls to the control plane."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from trellis.errors import TrellisError, Unavailable, from_problem
+from trellis.wire import (
+    Heartbeat,
+    NodeDescription,
+    Orders,
+    Receipt,
+    ReplicaSpec,
+    Shipment,
+    Welcome,
+    pack,
+    unpack,
+)
+
+_TIMEOUT = httpx.Timeout(10.0, connect=3.0)
+_UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
+_PIECE_BYTES = 1 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """What became of a question for specs: those that are still to run, and the ids of those that are not."""
+
+    specs: tuple[ReplicaSpec, ...]
+    stale: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file to store as an artifact of a replica; `digest` is its SHA-256 in hex."""
+
+    replica_id: str
+    fence: int
+    name: str
+    path: Path
+    digest: str
+
+
+class Link:
+    """One keep-alive connection pool; threads may share it.
+
+    Every call raises the `trellis.errors` that the answer stands for, and Unavailable if there was none.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=f"{url.rstrip('/')}/api/v1/agent/", timeout=_TIMEOUT, trust_env=False)
+
+    def use_token(self, token: str) -> None:
+        """Sign later calls with the node's own token."""
+        self._client.headers["Authorization"] = f"Bearer {token}"
+
+    def register(self, description: NodeDescription, token: str) -> Welcome:
+        """Join with a join token, or come back with the node's own."""
+        welcome = self._post("register", description, Welcome, {"Authorization": f"Bearer {token}"})
+        self.use_token(welcome.token)
+        return welcome
+
+    def heartbeat(self, heartbeat: Heartbeat) -> Orders:
+        return self._post("heartbeat", heartbeat, Orders)
+
+    def fetch_specs(self, pairs: Iterable[tuple[str, int]]) -> Specs:
+        """What these replicas are to run."""
+        return self._post("specs", {"replicas": [list(pair) for pair in pairs]}, Specs)
+
+    def ship(self, shipment: Shipment) -> Receipt:
+        return self._post("shipments", shipment, Receipt)
+
+    def upload(self, upload: Upload) -> None:
+        """Store a file; storing the same one again does nothing."""
+        length = upload.path.stat(follow_symlinks=False).st_size
+        request = self._client.build_request(
+            "PUT",
+            f"replicas/{upload.replica_id}/artifacts",
+            params={"fence": upload.fence, "name": upload.name},
+            content=_pieces(upload.path, length),
+            headers={"Digest": f"sha-256={upload.digest}", "Content-Length": str(length)},
+            timeout=_UPLOAD_TIMEOUT,
+        )
+        self._send(request)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _post(self, path: str, value: Any, kind: type[T], headers: dict[str, str] | None = None) -> T:
+        answer = self._send(self._client.build_request("POST", path, json=pack(value), headers=headers))
+        try:
+            return unpack(kind, answer.json())
+        except ValueError as error:
+            raise Unavailable(f"the control plane's answer to {path} can't be understood: {error}") from error
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            answer = self._client.send(request)
+        except httpx.TransportError as error:
+            raise Unavailable(f"the control plane can't be reached: {error}") from error
+        if answer.is_success:
+            return answer
+        raise _error_of(answer)
+
+
+def _error_of(answer: httpx.Response) -> TrellisError:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    if answer.status_code in (408, 429) or answer.status_code >= 500:
+        return Unavailable(f"the control plane answered {answer.status_code}")
+    return from_problem(problem if isinstance(problem, dict) else {}, answer.status_code)
+
+
+def _pieces(path: Path, length: int) -> Iterator[bytes]:
+    """Exactly `length` bytes, read as they are sent. Raises OSError if the file got shorter."""
+    with path.open("rb") as file:
+        while length:
+            piece = file.read(min(length, _PIECE_BYTES))
+            if not piece:
+                raise OSError(f"{path.name} changed while it was sent")
+            length -= len(piece)
+            yield piece

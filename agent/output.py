@@ -1,0 +1,118 @@
+"""A replica's output as stamped lines in a file."""
+
+import os
+from pathlib import Path
+
+from agent.clock import micros
+
+LINE_BYTES = 64 * 1024
+LOG_BYTES = 256 * 1024 * 1024
+READ_BYTES = 64 * 1024
+
+
+class OutputLog:
+    """The file, up to `limit_bytes`; past that one line says so and the rest is dropped, so that the job goes on."""
+
+    def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._left = limit_bytes
+        self._full = False
+
+    def write(self, mark: str, lines: bytes) -> None:
+        """Append whole `lines`, each ending in a newline, under the mark o, e or s."""
+        if self._full:
+            return
+        # NUL is text to a terminal, and what no database takes.
+        text = lines.decode("utf-8", "replace").replace("\0", "\ufffd")
+        prefix = f"{micros()} {mark} "
+        stamped = (prefix + text[:-1].replace("\n", f"\n{prefix}") + "\n").encode()
+        self._left -= len(stamped)
+        if self._left < 0:
+            self._full = True
+            stamped = f"{micros()} s the log is full: what follows was dropped\n".encode()
+        self._append(stamped)
+
+    def say(self, message: str) -> None:
+        """A line of the platform's own; it is written even if the log is full."""
+        one_line = message.replace("\n", " ").replace("\0", " ")
+        self._append(f"{micros()} s {one_line}\n".encode())
+
+    def _append(self, block: bytes) -> None:
+        if self._fd is None:  # many a job says nothing, and a file is dear
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        view = memoryview(block)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+class LineReader:
+    """One of the job's streams: cuts what arrives into whole lines, none longer than LINE_BYTES."""
+
+    def __init__(self, fd: int, mark: str, log: OutputLog) -> None:
+        self.fd = fd
+        self._mark = mark
+        self._log = log
+        self._rest = b""
+
+    def read(self) -> bool:
+        """Take what is there, at most READ_BYTES; False at the end of the stream."""
+        try:
+            fresh = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not fresh:
+            self.finish()
+            return False
+        self._take(fresh)
+        return True
+
+    def read_rest(self) -> None:
+        """Take all that is there without waiting, then end."""
+        while True:
+            try:
+                fresh = os.read(self.fd, READ_BYTES)
+            except BlockingIOError:
+                break
+            if not fresh:
+                break
+            self._take(fresh)
+        self.finish()
+
+    def finish(self) -> None:
+        """The line that was begun is a line now."""
+        if self._rest:
+            self._log.write(self._mark, self._rest + b"\n")
+            self._rest = b""
+
+    def _take(self, fresh: bytes) -> None:
+        whole, newline, rest = (self._rest + fresh).rpartition(b"\n")
+        if newline:
+            self._log.write(self._mark, _shorten(whole) + b"\n")
+        while len(rest) >= LINE_BYTES:
+            cut = _cut(rest)
+            self._log.write(self._mark, rest[:cut] + b"\n")
+            rest = rest[cut:]
+        self._rest = rest
+
+
+def _shorten(lines: bytes) -> bytes:
+    if len(lines) <= LINE_BYTES:
+        return lines
+    short = []
+    for line in lines.split(b"\n"):
+        while len(line) > LINE_BYTES:
+            cut = _cut(line)
+            short.append(line[:cut])
+            line = line[cut:]  # noqa: PLW2901  # what is left of it
+        short.append(line)
+    return b"\n".join(short)
+
+
+def _cut(line: bytes) -> int:
+    """Where to cut: not inside a character of UTF-8."""
+    cut = LINE_BYTES
+    while cut > LINE_BYTES - 3 and line[cut : cut + 1] and 0x80 <= line[cut] < 0xC0:
+        cut -= 1
+    return cut
+

@@ -1,0 +1,85 @@
+"""What /proc says of other processes."""
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`, parents first. A process may end or fork meanwhile: ask again."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = _children(queue.pop())
+        found += below
+        queue += below
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    below: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return below
+    for task in tasks:
+        try:
+            text = Path(f"/proc/{pid}/task/{task}/children").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        below += map(int, text.split())
+    return below
+
+
+def started_at(pid: int) -> int | None:
+    """When `pid` started, in ticks since boot: with the pid it names one process for good. None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def send(pids: Iterable[int], signum: int) -> None:
+    """Signal each of them that still is."""
+    for pid in pids:
+        try:
+            os.kill(pid, signum)
+        except ProcessLookupError:
+            continue
+
+
+def kill_below(pid: int) -> None:
+    """Kill every descendant of `pid` that there is now."""
+    send(descendants(pid), signal.SIGKILL)
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What these processes hold together: private pages of each, shared ones once."""
+    private = shared = 0
+    for pid in pids:
+        try:
+            size, rss, in_files, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            continue
+        private += (int(rss) - int(in_files)) * _PAGE
+        shared = max(shared, _shared_bytes(pid) if int(in_files) else 0)
+    return private + shared
+
+
+def _shared_bytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    at = status.find(b"RssShmem:")
+    return int(status[at + 9 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+
+
+def set_oom_preference(score: int) -> None:
+    """How readily the kernel ends this process, and what it starts from now on, when memory runs out: 0 to 1000."""
+    Path("/proc/self/oom_score_adj").write_text(str(score))

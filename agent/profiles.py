@@ -1,0 +1,64 @@
+"""Nodes as they are sold, for a machine that has no such devices: real processes, devices of the profile."""
+
+from dataclasses import dataclass
+from uuid import NAMESPACE_DNS, uuid5
+
+from trellis.wire import GpuDescription, GpuReading
+
+GIB = 2**30
+_IDLE_TEMPERATURE_C = 30
+_IDLE_SHARE_OF_POWER = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """`linked`: each device reaches every other by a fast interconnect. `sockets`: devices are spread over so many."""
+
+    model: str
+    gpus: int
+    gpu_memory_bytes: int
+    gpu_power_w: int
+    cpus: int
+    memory_bytes: int
+    sockets: int = 1
+    linked: bool = False
+
+
+def _cpu(cpus: int, memory_gib: int) -> Profile:
+    return Profile("", 0, 0, 0, cpus, memory_gib * GIB)
+
+
+PROFILES = {
+    "h200x8": Profile("NVIDIA H200", 8, 141 * GIB, 700, 192, 2048 * GIB, sockets=2, linked=True),
+    "h100x8": Profile("NVIDIA H100 80GB HBM3", 8, 80 * GIB, 700, 96, 2048 * GIB, sockets=2, linked=True),
+    "h100x1": Profile("NVIDIA H100 PCIe", 1, 80 * GIB, 350, 24, 240 * GIB),
+    "a100x8": Profile("NVIDIA A100-SXM4-80GB", 8, 80 * GIB, 400, 96, 1024 * GIB, sockets=2, linked=True),
+    "a100x1": Profile("NVIDIA A100 80GB PCIe", 1, 80 * GIB, 300, 24, 220 * GIB),
+    "l40sx4": Profile("NVIDIA L40S", 4, 48 * GIB, 350, 64, 512 * GIB, sockets=2),
+    "l4x1": Profile("NVIDIA L4", 1, 24 * GIB, 72, 8, 32 * GIB),
+    "t4x4": Profile("Tesla T4", 4, 16 * GIB, 70, 48, 192 * GIB),
+    "cpu32": _cpu(32, 128),
+    "cpu96": _cpu(96, 384),
+}
+
+
+def describe_gpus(profile: Profile, node_name: str) -> tuple[GpuDescription, ...]:
+    """The profile's devices; a node of the same name always has the same ones."""
+    everyone = range(profile.gpus)
+    return tuple(
+        GpuDescription(
+            index=index,
+            uuid=f"GPU-{uuid5(NAMESPACE_DNS, f'{node_name}.{index}')}",
+            model=profile.model,
+            memory_bytes=profile.gpu_memory_bytes,
+            numa=index * profile.sockets // profile.gpus,
+            links=tuple(other for other in everyone if other != index) if profile.linked else (),
+        )
+        for index in everyone
+    )
+
+
+def read_gpus(profile: Profile) -> tuple[GpuReading, ...]:
+    """What such devices say when nothing runs on them."""
+    idle_w = profile.gpu_power_w // _IDLE_SHARE_OF_POWER
+    return tuple(GpuReading(index, 0, 0, _IDLE_TEMPERATURE_C, idle_w) for index in range(profile.gpus))

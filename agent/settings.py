@@ -1,0 +1,31 @@
+"""How a node is wired."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Read from the environment by `trellis.settings.load`, or built by the command that starts the node.
+
+    url: the control plane, such as `http://127.0.0.1:8420`.
+    join_token: lets an unknown node register; a node that comes back uses the token it was given then.
+    name: the node's name; empty for the host's.
+    home: where the node keeps its replicas; one daemon a home.
+    profile: a name of `agent.profiles.PROFILES`, whose devices the node then offers; empty for what is really there.
+    cpus, memory: override what was detected (a number; text such as `64GiB`); 0 and empty leave it.
+    job_uid: the user and group that jobs run as when the agent is root; it needs no account.
+    isolation: empty for the strongest level that works here; or the one level that the node must reach to start.
+    timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
+    """
+
+    url: str
+    join_token: str = ""
+    name: str = ""
+    home: Path = Path(".trellis/node")
+    profile: str = ""
+    cpus: float = 0.0
+    memory: str = ""
+    job_uid: int = 65533
+    isolation: str = ""
+    timezone: str = ""

@@ -1,0 +1,251 @@
+"""Everything that supervisors write, to the control plane: in order, none of it twice, none of it lost."""
+
+import logging
+import random
+import select
+import signal
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+from time import monotonic
+
+from agent import journal, pokes, verdicts
+from agent.cargo import LOG_BYTES, Cargo, Load
+from agent.clock import stamp
+from agent.executors import EXECUTORS
+from agent.layout import Home, ReplicaDir, write_json
+from agent.link import Link
+from agent.uploads import Porter
+from trellis.errors import TrellisError, Unauthenticated, Unavailable
+from trellis.vocabulary import StopReason
+from trellis.wire import Held, Receipt, Report, Shipment, Stop
+
+_log = logging.getLogger(__name__)
+SHIPMENT_BYTES = 2 * 1024 * 1024
+_GATHER_S, _GATHER_BUSY_S, _BUSY = 0.005, 0.015, 4
+_SWEEP_S = 1.0
+_RETRY_S, _RETRY_AT_MOST_S = 0.1, 2.0
+_ASIDE_S = 30.0
+_REMEMBERED = 100_000
+
+class Shipper:
+    """Two threads: one hears pokes, one ships. Only the second touches a replica's cargo."""
+
+    def __init__(self, home: Home, link: Link, unknown: Callable[[], None]) -> None:
+        """`unknown` is called when the control plane does not know this node's token."""
+        self._home = home
+        self._link = link
+        self._unknown = unknown
+        self._porter = Porter(home, link, self._artifacts_stored)
+        self._cargos: dict[str, Cargo] = {}
+        self._settled: dict[str, None] = {}
+        self._touched: dict[str, None] = {}
+        self._aside: dict[str, float] = {}
+        self._lock = Lock()
+        self._wake = Event()
+        self._stopping = Event()
+        self._gather_s = _GATHER_S
+        self._threads = [
+            Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._hear, self._run)
+        ]
+
+    def start(self) -> None:
+        """Take up what an earlier daemon left, and begin."""
+        self._poke_fd = pokes.listen(self._home.poke)
+        for replica in self._home.find_replicas():
+            self.adopt(replica)
+        self._porter.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; what is not shipped stays on disk."""
+        self._stopping.set()
+        self._wake.set()
+        pokes.poke(self._home.poke)
+        for thread in self._threads:
+            thread.join()
+        self._porter.stop()
+
+    def adopt(self, replica: ReplicaDir) -> None:
+        """Ship for this replica from now on."""
+        name = replica.path.name
+        with self._lock:
+            if name not in self._cargos and name not in self._settled:
+                self._cargos[name] = Cargo.resume(replica)
+            self._touched[name] = None
+        self._wake.set()
+
+    def knows(self, replica: ReplicaDir) -> bool:
+        """Whether it was launched here: it may run, or be over and done with."""
+        with self._lock:
+            return replica.path.name in self._cargos or replica.path.name in self._settled
+
+    def held(self) -> tuple[Held, ...]:
+        """What this node has in hand."""
+        with self._lock:
+            cargos = [cargo for cargo in self._cargos.values() if not cargo.forgotten]
+        return tuple(Held(cargo.replica.replica_id, cargo.replica.fence, cargo.state) for cargo in cargos)
+
+    def end(self, stop: Stop) -> None:
+        """Have a replica's supervisor end it; one that is not here, or has ended, is left alone."""
+        replica = self._home.replica(stop.replica_id, stop.fence)
+        with self._lock:
+            cargo = self._cargos.get(replica.path.name)
+        if cargo is None:
+            return
+        if stop.reason is StopReason.STALE:
+            cargo.forgotten = True
+        write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        if not replica.signal_supervisor(signal.SIGUSR1):
+            self._touch(replica.path.name)
+
+    # Hearing
+
+    def _hear(self) -> None:
+        poller = select.poll()
+        poller.register(self._poke_fd, select.POLLIN)
+        while not self._stopping.is_set():
+            poller.poll()
+            names = pokes.drain(self._poke_fd).decode().split("\n")
+            with self._lock:
+                self._touched |= {name: None for name in names if name in self._cargos}
+            self._wake.set()
+
+    def _touch(self, *names: str) -> None:
+        with self._lock:
+            self._touched |= dict.fromkeys(names)
+        self._wake.set()
+
+    def _artifacts_stored(self, replica: ReplicaDir) -> None:
+        with self._lock:
+            cargo = self._cargos.get(replica.path.name)
+        if cargo:
+            cargo.ready = True
+            self._touch(replica.path.name)
+
+    # Shipping
+
+    def _run(self) -> None:
+        swept_at = monotonic()
+        while not self._stopping.is_set():
+            self._wake.wait(_SWEEP_S if self._cargos else None)
+            if self._stopping.wait(self._gather_s):
+                return
+            if monotonic() - swept_at >= _SWEEP_S:
+                self._sweep()
+                swept_at = monotonic()
+            self._wake.clear()
+            self._ship_touched()
+
+    def _sweep(self) -> None:
+        """Pokes may be lost, and a supervisor that was killed sends none."""
+        for name, cargo in list(self._cargos.items()):
+            if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
+                self._bury(cargo)
+            self._touch(name)
+
+    def _bury(self, cargo: Cargo) -> None:
+        """Its supervisor is gone. If it did not say how it ended, end what it left and say so for it."""
+        entries = journal.read(cargo.replica.journal, 0)
+        if entries and entries[-1].ended:
+            return
+        for executor in EXECUTORS.values():
+            if running := executor.adopt(cargo.replica):
+                executor.signal(running, signal.SIGKILL)
+        verdict = verdicts.SUPERVISOR_GONE
+        book = journal.Journal.resume(cargo.replica.journal)
+        book.append(
+            Report(cargo.replica.replica_id, cargo.replica.fence, 0, verdict.state, stamp(), verdict.cause, message=verdict.message)
+        )
+        book.close()
+
+    def _ship_touched(self) -> None:
+        with self._lock:
+            names, self._touched = self._touched, {}
+        loads = self._gather(names)
+        self._gather_s = _GATHER_BUSY_S if len(loads) >= _BUSY else _GATHER_S
+        if loads and not self._send(loads):
+            self._touch(*loads)
+        for name in names:
+            self._settle(name)
+
+    def _gather(self, names: dict[str, None]) -> dict[str, Load]:
+        """Loads for one shipment; what does not fit stays touched."""
+        loads: dict[str, Load] = {}
+        ids: set[str] = set()
+        left = SHIPMENT_BYTES
+        for name in names:
+            cargo = self._cargos.get(name)
+            if cargo is None or cargo.forgotten or self._aside.get(name, 0.0) > monotonic():
+                continue
+            # A receipt speaks of replica ids: two fences of one replica can't share it.
+            if left <= 0 or cargo.replica.replica_id in ids:
+                self._touch(name)
+                continue
+            if load := cargo.next_load():
+                loads[name] = load
+                ids.add(cargo.replica.replica_id)
+                left -= load.size_bytes
+            if cargo.ended and not cargo.ready and not cargo.storing:
+                cargo.storing = True
+                self._porter.store(cargo.replica)
+        return loads
+
+    def _send(self, loads: dict[str, Load]) -> bool:
+        """Ship these until the control plane has answered; False if it refused them together."""
+        wait_s = _RETRY_S
+        while not self._stopping.is_set():
+            try:
+                receipt = self._link.ship(_pack(loads))
+            except (Unavailable, Unauthenticated) as error:
+                if isinstance(error, Unauthenticated):
+                    self._unknown()
+                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
+                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+            except TrellisError as error:
+                return self._refused(loads, error)
+            else:
+                self._accept(loads, receipt)
+                return True
+        return False
+
+    def _refused(self, loads: dict[str, Load], error: TrellisError) -> bool:
+        """One load that can't be taken must not hold up the others."""
+        if len(loads) > 1:
+            return all([self._send({name: load}) for name, load in loads.items()])
+        (name,) = loads
+        _log.error("the control plane refuses what %s reports, trying again later: %s", name, error)
+        self._aside[name] = monotonic() + _ASIDE_S
+        return True
+
+    def _accept(self, loads: dict[str, Load], receipt: Receipt) -> None:
+        for name, load in loads.items():
+            cargo = self._cargos[name]
+            if cargo.replica.replica_id in receipt.stale:
+                self.end(Stop(cargo.replica.replica_id, cargo.replica.fence, StopReason.STALE, 0))
+                continue
+            if cargo.accept(receipt, load) and load.log and len(load.log.text) > LOG_BYTES // 2:
+                self._touch(name)  # there may be more
+
+    def _settle(self, name: str) -> None:
+        """Forget a replica that is done; note how far the others are."""
+        cargo = self._cargos.get(name)
+        if cargo is None:
+            return
+        if not cargo.done:
+            cargo.save()
+        elif not cargo.replica.alive():
+            with self._lock:
+                del self._cargos[name]
+                self._settled[name] = None
+                if len(self._settled) > _REMEMBERED:
+                    del self._settled[next(iter(self._settled))]
+            self._aside.pop(name, None)
+            self._porter.remove(cargo.replica)
+
+def _pack(loads: dict[str, Load]) -> Shipment:
+    return Shipment(
+        logs=tuple(load.log for load in loads.values() if load.log),
+        metrics=tuple(point for load in loads.values() for point in load.points),
+        reports=tuple(report for load in loads.values() for report in load.told),
+    )

@@ -1,0 +1,269 @@
+"""One process a replica: starts the job, keeps its output, ends it when it must, and writes down what became of it.
+
+It needs nobody: the launcher that forked it, the daemon and the Celery worker may all die. What it learns goes to
+files (see `agent.layout`); whoever lives reads them.
+"""
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from agent import clock, lease, pokes, privileges, processes, verdicts, workspace
+from agent.executors import EXECUTORS
+from agent.executors.base import Exit, Start, StartFailed
+from agent.ground import Ground
+from agent.journal import Journal
+from agent.layout import ReplicaDir, read_json
+from agent.metering import Meter
+from agent.metric_socket import listen
+from agent.output import LineReader, OutputLog
+from agent.verdicts import Verdict
+from trellis.vocabulary import ReplicaState, StopReason
+from trellis.wire import ReplicaSpec, Report
+
+CUT_OFF_GRACE_S = 5.0
+LEASE_LOOK_S = 5.0
+MEMORY_LOOK_S = 1.0
+POKE_EVERY_S = 0.005
+SWEEP_EVERY_S = 0.02
+# Blocked from the fork on until there is a handler: one that comes early waits.
+HELD_BACK = (signal.SIGTERM, signal.SIGUSR1)
+_OOM_SCORE = 500
+_NEVER = float("inf")
+
+
+class Supervisor:
+    """Lives as long as its replica. The caller holds the replica's lock and has no other children."""
+
+    def __init__(self, ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
+        self._ground = ground
+        self._replica = replica
+        self._spec = spec
+        self._executor = EXECUTORS[spec.executor]
+        self._journal = Journal(replica.journal)
+        self._log = OutputLog(replica.log)
+        self._selector = selectors.EpollSelector()
+        self._timers: dict[Callable[[], None], float] = {}
+        self._verdict: Verdict | None = None
+        self._peak_bytes = 0
+        self._child_ended = False
+        self._poked_at = 0.0
+
+    def run(self) -> None:
+        """Supervise the replica to its end."""
+        privileges.adopt_orphans()
+        self._listen()
+        self._report(ReplicaState.STARTING)
+        try:
+            self._start()
+        except (StartFailed, OSError) as error:
+            self._finish(Exit(None), verdicts.start_failed(str(error)))
+            return
+        if self._verdict:  # it was not to start any more
+            self._finish(Exit(None), self._verdict)
+            return
+        ended = self._watch()
+        self._finish(ended, self._verdict or self._judge(ended))
+
+    # Getting ready
+
+    def _listen(self) -> None:
+        heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(signum, lambda *_: None)  # the wake-up descriptor tells
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        self._on(heard, partial(self._hear_signals, heard))
+        self._replica.job.mkdir(mode=0o711)
+        self._meter = Meter(self._replica.metrics, listen(self._replica.socket))
+        self._on(self._meter.listener.fileno(), self._hear_metrics)
+
+    def _start(self) -> None:
+        self._obey_wish()
+        if not lease.holds(self._ground.home):
+            self._verdict = verdicts.NODE_CUT_OFF
+        if self._verdict:
+            return
+        program = workspace.prepare(self._ground, self._replica, self._spec)
+        for name in program.refused:
+            self._log.say(f"{name} was not passed on to the job")
+        outputs, ends = self._open_outputs()
+        processes.set_oom_preference(_OOM_SCORE)
+        self._started_at = time.monotonic()
+        self._running = self._executor.start(
+            Start(self._ground, self._replica, self._spec, program, stdout=ends[0], stderr=ends[1])
+        )
+        processes.set_oom_preference(0)
+        for end in ends:
+            os.close(end)
+        self._outputs = outputs
+        self._report(ReplicaState.RUNNING)
+        self._poke()
+        self._set_timers()
+
+    def _open_outputs(self) -> tuple[list[LineReader], list[int]]:
+        readers, ends = [], []
+        for mark in ("o", "e"):
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(read_end, False)
+            reader = LineReader(read_end, mark, self._log)
+            self._on(read_end, partial(self._hear_output, reader))
+            readers.append(reader)
+            ends.append(write_end)
+        return readers, ends
+
+    def _set_timers(self) -> None:
+        self._timers[self._look_at_lease] = 0.0
+        if self._spec.time_limit_s is not None:
+            self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
+        if self._spec.memory_bytes > 0:
+            self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
+
+    def _on(self, fd: int, action: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    # The loop
+
+    def _watch(self) -> Exit:
+        while True:
+            self._run_timers()
+            if self._child_ended:
+                self._child_ended = False
+                if ended := self._executor.poll(self._running):
+                    return ended
+                if self._running.ended is not None:  # killing what it left behind
+                    self._timers[self._notice_children] = time.monotonic() + SWEEP_EVERY_S
+            due = min(self._timers.values(), default=_NEVER)
+            timeout = None if due == _NEVER else max(0.0, due - time.monotonic())
+            for key, _ in self._selector.select(timeout):
+                key.data()
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        for action, due in list(self._timers.items()):
+            if due <= now:
+                del self._timers[action]
+                action()
+
+    def _notice_children(self) -> None:
+        self._child_ended = True
+
+    # What it hears
+
+    def _hear_signals(self, fd: int) -> None:
+        for signum in os.read(fd, 4096):
+            if signum == signal.SIGCHLD:
+                self._child_ended = True
+            elif signum == signal.SIGTERM:  # a second one is in earnest
+                self._stop(verdicts.NODE_STOPPED, 0.0 if self._verdict else self._spec.grace_s)
+            elif signum == signal.SIGUSR1:
+                self._obey_wish()
+
+    def _hear_metrics(self) -> None:
+        if self._meter.read():
+            self._poke_soon()
+
+    def _hear_output(self, reader: LineReader) -> None:
+        if not reader.read():
+            self._selector.unregister(reader.fd)
+        self._poke_soon()
+
+    # Ending it
+
+    def _obey_wish(self) -> None:
+        if wish := read_json(self._replica.stop):
+            self._stop(verdicts.BY_REASON[StopReason(wish["reason"])], wish["grace_s"])
+
+    def _stop(self, verdict: Verdict, grace_s: float) -> None:
+        """TERM, and KILL after `grace_s`. A second reason can only make it sooner, or silent."""
+        first = self._verdict is None
+        if first or verdict.silent:
+            self._verdict = verdict
+        if not hasattr(self, "_running"):
+            return
+        if first:
+            self._executor.signal(self._running, signal.SIGTERM)
+        self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
+
+    def _kill(self) -> None:
+        self._executor.signal(self._running, signal.SIGKILL)
+        self._timers[self._kill] = time.monotonic() + SWEEP_EVERY_S  # until nothing is left
+
+    def _reach_time_limit(self) -> None:
+        self._stop(verdicts.TIME_LIMIT, self._spec.grace_s)
+
+    def _look_at_lease(self) -> None:
+        left_s = lease.deadline(self._ground.home) - clock.boottime()
+        if left_s <= 0:
+            self._stop(verdicts.NODE_CUT_OFF, min(CUT_OFF_GRACE_S, self._spec.grace_s))
+        else:  # a machine that slept counts on for the lease, not for timers: look now and then
+            self._timers[self._look_at_lease] = time.monotonic() + min(left_s, LEASE_LOOK_S)
+
+    def _look_at_memory(self) -> None:
+        held = self._executor.usage(self._running).memory_bytes
+        self._peak_bytes = max(self._peak_bytes, held)
+        if held > self._spec.memory_bytes:
+            self._verdict = self._verdict or verdicts.out_of_memory(self._spec.memory_bytes)
+            self._kill()
+        self._timers[self._look_at_memory] = time.monotonic() + MEMORY_LOOK_S
+
+    def _judge(self, ended: Exit) -> Verdict:
+        # Nobody of ours sent this KILL, and it was about to hold more than it may: the kernel was first.
+        nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
+        if ended.signal == signal.SIGKILL and nearly_full:
+            return verdicts.out_of_memory(self._spec.memory_bytes)
+        return verdicts.of_exit(ended)
+
+    # Telling
+
+    def _finish(self, ended: Exit, verdict: Verdict) -> None:
+        for reader in getattr(self, "_outputs", ()):
+            reader.read_rest()
+        self._meter.read()
+        if self._meter.dropped:
+            self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
+        if self._meter.refused:
+            self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        if verdict.silent:
+            return
+        self._report(verdict.state, verdict, ended)
+        for _ in range(100):
+            if pokes.poke(self._ground.home.poke, self._name):
+                return
+            time.sleep(POKE_EVERY_S)
+
+    def _report(self, state: ReplicaState, verdict: Verdict | None = None, ended: Exit | None = None) -> None:
+        report = Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp())
+        if verdict and ended:
+            report = self._final(report, verdict, ended)
+        self._journal.append(report)
+
+    def _final(self, report: Report, verdict: Verdict, ended: Exit) -> Report:
+        if not hasattr(self, "_running"):
+            return Report(report.replica_id, report.fence, 0, report.state, report.at, verdict.cause, message=verdict.message)
+        usage = self._executor.usage(self._running)
+        return Report(
+            report.replica_id, report.fence, 0, report.state, report.at, verdict.cause, ended.code, ended.signal,
+            verdict.message, round(time.monotonic() - self._started_at, 6), round(usage.cpu_s, 6),
+            max(self._peak_bytes, usage.peak_memory_bytes),
+        )  # fmt: skip
+
+    @property
+    def _name(self) -> bytes:
+        return f"{self._replica.path.name}\n".encode()
+
+    def _poke_soon(self) -> None:
+        due = self._poked_at + POKE_EVERY_S
+        if due <= time.monotonic():
+            self._poke()
+        else:
+            self._timers.setdefault(self._poke, due)
+
+    def _poke(self) -> None:
+        self._poked_at = time.monotonic()
+        self._timers.pop(self._poke, None)
+        if not pokes.poke(self._ground.home.poke, self._name):
+            self._timers[self._poke] = self._poked_at + POKE_EVERY_S

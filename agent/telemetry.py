@@ -1,0 +1,88 @@
+"""What a node says of itself: once when it joins, and with every heartbeat."""
+
+import os
+import platform
+import socket
+from pathlib import Path
+
+import psutil
+
+from agent import profiles
+from agent.ground import Confinement
+from agent.nvml import Nvml
+from agent.profiles import PROFILES
+from agent.settings import NodeSettings
+from trellis.settings import SettingsError
+from trellis.units import parse_bytes, parse_milli
+from trellis.vocabulary import ExecutorKind
+from trellis.wire import VERSION, GpuReading, Heartbeat, Held, NodeDescription
+
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Telemetry:
+    """Looks at the machine, or at the profile in its place. Raises SettingsError for a profile nobody knows."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        if settings.profile and settings.profile not in PROFILES:
+            raise SettingsError(f"there is no profile {settings.profile}; there are {', '.join(sorted(PROFILES))}")
+        self._settings = settings
+        self._profile = PROFILES.get(settings.profile)
+        self._nvml = None if self._profile else Nvml.find()
+        psutil.cpu_percent(None)  # the first answer has no beginning to count from
+
+    @property
+    def name(self) -> str:
+        return self._settings.name or socket.gethostname()
+
+    def devices(self) -> dict[str, str]:
+        """The device node of each GPU that has one, by uuid."""
+        return self._nvml.devices() if self._nvml else {}
+
+    def describe(self, confinement: Confinement) -> NodeDescription:
+        """The node as it is to be registered."""
+        gpus = profiles.describe_gpus(self._profile, self.name) if self._profile else ()
+        return NodeDescription(
+            name=self.name,
+            hostname=socket.gethostname(),
+            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            version=VERSION,
+            cpu_milli=self._cpu_milli(),
+            memory_bytes=self._memory_bytes(),
+            gpus=self._nvml.describe() if self._nvml else gpus,
+            isolation=confinement.level,
+            isolation_detail=confinement.detail,
+            executors=tuple(ExecutorKind),
+            profile=self._settings.profile,
+            labels={"os": platform.system().lower(), "arch": platform.machine()},
+        )
+
+    def heartbeat(self, held: tuple[Held, ...]) -> Heartbeat:
+        """The node now."""
+        disk = os.statvfs(self._settings.home)
+        return Heartbeat(
+            replicas=held,
+            load_percent=min(100, round(psutil.cpu_percent(None))),
+            memory_used_bytes=int(psutil.virtual_memory().used),
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
+            gpus=self._read_gpus(),
+        )
+
+    def _read_gpus(self) -> tuple[GpuReading, ...]:
+        if self._profile:
+            return profiles.read_gpus(self._profile)
+        return self._nvml.read() if self._nvml else ()
+
+    def _cpu_milli(self) -> int:
+        if self._settings.cpus:
+            return parse_milli(self._settings.cpus)
+        return 1000 * (self._profile.cpus if self._profile else len(os.sched_getaffinity(0)))
+
+    def _memory_bytes(self) -> int:
+        if self._settings.memory:
+            return parse_bytes(self._settings.memory)
+        if self._profile:
+            return self._profile.memory_bytes
+        limits = (Path(path).read_text().strip() for path in _MEMORY_LIMITS if os.path.exists(path))
+        known = [int(limit) for limit in limits if limit.isdigit()]
+        return min([psutil.virtual_memory().total, *known])

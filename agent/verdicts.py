@@ -1,0 +1,48 @@
+"""How a replica's end is told."""
+
+from dataclasses import dataclass
+
+from agent.executors.base import Exit
+from trellis.vocabulary import Cause, ReplicaState, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why the platform ended a replica: decided before its process is gone. A silent one is not reported."""
+
+    state: ReplicaState
+    cause: Cause | None
+    message: str = ""
+    silent: bool = False
+
+
+CANCELLED = Verdict(ReplicaState.CANCELLED, Cause.CANCELLED)
+TIME_LIMIT = Verdict(ReplicaState.TIMED_OUT, Cause.TIME_LIMIT, "the time limit was reached")
+NODE_STOPPED = Verdict(ReplicaState.LOST, Cause.NODE_STOPPED, "the node was stopped")
+NODE_CUT_OFF = Verdict(ReplicaState.LOST, Cause.NODE_LOST, "the node heard nothing of the control plane for too long")
+SUPERVISOR_GONE = Verdict(ReplicaState.LOST, Cause.NODE_LOST, "the supervisor ended without a report")
+BY_REASON = {
+    StopReason.CANCELLED: CANCELLED,
+    StopReason.TIMED_OUT: Verdict(ReplicaState.TIMED_OUT, Cause.TIME_LIMIT, "the deadline was reached"),
+    StopReason.PREEMPTED: Verdict(ReplicaState.PREEMPTED, Cause.PREEMPTED, "made way for another job"),
+    StopReason.STALE: Verdict(ReplicaState.LOST, Cause.NODE_LOST, silent=True),
+}
+
+
+def out_of_memory(limit_bytes: int) -> Verdict:
+    return Verdict(ReplicaState.FAILED, Cause.OUT_OF_MEMORY, f"used more memory than the {limit_bytes} bytes it asked for")
+
+
+def start_failed(message: str) -> Verdict:
+    return Verdict(ReplicaState.FAILED, Cause.START_FAILED, message)
+
+
+def of_exit(ended: Exit) -> Verdict:
+    """The verdict on a replica that ended by itself."""
+    if ended.start_error:
+        return start_failed(ended.start_error)
+    if ended.signal is not None:
+        return Verdict(ReplicaState.FAILED, Cause.SIGNAL, f"ended by signal {ended.signal}")
+    if ended.code:
+        return Verdict(ReplicaState.FAILED, Cause.EXIT_CODE, f"ended with exit code {ended.code}")
+    return Verdict(ReplicaState.SUCCEEDED, None)

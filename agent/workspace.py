@@ -1,0 +1,102 @@
+"""What a replica finds when it starts: its directories, its script, its environment."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.ground import Ground
+from agent.layout import ReplicaDir
+from trellis.vocabulary import Isolation
+from trellis.wire import ReplicaSpec
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_PATHS = (os.path.dirname(sys.executable), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# Read by the loader, libc or the shell before the job's own code is.
+_REFUSED = frozenset({"GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "BASH_ENV", "ENV", "IFS"})
+_REFUSED_PREFIX = "LD_"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A replica's directories as the job sees them."""
+
+    work: str
+    artifacts: str
+    tmp: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is to be executed, in the job's own terms. `refused` are variables that are not passed on."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    places: Places
+    refused: tuple[str, ...]
+
+
+def places(ground: Ground, replica: ReplicaDir) -> Places:
+    """In a namespace of its own a job sees short paths that tell nothing of the host."""
+    if ground.confinement.level is Isolation.NAMESPACES:
+        return Places("/job/work", "/job/artifacts", "/job/tmp", "/job/metrics.sock")
+    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), str(replica.socket))
+
+
+def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> Program:
+    """Make the directories below `replica.job`, write the script, and say what to execute. Raises OSError."""
+    for folder in (replica.work, replica.artifacts, replica.tmp):
+        folder.mkdir(mode=0o700)
+        _give(folder, ground)
+    seen = places(ground, replica)
+    argv = (*(spec.command or _write_script(ground, replica, spec, seen)), *(() if spec.command else spec.arguments))
+    environment, refused = _environment(ground, spec, seen)
+    return Program(argv, environment, seen, refused)
+
+
+def _give(path: Path, ground: Ground) -> None:
+    if ground.confinement.uid is not None:
+        os.chown(path, ground.confinement.uid, ground.confinement.uid, follow_symlinks=False)
+
+
+def _write_script(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, seen: Places) -> tuple[str, ...]:
+    text = spec.script or ""
+    name = spec.script_name if _SAFE_NAME.fullmatch(spec.script_name) else "script"
+    path = replica.work / name
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o700)
+    _give(path, ground)
+    inside = f"{seen.work}/{name}"
+    if text.startswith("#!"):
+        return (inside,)
+    return (sys.executable, inside) if name.endswith(".py") else ("/bin/sh", inside)
+
+
+def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Nothing of the platform's own environment is in it; what the platform says, the job's wishes can't change."""
+    wished = {name: value for name, value in spec.environment.items() if not _is_refused(name, value)}
+    fixed = {
+        "TMPDIR": seen.tmp,
+        "TRELLIS_JOB_ID": spec.job_id,
+        "TRELLIS_JOB_NAME": spec.job_name,
+        "TRELLIS_ATTEMPT": str(spec.attempt),
+        "TRELLIS_FENCE": str(spec.fence),
+        "TRELLIS_REPLICA_INDEX": str(spec.index),
+        "TRELLIS_REPLICA_COUNT": str(spec.count),
+        "TRELLIS_ARTIFACTS_DIR": seen.artifacts,
+        "TRELLIS_RUNTIME_SOCKET": seen.socket,
+        # By uuid: an index means another device wherever only some device nodes can be seen.
+        "CUDA_VISIBLE_DEVICES": ",".join(grant.uuid for grant in spec.gpus),
+    }
+    defaults = {"PATH": ":".join(dict.fromkeys(_PATHS)), "HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
+    if ground.timezone:
+        defaults["TZ"] = ground.timezone
+    refused = tuple(sorted((spec.environment.keys() - wished.keys()) | (wished.keys() & fixed.keys())))
+    return {**defaults, **wished, **fixed}, refused
+
+
+def _is_refused(name: str, value: str) -> bool:
+    broken = not name or "=" in name or "\0" in name + value
+    return broken or name in _REFUSED or name.startswith(_REFUSED_PREFIX)

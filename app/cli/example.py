@@ -1,0 +1,68 @@
+"""The first job of a new stack: submits the example, shows its log live, and sums up what became of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trellis import Client
+from trellis.errors import TrellisError
+from trellis.units import format_seconds
+from trellis.vocabulary import JobState
+
+EXAMPLE = Path("examples") / "train_digits.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What client.json says."""
+
+    url: str
+    api_key: str
+
+
+def run_example(login: Login, code: Path, console: Console) -> str | None:
+    """Run the example job with its log on the console; its id, or None when it could not be run."""
+    script = code / EXAMPLE
+    if not script.exists():
+        return None  # installed from a wheel, which holds no examples
+    with Client(url=login.url, api_key=login.api_key) as client:
+        try:
+            job = client.jobs.submit(name="train-digits", script=script.read_text(), script_name=script.name)
+            console.print(f"Submitted the example job {job.id}:", highlight=False)
+            for line in client.jobs.logs(job.id, follow=True):
+                console.print(f"  {line.text}", markup=False, highlight=False)
+            console.print(_summary(client, client.jobs.wait(job.id)))
+        except TrellisError as error:
+            console.print(f"The example job could not be run: {error}", markup=False)
+            return None
+    return str(job.id)
+
+
+def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> None:
+    """Where things are, and three commands to try."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("dashboard, API", urls["api"])
+    table.add_row("API reference", f"{urls['api']}/api/v1/docs")
+    table.add_row("Flower", urls["flower"])
+    table.add_row("try next", "trellis jobs")
+    table.add_row("", f"trellis job {job_id}" if job_id else "trellis nodes")
+    table.add_row("", "trellis submit -- echo hello")
+    console.print(table)
+
+
+def _summary(client: Client, job: Any) -> Table:
+    accuracy = client.jobs.metrics(job.id).get("accuracy")
+    table = Table(title=None, show_header=False, box=None, padding=(0, 2))
+    table.add_row("state", f"[{'green' if job.state == JobState.SUCCEEDED else 'red'}]{job.state}")
+    table.add_row("waited", format_seconds(job.wait_s or 0.0))
+    table.add_row("ran", format_seconds(job.run_s or 0.0))
+    if accuracy is not None:
+        table.add_row("accuracy", f"{accuracy.value:.3f}")
+    if job.state != JobState.SUCCEEDED:
+        table.add_row("why", job.message or str(job.cause))
+    for artifact in client.jobs.artifacts(job.id):
+        table.add_row("artifact", f"{artifact.name}  {artifact.url}")
+    return table

@@ -1,0 +1,178 @@
+"""The platform's own processes as services: their commands, what each may know, and when it counts as up."""
+
+import http.client
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from app.cli.accounts import Account, current
+from app.cli.files import make_folder
+from app.cli.home import Home
+from app.cli.ports import LOOPBACK, answers
+from app.cli.services import Service
+
+# Of the caller's variables these do not reach our processes: they would lead libpq or Python elsewhere.
+_STRAY = ("PG", "PYTHON", "TRELLIS_")
+_KEPT = ("PYTHONPATH", "PYTHONWARNINGS")
+SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"
+SWEEP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Where everything is and who runs it. Of secrets it holds the files only."""
+
+    home: Home
+    account: Account
+    code: Path  # the folder of the packages: where `python -m` finds them
+    environment: Mapping[str, str]  # the caller's
+    database: dict[str, str]  # TRELLIS_DATABASE_URL or TRELLIS_DATABASE_URL_FILE
+    broker: dict[str, str]  # TRELLIS_BROKER_URL or TRELLIS_BROKER_URL_FILE
+    port: int
+    flower_port: int
+
+    @property
+    def url(self) -> str:
+        """The API and the dashboard."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def flower_url(self) -> str:
+        """Flower."""
+        return f"http://{LOOPBACK}:{self.flower_port}"
+
+    def server_environment(self) -> dict[str, str]:
+        """What a process of the control plane is given."""
+        secrets = self.home.path / "secrets"
+        return {
+            **self._common(),
+            **self.database,
+            **self.broker,
+            "TRELLIS_HOME": str(self.home.path),
+            "TRELLIS_SECRET_KEY_FILE": str(secrets / "secret_key"),
+            "TRELLIS_PUBLIC_URL": self.url,
+        }
+
+    def node_environment(self, name: str, profile: str, token: Path) -> dict[str, str]:
+        """What a node is given: no database, no key of the control plane."""
+        return {
+            **self._common(),
+            **self.broker,
+            "TRELLIS_HOME": str(self.home.node(name)),
+            "TRELLIS_URL": self.url,
+            "TRELLIS_NAME": name,
+            "TRELLIS_JOIN_TOKEN_FILE": str(token),
+            **({"TRELLIS_PROFILE": profile} if profile else {}),
+        }
+
+    def _common(self) -> dict[str, str]:
+        kept = {key: text for key, text in self.environment.items() if key in _KEPT or not key.startswith(_STRAY)}
+        return {"PATH": os.defpath, **kept, "PYTHONUNBUFFERED": "1"}
+
+
+def api(wiring: Wiring) -> Service:
+    """The HTTP interface."""
+    argv = _python(
+        "gunicorn", "app.wsgi:app", "--worker-class", "gthread", "--workers", "1", "--threads", "16",
+        "--bind", f"{LOOPBACK}:{wiring.port}", "--no-control-socket", "--graceful-timeout", "3", "--keep-alive", "30",
+    )  # fmt: skip
+    return _service(wiring, "api", argv, partial(_is_healthy, wiring.port), url=wiring.url)
+
+
+def control(wiring: Wiring) -> Service:
+    """The worker that schedules, relays events and answers `trellis.direct`."""
+    argv = _celery(
+        "tasks.control", "worker", "-Q", "control,scheduling,direct", "-n", "control@%h", "--loglevel", "INFO"
+    )
+    return _service(wiring, "control", argv, _says(wiring, "control", " ready."))
+
+
+def beat(wiring: Wiring) -> Service:
+    """The clock."""
+    argv = _celery("tasks.beat", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=", "--loglevel", "INFO")
+    return _service(wiring, "beat", argv, _says(wiring, "beat", "Starting"))
+
+
+def flower(wiring: Wiring) -> Service:
+    """The view on the tasks, behind the same accounts."""
+    argv = _celery("tasks.flower", "flower", f"--address={LOOPBACK}", f"--port={wiring.flower_port}")
+    return _service(wiring, "flower", argv, partial(answers, wiring.flower_port), url=wiring.flower_url)
+
+
+def node(wiring: Wiring, name: str, profile: str, join_token: str) -> Service:
+    """One node with a home of its own. It keeps our own rights: it gives each job a user of its own."""
+    home = make_folder(wiring.home.node(name))
+    token = wiring.home.keep_secret(f"join_{name}", join_token, current())
+    argv = _python("tasks.node_command", "--join", wiring.url, "--name", name, "--home", str(home))
+    if profile:
+        argv += ("--profile", profile)
+    environment = wiring.node_environment(name, profile, token)
+    return Service(
+        name=name,
+        argv=argv,
+        environment=environment,
+        log=wiring.home.logs / f"{name}.log",
+        ready=_says(wiring, name, " ready."),
+        cwd=wiring.code,
+        sweep=False,  # its jobs outlive it
+        after_stop=partial(_end_jobs, home, environment, wiring.code),
+    )
+
+
+def _service(wiring: Wiring, name: str, argv: tuple[str, ...], ready: Callable[[], bool], url: str = "") -> Service:
+    return Service(
+        name=name,
+        argv=argv,
+        environment=wiring.server_environment(),
+        log=wiring.home.logs / f"{name}.log",
+        ready=ready,
+        cwd=wiring.code,
+        account=wiring.account,
+        url=url,
+    )
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def _celery(app: str, command: str, *arguments: str) -> tuple[str, ...]:
+    return _python("celery", "-A", app, command, *arguments)
+
+
+def _is_healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=1)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _says(wiring: Wiring, name: str, words: str) -> Callable[[], bool]:
+    """Whether the log has the words since now: a Celery process tells nobody but its log that it is ready."""
+    log = wiring.home.logs / f"{name}.log"
+    start = log.stat().st_size if log.exists() else 0
+
+    def said() -> bool:
+        if not log.exists():
+            return False
+        with log.open("rb") as file:
+            file.seek(start if log.stat().st_size >= start else 0)
+            return words.encode() in file.read(2**20)
+
+    return said
+
+
+def _end_jobs(home: Path, environment: Mapping[str, str], code: Path) -> None:
+    argv = [sys.executable, "-c", SWEEP, str(home), str(SWEEP_S)]
+    # Whatever it says is not for the screen: the next start of the node reports what became of its jobs.
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(argv, env=dict(environment), cwd=code, capture_output=True, check=False, timeout=SWEEP_S + 10)

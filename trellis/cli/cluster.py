@@ -1,0 +1,116 @@
+"""`trellis nodes` and `trellis queues`."""
+
+from typing import Annotated
+
+import typer
+
+from trellis.answers import Queue
+from trellis.cli.context import AsJson, Here, here
+from trellis.cli.tables import gpus_table, nodes_table, queues_table
+from trellis.errors import NotFound
+from trellis.vocabulary import NodeState
+
+queues = typer.Typer(help="List, make, pause and resume queues.\n\nFor example: trellis queues pause default")
+QueueWord = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name or id.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(nodes)
+    app.add_typer(queues, name="queues")
+
+
+def nodes(
+    context: typer.Context,
+    state: Annotated[NodeState | None, typer.Option(help="In this state.")] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="With devices of this type.")] = None,
+    label: Annotated[str | None, typer.Option(help="With this label, K=V.")] = None,
+    gpus: Annotated[bool, typer.Option("--gpus", help="One line a device.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the machines and what is used of each.
+
+    For example: trellis nodes --gpus
+    """
+    run = here(context)
+    wanted = label.replace("=", ":", 1) if label else None
+    found = list(run.client.nodes.list(state=state, gpu_type=gpu_type, label=wanted))
+
+    def show() -> None:
+        if found:
+            run.out.print(gpus_table(found) if gpus else nodes_table(found))
+        else:
+            run.say("No node matches; `trellis node --join URL --token T` on a machine makes it one.")
+
+    run.answer(found, show)
+
+
+@queues.callback(invoke_without_command=True)
+def default(context: typer.Context, as_json: AsJson = False) -> None:
+    """List, make, pause and resume queues; alone it lists them.
+
+    For example: trellis queues pause default
+    """
+    if context.invoked_subcommand is None:
+        _list(here(context))
+
+
+@queues.command("list")
+def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the queues.
+
+    For example: trellis queues list --json
+    """
+    _list(here(context))
+
+
+def _list(run: Here) -> None:
+    found = list(run.client.queues.list())
+    run.answer(found, lambda: run.out.print(queues_table(found)))
+
+
+@queues.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="What it is to be called.")],
+    project_id: Annotated[str | None, typer.Option(help="For this project alone.")] = None,
+    weight: Annotated[int | None, typer.Option(help="Its share beside other queues.")] = None,
+    policy: Annotated[str | None, typer.Option(help="How its jobs are ranked.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a queue.
+
+    For example: trellis queues create nightly --weight 2
+    """
+    run = here(context)
+    made = run.client.queues.create(name, project_id=project_id, weight=weight, policy=policy)
+    run.answer(made, lambda: run.say(f"Queue {made.name} is made."))
+
+
+@queues.command()
+def pause(context: typer.Context, queue: QueueWord, as_json: AsJson = False) -> None:
+    """Start no more jobs of a queue; those that run go on.
+
+    For example: trellis queues pause default
+    """
+    run = here(context)
+    changed = run.client.queues.pause(_find(run, queue).id)
+    run.answer(changed, lambda: run.say(f"Queue {changed.name} is paused; `trellis queues resume` opens it again."))
+
+
+@queues.command()
+def resume(context: typer.Context, queue: QueueWord, as_json: AsJson = False) -> None:
+    """Start a queue's jobs again.
+
+    For example: trellis queues resume default
+    """
+    run = here(context)
+    changed = run.client.queues.resume(_find(run, queue).id)
+    run.answer(changed, lambda: run.say(f"Queue {changed.name} is open."))
+
+
+def _find(run: Here, word: str) -> Queue:
+    for queue in run.client.queues.list():
+        if word in (queue.id, queue.name):
+            return queue
+    raise NotFound(f"there is no queue called {word!r}; `trellis queues` lists them")

@@ -1,0 +1,231 @@
+"""`trellis submit`: a command, a script, or a batch script of Slurm."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from trellis import sbatch
+from trellis.answers import Job, JobArray
+from trellis.cli import logs
+from trellis.cli.context import FAILED, AsJson, Here, here
+from trellis.cli.options import dependencies, pairs
+from trellis.cli.tables import needs
+from trellis.cli.text import span
+from trellis.errors import Field, Invalid
+from trellis.units import parse_seconds
+from trellis.vocabulary import JobState, NetworkPolicy
+
+TIMED_OUT = 124
+CANCELLED = 130
+_LARGEST_SCRIPT = 2**20
+_AFTER_DASHES = "trellis.after_dashes"
+
+
+class SubmitCommand(TyperCommand):
+    """Keeps what follows `--` as it stands: before it may come a file, and after it a command or arguments."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Hide the words after `--` from the option parser."""
+        if "--" in args:
+            cut = args.index("--")
+            args, ctx.meta[_AFTER_DASHES] = args[:cut], args[cut + 1 :]
+        return super().parse_args(ctx, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to run: a file with arguments, or a command."""
+
+    file: Path | None
+    words: tuple[str, ...]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=SubmitCommand)(submit)
+
+
+def submit(  # noqa: PLR0913  # one parameter an option, that is how Typer declares them
+    context: typer.Context,
+    file: Annotated[list[str] | None, typer.Argument(metavar="FILE | -- COMMAND", help="A script to send, or a command.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "-J", help="What to call it.")] = None,
+    project: Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", "-p", help="Where it waits.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", "-G", help="Devices a replica, such as 1 or 0.5.")] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="Their type, such as H100.")] = None,
+    cpus: Annotated[str | None, typer.Option("--cpus", "-c", help="Cores a replica, such as 2 or 500m.")] = None,
+    mem: Annotated[str | None, typer.Option("--mem", help="Memory a replica, such as 16GiB.")] = None,
+    time: Annotated[str | None, typer.Option("--time", "-t", help="Longest run, such as 90s, 2h, 1-12:00:00.")] = None,
+    priority: Annotated[int | None, typer.Option(help="From -1000 to 1000; higher goes first.")] = None,
+    replicas: Annotated[int | None, typer.Option("--replicas", "-N", help="Started together or not at all.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="K=V; may be given again.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="K=V; may be given again.")] = None,
+    array: Annotated[str | None, typer.Option("--array", "-a", help="One job an index, such as 0-9:2%4.")] = None,
+    after: Annotated[
+        list[str] | None, typer.Option("--after", "-d", help="Wait for ID, failure:ID or any:ID; may be given again.")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(help="Try again so often when it fails.")] = None,
+    network: Annotated[NetworkPolicy | None, typer.Option(help="What it may reach.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and exit as the job does.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and exit as it does.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job.
+
+    A command:       trellis submit --gpus 1 -- python train.py --epochs 3
+
+    A script:        trellis submit train.py -- --epochs 3
+
+    A batch script:  trellis submit train.sbatch
+
+    Lines that begin with #SBATCH are read; options given here win over them.
+
+    With --wait or --follow the exit code is the job's: 124 when out of time, 130 when cancelled, 1 when it has none.
+    """
+    run = here(context)
+    resources = {"cpus": cpus, "memory": mem, "gpus": gpus, "gpu_type": gpu_type}
+    given: dict[str, Any] = {
+        "name": name,
+        "project": project,
+        "queue": queue,
+        "resources": _present(resources),
+        "time_limit": _time(time),
+        "priority": priority,
+        "replicas": replicas,
+        "environment": pairs("env", env),
+        "labels": pairs("label", label),
+        "array": _array(array),
+        "depends_on": dependencies(after),
+        "retries": None if retries is None else {"limit": retries},
+        "network": None if network is None else str(network),
+        "dry_run": dry_run or None,
+    }
+    job = merged(described(_source(context, file), without or ()), _present(given))
+    _send(run, job, wait=wait, follow=follow)
+
+
+def described(source: Source, without: Any = ()) -> dict[str, Any]:
+    """The submission that a file or a command stands for by itself. Raises Invalid."""
+    if source.file is None:
+        return {"name": Path(source.words[0]).name, "command": list(source.words)}
+    text = _read(source.file)
+    if sbatch.is_batch_script(text):
+        return sbatch.parse(text, name=source.file.name, arguments=source.words, without=frozenset(without))
+    body: dict[str, Any] = {"name": source.file.name, "script": text, "script_name": sbatch.plain_name(source.file.name)}
+    return {**body, "arguments": list(source.words)} if source.words else body
+
+
+def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The submission with what was given on the command line put over it; mappings are merged key by key."""
+    both = {**base, **given}
+    for key in ("resources", "environment", "labels"):
+        if key in base and key in given:
+            both[key] = {**base[key], **given[key]}
+    return both
+
+
+def exit_code(job: Job) -> int:
+    """What a shell should see of an ended job."""
+    if job.state == JobState.SUCCEEDED:
+        return 0
+    if job.state == JobState.TIMED_OUT:
+        return TIMED_OUT
+    if job.state == JobState.CANCELLED:
+        return CANCELLED
+    code = job.exit_code or FAILED
+    # A negative code is a signal; shells say 128 more than its number.
+    return 128 - code if code < 0 else min(code, 255)
+
+
+def _source(context: typer.Context, words: list[str] | None) -> Source:
+    after = context.meta.get(_AFTER_DASHES)
+    if not words:
+        if not after:
+            raise Invalid(Field("FILE", "name a script, or write a command after `--`"))
+        return Source(None, tuple(after))
+    file, *arguments = words
+    if not Path(file).is_file():
+        advice = f"for a command write `trellis submit -- {shlex.join([*words, *(after or ())])}`"
+        raise Invalid(Field("FILE", f"there is no file {file!r}; {advice}"))
+    return Source(Path(file), (*arguments, *(after or ())))
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > _LARGEST_SCRIPT:
+            raise Invalid(Field("FILE", f"{file} is larger than a script may be (1 MiB)"))
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Invalid(Field("FILE", f"{file} can't be read: {error.strerror}")) from error
+    except UnicodeDecodeError as error:
+        advice = f"to run a program write `trellis submit -- {file}`"
+        raise Invalid(Field("FILE", f"{file} is not text; {advice}")) from error
+
+
+def _present(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if value is not None and value not in ({}, [])}
+
+
+def _time(text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_seconds(text)
+    except ValueError as error:
+        raise Invalid(Field("--time", str(error))) from error
+
+
+def _array(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    indexes, percent, parallel = text.partition("%")
+    if percent and not parallel.isdigit():
+        raise Invalid(Field("--array", "must be such as 0-9, 1,3,7 or 0-100:10%4"))
+    return {"indexes": indexes, **({"max_parallel": int(parallel)} if percent else {})}
+
+
+def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
+    if "array" in job:
+        if wait or follow:
+            raise Invalid(Field("--wait, --follow", "an array is many jobs: follow them one by one"))
+        made_array = run.client.jobs.submit_array(**job)
+        run.answer(made_array, lambda: _say_array(run, made_array))
+        return
+    made = run.client.jobs.submit(**job)
+    if job.get("dry_run"):
+        run.answer(made, lambda: run.say(f"It would be accepted: {needs(made.resources, made.replicas)}."))
+    elif follow:
+        run.note(f"Submitted job {made.id}.")
+        logs.show(run, made.id, run.client.jobs.logs(made, follow=True))
+        _finish(run, run.client.jobs.get(made))
+    elif wait:
+        _finish(run, _wait(run, made))
+    else:
+        run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
+
+
+def _say_array(run: Here, made: JobArray) -> None:
+    run.say(f"Submitted {made.count or len(made.items)} jobs as array {made.array_id}.")
+
+
+def _wait(run: Here, job: Job) -> Job:
+    run.note(f"Submitted job {job.id}.")
+    try:
+        with run.err.status("Waiting for it to end..."):
+            return run.client.jobs.wait(job)
+    except KeyboardInterrupt as error:
+        run.note(f"Job {job.id} goes on; `trellis cancel {job.id}` ends it.")
+        raise typer.Exit(logs.INTERRUPTED) from error
+
+
+def _finish(run: Here, job: Job) -> None:
+    code = exit_code(job)
+    why = f" ({job.message or job.cause})" if code and (job.message or job.cause) else ""
+    run.answer(job, lambda: run.note(f"Job {job.id} {job.state.replace('_', ' ')} after {span(job.run_s)}{why}."))
+    raise typer.Exit(code)

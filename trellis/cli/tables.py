@@ -1,0 +1,145 @@
+"""Tables and sheets that fit a terminal of 100 columns."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from trellis.answers import Amounts, Attempt, Job, Node, Queue
+from trellis.cli.text import cell, cores, moment, span, state_cell
+from trellis.units import format_bytes
+
+_ID_WIDTH = 36
+
+
+def table(headings: Sequence[str], *, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """An empty table; columns named in `right` are set flush right, those in `whole` are never cut."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        made.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=_ID_WIDTH if heading in whole else None,
+        )
+    return made
+
+
+def jobs_table(jobs: Iterable[Job]) -> Table:
+    """One line a job."""
+    made = table(["ID", "NAME", "STATE", "QUEUE", "WAIT", "RUN"], right=("WAIT", "RUN"), whole=("ID",))
+    for job in jobs:
+        queue, wait, run = cell(job.queue), cell(span(job.wait_s)), cell(span(job.run_s))
+        made.add_row(cell(job.id), cell(job.name), state_cell(job.state), queue, wait, run)
+    return made
+
+
+def job_sheet(job: Job) -> RenderableType:
+    """All there is to know about one job."""
+    rows: list[tuple[str, Text]] = [
+        ("Job", cell(job.id)),
+        ("Name", cell(job.name)),
+        ("State", state_cell(job.state)),
+        *_optional("Why", job.why),
+        *_optional("Message", job.message),
+        *([("Starts", cell(f"about {moment(job.expected_start_at)}"))] if job.expected_start_at else []),
+        *_optional("Cause", job.cause),
+        *_optional("Exit code", job.exit_code),
+        ("Project", cell(job.project or job.project_id)),
+        ("Queue", cell(f"{job.queue}, priority {job.priority}")),
+        ("User", cell(job.user)),
+        ("Needs", cell(needs(job.resources, job.replicas))),
+        ("Submitted", cell(f"{moment(job.submitted_at)}, waited {span(job.wait_s)}")),
+        ("Started", cell(moment(job.started_at))),
+        ("Ended", cell(f"{moment(job.ended_at)}, ran {span(job.run_s)}" if job.ended_at else "-")),
+        *_optional("Labels", ", ".join(f"{key}={value}" for key, value in job.labels.items()) or None),
+        *_optional("Waits for", ", ".join(_dependency(item) for item in job.depends_on) or None),
+        *_optional("Retry of", job.retry_of),
+        *_optional("Array", f"{job.array_id}, index {job.array_index}" if job.array_id else None),
+    ]
+    sheet = Table.grid(padding=(0, 2, 0, 0))
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(overflow="fold")
+    for name, value in rows:
+        sheet.add_row(name, value)
+    return Group(sheet, Text(), attempts_table(job.attempts)) if job.attempts else sheet
+
+
+def attempts_table(attempts: Iterable[Attempt]) -> Table:
+    """One line a replica of each attempt."""
+    made = table(["ATTEMPT", "REPLICA", "STATE", "NODE", "EXIT", "CAUSE", "STARTED"], right=("ATTEMPT", "EXIT"))
+    for attempt in attempts:
+        for replica in attempt.replicas:
+            number, index, state = cell(attempt.number), cell(replica.index), state_cell(replica.state)
+            ended, cause = cell(replica.exit_code), cell(attempt.cause)
+            made.add_row(number, index, state, cell(replica.node), ended, cause, cell(moment(attempt.started_at)))
+    return made
+
+
+def nodes_table(nodes: Iterable[Node]) -> Table:
+    """One line a node: what is used of what there is."""
+    made = table(["NAME", "STATE", "CPUS", "MEMORY", "GPUS", "ISOLATION", "LAST SEEN"], right=("CPUS", "MEMORY"))
+    for node in nodes:
+        cpus = cell(f"{cores(node.cpu_milli_used)}/{cores(node.cpu_milli)}")
+        memory = cell(f"{format_bytes(node.memory_bytes_used)} / {format_bytes(node.memory_bytes)}")
+        gpus, seen = cell(_gpus(node)), cell(moment(node.last_seen_at))
+        made.add_row(cell(node.name), state_cell(node.state), cpus, memory, gpus, cell(node.isolation), seen)
+    return made
+
+
+def gpus_table(nodes: Iterable[Node]) -> Table:
+    """One line a device."""
+    made = table(["NODE", "GPU", "MODEL", "HELD", "BUSY", "MEMORY", "HEAT", "POWER", "HEALTH"], right=("GPU", "HELD"))
+    for node in nodes:
+        for gpu in node.gpus:
+            used = "-" if gpu.memory_used_bytes is None else format_bytes(gpu.memory_used_bytes)
+            readings = (
+                f"{gpu.milli_used / 10:g} %",
+                _reading(gpu.utilisation_percent, "%"),
+                f"{used} / {format_bytes(gpu.memory_bytes)}",
+                _reading(gpu.temperature_c, "°C"),
+                _reading(gpu.power_w, "W"),
+                "ok" if gpu.healthy else "faulty",
+            )
+            made.add_row(cell(node.name), cell(gpu.index), cell(gpu.model), *(cell(text) for text in readings))
+    return made
+
+
+def queues_table(queues: Iterable[Queue]) -> Table:
+    """One line a queue."""
+    made = table(["NAME", "STATE", "PENDING", "RUNNING", "WEIGHT", "POLICY"], right=("PENDING", "RUNNING", "WEIGHT"))
+    for queue in queues:
+        counts = (cell(queue.pending), cell(queue.running), cell(queue.weight))
+        made.add_row(cell(queue.name), state_cell(queue.state), *counts, cell(queue.policy))
+    return made
+
+
+def needs(amounts: Amounts, replicas: int) -> str:
+    """What a job asks for, in words."""
+    parts = [f"{cores(amounts.cpu_milli)} CPU", format_bytes(amounts.memory_bytes)]
+    if amounts.gpu_milli:
+        parts.append(f"{cores(amounts.gpu_milli)} GPU{f' {amounts.gpu_type}' if amounts.gpu_type else ''}")
+    return ", ".join(parts) + (f", on each of {replicas} replicas" if replicas > 1 else "")
+
+
+def _optional(name: str, value: object) -> list[tuple[str, Text]]:
+    return [] if value is None or value == "" else [(name, cell(value))]
+
+
+def _dependency(item: object) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    return f"{item.get('job', item.get('job_id', ''))} ({str(item.get('kind', '')).replace('_', ' ')})"
+
+
+def _gpus(node: Node) -> str:
+    if not node.gpus:
+        return "-"
+    held = sum(gpu.milli_used for gpu in node.gpus)
+    return f"{cores(held)}/{len(node.gpus)} {node.gpus[0].model}"
+
+
+def _reading(value: int | None, unit: str) -> str:
+    return "-" if value is None else f"{value} {unit}"

@@ -1,0 +1,1 @@
+"""The client's verbs, one class a noun: `client.jobs`, `client.nodes`, ..."""

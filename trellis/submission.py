@@ -1,0 +1,96 @@
+"""The body of a submission, the same through HTTP and through Celery."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from trellis.answers import Job
+
+
+class ResourcesBody(TypedDict, total=False):
+    """What one replica needs; amounts as people write them (`"500m"`, `"2GiB"`)."""
+
+    cpus: int | float | str
+    memory: int | str
+    gpus: int | float | str
+    gpu_type: str
+
+
+class DependencyBody(TypedDict, total=False):
+    """A job to wait for; `kind` is a `DependencyKind`, `after_success` when left out."""
+
+    job: str
+    kind: str
+
+
+class ArrayBody(TypedDict, total=False):
+    """One job an index: `indexes` such as `"0-9,12,20-40:2"`."""
+
+    indexes: str
+    max_parallel: int
+
+
+class RetriesBody(TypedDict, total=False):
+    """When and how often a failed job is tried again; `on` lists `Cause` words."""
+
+    limit: int
+    backoff_s: int
+    max_backoff_s: int
+    on: Sequence[str]
+
+
+class JobBody(TypedDict, total=False):
+    """What `submit` takes; either `command` or `script` must be there.
+
+    `time_limit` and `grace` are seconds, text such as `"2h"`, or a timedelta; a dependency may be a `Job` or its id,
+    which waits for its success.
+    """
+
+    name: str
+    project: str
+    queue: str
+    command: Sequence[str]
+    script: str
+    script_name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    resources: ResourcesBody
+    replicas: int
+    priority: int
+    time_limit: int | str | timedelta
+    grace: int | str | timedelta
+    deadline: str | datetime
+    depends_on: Sequence[str | Job | DependencyBody]
+    array: ArrayBody
+    retries: RetriesBody
+    labels: Mapping[str, str]
+    network: str
+    executor: str
+    dry_run: bool
+
+
+def as_json(body: JobBody) -> dict[str, Any]:
+    """The body as plain JSON data."""
+    sent: dict[str, Any] = {key: _plain(value) for key, value in body.items()}
+    if "depends_on" in sent:
+        sent["depends_on"] = [_dependency(item) for item in body["depends_on"]]
+    return sent
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return int(value.total_seconds())
+    if isinstance(value, datetime):
+        # A naive time is meant in the zone of whoever wrote it.
+        return value.astimezone().isoformat()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _dependency(item: str | Job | DependencyBody) -> dict[str, Any]:
+    if isinstance(item, Job):
+        return {"job": item.id, "kind": "after_success"}
+    if isinstance(item, str):
+        return {"job": item, "kind": "after_success"}
+    return {"kind": "after_success", **item}
