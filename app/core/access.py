@@ -64,8 +64,9 @@ class Actor:
 
     def holds(self, permission: Permission, project_id: UUID | None) -> bool:
         """Whether the actor has this right (in this project)."""
-        if self.kind is ActorKind.NODE:
-            return permission is Permission.REPLICA_REPORT
+        if self.kind is ActorKind.NODE or permission is Permission.REPLICA_REPORT:
+            # What happened on a node is for that node to say: not even an administrator says it in its place.
+            return permission is Permission.REPLICA_REPORT and self.kind in (ActorKind.NODE, ActorKind.SYSTEM)
         if self.sees_all:
             return True
         if project_id is None:

@@ -31,10 +31,10 @@ def loads(body: str | bytes) -> Any:
 def _walk(value: Any) -> None:
     level, depth = [value], 0
     while level:
-        if depth > DEEPEST:
-            raise _invalid(f"the body is nested deeper than {DEEPEST} levels")
         inner: list[Any] = []
         for item in level:
+            if depth == DEEPEST and isinstance(item, dict | list):
+                raise _invalid(f"the body is nested deeper than {DEEPEST} levels")
             if isinstance(item, dict):
                 inner += [*item, *item.values()]
             elif isinstance(item, list):

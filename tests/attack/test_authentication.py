@@ -117,7 +117,9 @@ def test_a_token_whose_claims_do_not_hold_is_refused(stack: Stack, claims: Claim
     assert status_with(stack, signed(stack, claims)) == 401
 
 
-@pytest.mark.parametrize("credential", ["x", "a.b.c", "..", "trk_", "trk_x", "trr_x", "trk_" + "A" * 43, "\x7f", "A" * 5000])
+@pytest.mark.parametrize(
+    "credential", ["x", "a.b.c", "..", "trk_", "trk_x", "trr_x", "trk_" + "A" * 43, "\x7f", "A" * 5000]
+)
 def test_nonsense_is_refused(stack: Stack, credential: str) -> None:
     assert status_with(stack, credential) == 401
 

@@ -47,6 +47,7 @@ class Caller:
 
     def __init__(self, app: TransactionalFlask, credential: str | None) -> None:
         self._client = app.test_client()
+        self.credential = credential
         self.headers = {"Authorization": f"Bearer {credential}"} if credential else {}
 
     def get(self, path: str, **options: Any) -> Answer:
@@ -125,8 +126,9 @@ class Stack:
 
     def dump(self) -> str:
         """Every row of every table as text."""
-        tables = [f'SELECT to_jsonb(t)::text FROM "{table.name}" t' for table in Base.metadata.sorted_tables]
-        return self.run(lambda uow: "\n".join(uow.session.execute(text(" UNION ALL ".join(tables))).scalars()))
+        tables = [f'SELECT to_jsonb(t)::text AS row FROM "{table.name}" t' for table in Base.metadata.sorted_tables]
+        rows = text(f"{' UNION ALL '.join(tables)} ORDER BY row")
+        return self.run(lambda uow: "\n".join(uow.session.execute(rows).scalars()))
 
     def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
         """Ask again and again until it holds."""

@@ -1,0 +1,226 @@
+"""Every route of the URL map, walked by nobody, by somebody of another project, and by another machine.
+
+A route that is added must be entered here if it takes a parameter or a body of its own: the tests say so.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+from werkzeug.routing import Rule
+
+from app.core.settings import Settings
+from app.factory import PREFIX, create_app
+from app.jobs.models import Replica
+from app.queues.models import Queue
+from app.scheduling.cycle import run_cycle
+from app.tenancy.models import ApiKey, ServiceAccount
+from tests.support.builders import a_queue, a_service_account, an_api_key
+from tests.support.fake_node import FakeNode, a_description
+from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
+from tests.support.world import World
+from trellis import wire
+from trellis.vocabulary import ReplicaState
+
+NO_ID = UUID("01990000-0000-7000-8000-000000000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one rule of the URL map."""
+
+    method: str
+    rule: Rule
+    public: bool
+
+    @property
+    def name(self) -> str:
+        """The key of the tables below."""
+        return f"{self.method} {self.rule.rule.removeprefix(PREFIX)}"
+
+    def path(self, ids: dict[str, Any]) -> str:
+        """The path with these values in place of its parameters."""
+        _, path = self.rule.build({name: ids[name] for name in self.rule.arguments}) or ("", "")
+        return path
+
+
+def _routes() -> Iterator[Route]:
+    app = create_app(Settings("postgresql://nowhere", "redis://nowhere", SECRET_KEY))
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) - {"OPTIONS", "HEAD"}):
+            yield Route(method, rule, "public" in app.marks_of(rule.endpoint, method))
+
+
+ROUTES = sorted(_routes(), key=lambda route: route.name)
+PRIVATE = [route for route in ROUTES if not route.public]
+PUBLIC = {
+    "GET /healthz", "GET /docs", "GET /docs/start.js", "GET /docs/assets/<name>", "GET /openapi.json",
+    "POST /auth/token", "POST /auth/refresh", "POST /auth/revoke",
+}  # fmt: skip
+
+# What a stranger may call on their own behalf. Everything else that is no plain list answers 403 or 404.
+ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"}
+# A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
+REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch"}
+# Machines are everybody's to see; what runs on them is not (checked with the lists).
+SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>"}
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """Rows of a project that the walkers have no part in."""
+
+    ids: dict[str, Any]
+    spec: wire.ReplicaSpec
+    queue: Queue
+    key: ApiKey
+    account: ServiceAccount
+    other_node: FakeNode
+
+    def bodies(self) -> dict[str, Any]:
+        """A body for every route that reads one, valid but for its being about somebody else's rows."""
+        user = {"username": "mallory", "password": "a password of mine", "platform_admin": True}
+        job = {"command": ["true"], "project": str(self.ids["project_id"])}
+        at = "2026-01-01T00:00:00+00:00"
+        report = wire.Report(self.spec.replica_id, self.spec.fence, 1, ReplicaState.FAILED, at)
+        return {
+            "PUT /auth/password": {"current": "not this one", "new": "a password of mine"},
+            "POST /organisations": {"name": "mine"},
+            "POST /projects": {"name": "mine", "organisation_id": str(self.ids["organisation_id"])},
+            "PATCH /projects/<uuid:project_id>": {"name": "mine"},
+            "PUT /projects/<uuid:project_id>/members/<uuid:user_id>": {"role": "project_admin"},
+            "POST /projects/<uuid:project_id>/service-accounts": {"name": "mine", "role": "project_admin"},
+            "POST /users": user,
+            "PATCH /users/<uuid:user_id>": {"platform_admin": True, "password": "a password of mine"},
+            "POST /api-keys": {"name": "mine"},
+            "POST /service-accounts/<uuid:account_id>/keys": {"name": "mine"},
+            "POST /queues": {"name": "mine", "project_id": str(self.ids["project_id"])},
+            "PUT /queues/<uuid:queue_id>/pause": {"reason": "mine"},
+            "PUT /queues/<uuid:queue_id>/resume": {"reason": "mine"},
+            "POST /resources/join-tokens": {},
+            "POST /jobs": job,
+            "POST /jobs/batch": {"jobs": [job]},
+            "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
+            "POST /agent/register": wire.pack(a_description("node-9")),
+            "POST /agent/heartbeat": wire.pack(wire.Heartbeat((), 1, 1, 1)),
+            "POST /agent/specs": {"replicas": [[self.spec.replica_id, self.spec.fence]]},
+            "POST /agent/shipments": wire.pack(wire.Shipment((), (), (report,))),
+            "PUT /agent/replicas/<uuid:replica_id>/artifacts": None,
+        }
+
+
+@pytest.fixture
+def victim(stack: Stack, world: World) -> Victim:
+    """A project with a row of every kind that a route can name."""
+    node, other = FakeNode.join(stack, world), FakeNode.join(stack, world, a_description("node-2", cpus=1))
+    queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))
+    key = stack.add(an_api_key(world.member))
+    spec, artifact_id = a_running_job(stack, world, node)
+    ids = {
+        "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
+        "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
+        "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+    }  # fmt: skip
+    return Victim(ids, spec, queue, key, account, other)
+
+
+def a_running_job(stack: Stack, world: World, node: FakeNode) -> tuple[wire.ReplicaSpec, str]:
+    """One that runs on the node and has saved a file."""
+    job = stack.client(world.member).post(
+        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}}
+    )
+    assert job.status == 201, job.text
+    stack.run(run_cycle)
+    replica = stack.run(lambda uow: uow.session.execute(select(Replica)).scalar_one())
+    (spec,) = node.specs((str(replica.id), replica.fence))
+    path = f"/agent/replicas/{spec.replica_id}/artifacts?fence={spec.fence}&name=f"
+    headers = {"Digest": f"sha-256={hashlib.sha256(b'x').hexdigest()}"}
+    return spec, node.caller.call("PUT", path, data=b"x", headers=headers).json["id"]
+
+
+def call(caller: Caller, route: Route, victim: Victim) -> Answer:
+    """Call a route as if the victim's rows were one's own."""
+    bodies = victim.bodies()
+    if route.method in ("POST", "PUT", "PATCH"):
+        assert route.name in bodies, f"{route.name} is new: give it a body in Victim.bodies"
+    unknown = route.rule.arguments - victim.ids.keys()
+    assert not unknown, f"{route.name} has parameters that Victim.ids does not know: {unknown}"
+    return caller.call(route.method, route.path(victim.ids), json=bodies.get(route.name))
+
+
+def foreign(answer: Answer, world: World, victim: Victim, route: Route) -> list[str]:
+    """What of the victim's an answer tells beyond what the question said."""
+    question = route.path(victim.ids) + json.dumps(victim.bodies().get(route.name))
+    shared = {"node_id"}
+    ids = [str(value) for name, value in victim.ids.items() if name not in shared]
+    marks = [mark for mark in ids if mark not in question]
+    names = [world.project.name, world.organisation.name, world.member.username, "the-secret-job", victim.queue.name]
+    return [mark for mark in marks + names if mark in answer.text]
+
+
+def test_only_these_routes_are_public() -> None:
+    assert {route.name for route in ROUTES if route.public} == PUBLIC
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.name)
+def test_nobody_gets_nothing(stack: Stack, route: Route) -> None:
+    ids = {name: NO_ID for name in route.rule.arguments}
+    answer = stack.client().call(route.method, route.path(ids), json={})
+    assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.name)
+def test_a_stranger_gets_nothing_of_the_victim(stack: Stack, world: World, victim: Victim, route: Route) -> None:
+    before = stack.dump()
+    answer = call(stack.client(world.stranger), route, victim)
+    if route.name in ON_ONES_OWN_BEHALF | SEEN_BY_EVERYBODY or (route.method == "GET" and not route.rule.arguments):
+        assert not foreign(answer, world, victim, route)
+        assert answer.status in (200, 201, 422, 403), answer.text
+    else:
+        assert answer.status in ((422,) if route.name in REFUSED_AS_INPUT else (403, 404)), answer.text
+        assert stack.dump() == before
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.name)
+def test_another_machine_gets_nothing_of_the_victim(stack: Stack, world: World, victim: Victim, route: Route) -> None:
+    answer = call(victim.other_node.caller, route, victim)
+    assert not (answer.status < 300 and foreign(answer, world, victim, route)), answer.text
+    if not route.name.removeprefix(f"{route.method} ").startswith("/agent/") and route.method != "GET":
+        assert answer.status in (403, 404, 422), answer.text
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.name)
+def test_every_view_checks_a_right(stack: Stack, world: World, victim: Victim, route: Route) -> None:
+    answer = call(stack.client(world.admin), route, victim)
+    assert "declares no permission" not in answer.text
+    assert answer.status < 500, answer.text
+
+
+@pytest.mark.parametrize("route", [r for r in PRIVATE if r.rule.arguments], ids=lambda route: route.name)
+def test_what_is_not_there_and_what_is_not_yours_get_the_same_answer(
+    stack: Stack, world: World, victim: Victim, route: Route
+) -> None:
+    if route.name in SEEN_BY_EVERYBODY:
+        pytest.skip("machines are everybody's to see")
+    stranger, body = stack.client(world.stranger), victim.bodies().get(route.name)
+    answers = []
+    for ids in (victim.ids, dict.fromkeys(victim.ids, NO_ID)):
+        answer = stranger.call(route.method, route.path(ids), json=body)
+        told = answer.text.replace(str(answer.json["trace_id"]), "")
+        for value in ids.values():
+            told = told.replace(str(value), "ID")
+        answers.append((answer.status, told))
+    assert answers[0] == answers[1]
+
+
+def test_a_view_that_checks_no_right_is_refused(stack: Stack, world: World) -> None:
+    app = create_app(stack.settings)
+    app.add_url_rule(f"{PREFIX}/forgotten", "forgotten", lambda: {"secret": "told"})
+    answer = Caller(app, stack.client(world.admin).credential).get("/forgotten")
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    app.extensions["engine"].dispose()
