@@ -29,6 +29,15 @@ def second() -> None:
     raise Unavailable("the database is away")
 
 
+alone = typer.Typer(help="One thing so far.")
+
+
+@alone.command()
+def begin() -> None:
+    """Begin."""
+    typer.echo("begun")
+
+
 def single(loud: Annotated[bool, typer.Option("--loud")] = False) -> None:
     """Do one thing."""
     typer.echo("ONE" if loud else "one")
@@ -40,6 +49,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         "single": EntryPoint("single", f"{here}:single", extras.GROUP),
         "more": EntryPoint("more", f"{here}:more", extras.GROUP),
+        "alone": EntryPoint("alone", f"{here}:alone", extras.GROUP),
         "up": EntryPoint("up", "no_such_package.commands:up", extras.GROUP),
     }
     monkeypatch.setattr(extras, "registered", lambda: found)
@@ -51,6 +61,7 @@ def test_commands_of_other_parts_are_offered_beside_our_own(cli: CommandLine) ->
     for line in ("single", "Do one thing", "Many things", "Not installed: needs the extra `local`", *COMMANDS):
         assert line in shown
     assert cli.run("single", "--loud").stdout == "ONE\n"
+    assert cli.run("alone", "begin").stdout == "begun\n"
     assert cli.run("more", "first", "--count", "3").stdout == "first 3\n"
 
 
