@@ -27,15 +27,13 @@ def a_node(name: str = "n1", *, cpus: int = 8, gib: int = 32, gpus: int = 0, mod
     )
 
 
-def a_request(
-    *, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "", replicas: int = 1
-) -> Request:
+def a_request(*, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "", replicas: int = 1) -> Request:
     """Return a request of whole CPUs and GiB."""
     return Request(cpus * 1000, gib * GIB, gpu_milli, model, replicas)
 
 
 def a_job(
-    id: str = "j1",
+    job_id: str = "j1",
     request: Request | None = None,
     *,
     at: float = 0.0,
@@ -45,7 +43,7 @@ def a_job(
     project: str = "p",
 ) -> PendingJob:
     """Return a pending job."""
-    return PendingJob(id, project, queue, priority, at, request or a_request(), limit)
+    return PendingJob(job_id, project, queue, priority, at, request or a_request(), limit)
 
 
 def a_snapshot(
@@ -60,7 +58,12 @@ def a_snapshot(
     running = running or []
     held = [holding for job in running for holding in job.holdings]
     return Snapshot(
-        NOW, tuple(without(node, held) for node in nodes), tuple(queues or [DEFAULT]), tuple(pending), tuple(running), usage or {}
+        NOW,
+        tuple(without(node, held) for node in nodes),
+        tuple(queues or [DEFAULT]),
+        tuple(pending),
+        tuple(running),
+        usage or {},
     )
 
 
@@ -69,9 +72,11 @@ def a_holding(node: str, *, cpus: int = 1, gib: int = 1, gpus: tuple[tuple[int, 
     return Holding(f"id-{node}", cpus * 1000, gib * GIB, gpus)
 
 
-def a_running(id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p") -> RunningJob:
+def a_running(
+    job_id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p"
+) -> RunningJob:
     """Return a running job."""
-    return RunningJob(id, project, holdings, ends_by, queue)
+    return RunningJob(job_id, project, holdings, ends_by, queue)
 
 
 def without(node: Node, holdings: list[Holding]) -> Node:
@@ -95,7 +100,8 @@ def applied(snapshot: Snapshot, made: Plan) -> Snapshot:
     for placement in made.placements:
         job = jobs.pop(placement.job_id)
         holdings = tuple(
-            Holding(one.node_id, job.request.cpu_milli, job.request.memory_bytes, one.gpus) for one in placement.replicas
+            Holding(one.node_id, job.request.cpu_milli, job.request.memory_bytes, one.gpus)
+            for one in placement.replicas
         )
         ends_by = None if job.time_limit_s is None else snapshot.now + job.time_limit_s
         started.append(RunningJob(job.id, job.project_id, holdings, ends_by, job.queue_id))

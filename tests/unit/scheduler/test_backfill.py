@@ -1,23 +1,34 @@
-from scheduler.engine import plan
 from scheduler.config import Config
+from scheduler.engine import plan
 from scheduler.plan import Reason
 from scheduler.snapshot import PendingJob, Queue, RunningJob
-from tests.support.clusters import NOW, a_holding, a_job, a_node, a_request, a_running, a_snapshot, places, started, verdicts
+from tests.support.clusters import (
+    NOW,
+    a_holding,
+    a_job,
+    a_node,
+    a_request,
+    a_running,
+    a_snapshot,
+    places,
+    started,
+    verdicts,
+)
 
 
 def gpus_held(*devices: int) -> tuple[tuple[int, int], ...]:
     return tuple((device, 1000) for device in devices)
 
 
-def busy(id: str, node: str, devices: int, *, ends_by: float | None) -> RunningJob:
-    return a_running(id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
+def busy(job_id: str, node: str, devices: int, *, ends_by: float | None) -> RunningJob:
+    return a_running(job_id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
 
 
 HEAD = a_job("head", a_request(gpu_milli=8000), limit=3600)
 
 
-def one_gpu(id: str = "small", *, limit: int | None = None) -> PendingJob:
-    return a_job(id, a_request(gpu_milli=1000), at=1, limit=limit)
+def one_gpu(job_id: str = "small", *, limit: int | None = None) -> PendingJob:
+    return a_job(job_id, a_request(gpu_milli=1000), at=1, limit=limit)
 
 
 def test_the_head_is_told_the_shadow_time_of_the_release_that_makes_room() -> None:
