@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -89,6 +89,7 @@ class Stack:
         self._supervisor.stop(told)
         if self._home:
             self._home.state.unlink(missing_ok=True)
+            self._home = None
         self._held.close()
 
     def kill(self) -> None:
@@ -164,7 +165,9 @@ class Stack:
     def _write_state(self, supervisor: Supervisor) -> None:
         if self._home:
             entries = tuple(state.entry_of(keeper) for keeper in supervisor.keepers)
-            state.write(self._home.state, state.StackState(self._up, entries, self.urls))
+            # A full disk must not end the watch over the services; the notes are then old, and `status` checks them.
+            with suppress(OSError):
+                state.write(self._home.state, state.StackState(self._up, entries, self.urls))
 
 
 def account_for_services() -> Account:
