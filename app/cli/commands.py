@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -114,13 +115,8 @@ def _home() -> Path:
 
 def _end(pid: int, timeout_s: float) -> None:
     try:
-        process = psutil.Process(pid)
-        process.terminate()
-        process.wait(timeout_s)
+        state.end(psutil.Process(pid), signal.SIGTERM, timeout_s)
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied as error:
         raise StackError(f"The stack (pid {pid}) belongs to another user: stop it as that user.") from error
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(10)
