@@ -51,14 +51,7 @@ def test_a_set_up_that_was_interrupted_is_done_again(install: ModuleType, monkey
 
 
 def test_uv_hears_of_the_indexes_that_pip_was_told_of(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = "\n".join(
-        (
-            ":env:.index-url='https://later.example/simple'",
-            "global.index-url='https://first.example/simple'",
-            "global.extra-index-url='https://one.example https://two.example'",
-            "global.timeout='60'",
-        )
-    )
+    listed = ":env:.index-url='https://later.example/simple'\nglobal.index-url='https://first.example/simple'\nglobal.extra-index-url='https://one.example https://two.example'\nglobal.timeout='60'"
     answer = subprocess.CompletedProcess([], 0, listed, "")
     monkeypatch.setattr(install.subprocess, "run", lambda *_, **__: answer)
     assert install._indexes() == {
