@@ -16,8 +16,8 @@ from app.cli.accounts import Account
 from app.cli.binaries import POSTGRES, VALKEY, find_program
 from app.cli.bootstrap import ADMIN, Grant, Wish
 from app.cli.errors import StackError
-from app.cli.files import write_private
-from app.cli.home import Home, only_one, open_home
+from app.cli.files import make_folder, write_private
+from app.cli.home import FALLBACK, Home, only_one, open_home
 from app.cli.platform import Wiring
 from app.cli.ports import require_free
 from app.cli.postgres import Postgres
@@ -155,6 +155,9 @@ class Stack:
         known = json.loads(wiring.home.client.read_text()) if wiring.home.client.exists() else {}
         login = {"url": wiring.url, "api_key": grant.api_key or known["api_key"]}
         write_private(wiring.home.client, json.dumps(login))
+        if wiring.home.path == FALLBACK:
+            # Commands look for the login in the `.trellis` of the folder they are typed in.
+            write_private(make_folder(Path.cwd() / ".trellis") / wiring.home.client.name, json.dumps(login))
         if grant.password:
             self.reporter.say(f"Made the administrator {ADMIN!r} with the password {grant.password} (shown this once).")
 
