@@ -1,5 +1,6 @@
 """`trellis login`, `logout`, `whoami`."""
 
+import re
 import secrets
 import socket
 import sys
@@ -67,8 +68,14 @@ def _with_key(run: Here, url: str, key: str) -> tuple[Profile, WhoAmI]:
 def _with_password(run: Here, url: str, username: str, password: str) -> tuple[Profile, WhoAmI]:
     with Client(url, username=username, password=password, http=run.http) as client:
         me = client.whoami()
-        made = client.api_keys.create(f"cli {socket.gethostname()} {secrets.token_hex(3)}")
+        made = client.api_keys.create(_key_name(socket.gethostname()))
         return Profile(client.url, made.key, made.id), me
+
+
+def _key_name(host: str) -> str:
+    """A name that says which machine the key is for, and is used by no other key."""
+    plain = re.sub(r"[^a-z0-9.-]", "-", host.lower())[:40]
+    return f"cli-{plain}-{secrets.token_hex(3)}"
 
 
 def logout(context: typer.Context) -> None:

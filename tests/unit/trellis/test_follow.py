@@ -94,6 +94,15 @@ def test_waiting_gives_up_in_time_though_the_server_keeps_the_line_alive() -> No
     assert 40.0 <= naps.now < 42.0
 
 
+def test_waiting_gives_up_in_time_though_the_server_says_nothing_at_all() -> None:
+    api = FakeApi().on("GET", LOGS, httpx.ReadTimeout("silent"))
+    naps = Naps()
+    follower = Follower(a_transport(api, naps=naps), "j1", {}, naps.clock)
+    assert follower.until_end(1.0) is False
+    assert naps.now == 1.0
+    assert api.asked[0].extensions["timeout"]["read"] == 1.0
+
+
 def test_waiting_too_long_says_so_and_leaves_the_job_alone() -> None:
     api = FakeApi().on("GET", LOGS, events(b": keep-alive\n\n", then=BROKEN))
     with pytest.raises(TimeoutError, match="has not ended within 0 s"):

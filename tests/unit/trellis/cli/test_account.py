@@ -1,4 +1,5 @@
 import json
+import re
 import stat
 
 import pytest
@@ -44,6 +45,8 @@ def test_signing_in_keeps_a_key_for_this_machine_and_not_the_password(
     assert "pw" not in done.stdout + done.stderr
     assert saved(stranger) == {"url": URL, "api_key": "tk_new", "key_id": "k1"}
     assert stranger.api.bodies("POST", "/auth/token") == [{"username": "ada", "password": "pw"}]
+    name = stranger.api.bodies("POST", "/api-keys")[0]["name"]
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", name)
 
 
 def test_after_signing_in_commands_use_the_key(stranger: CommandLine) -> None:
