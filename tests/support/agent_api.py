@@ -98,7 +98,9 @@ class ControlPlane:
 
     def end_of(self, replica_id: str, within_s: float = 20.0) -> Report:
         """The replica's last report, once it has ended."""
-        return wait_until(lambda: next((r for r in self.reports[replica_id] if r.state in ENDED_REPLICA_STATES), None), within_s)
+        return wait_until(
+            lambda: next((r for r in self.reports[replica_id] if r.state in ENDED_REPLICA_STATES), None), within_s
+        )
 
     def lines(self, replica_id: str, mark: str = "o") -> list[str]:
         """The log's lines of one stream, without their stamps."""
