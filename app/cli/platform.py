@@ -53,7 +53,8 @@ class Wiring:
             **self._common(),
             **self.database,
             **self.broker,
-            "TRELLIS_HOME": str(self.home.path),
+            "HOME": str(self.home.server),
+            "TRELLIS_HOME": str(self.home.server),
             "TRELLIS_SECRET_KEY_FILE": str(secrets / "secret_key"),
             "TRELLIS_PUBLIC_URL": self.url,
         }
