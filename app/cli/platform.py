@@ -60,10 +60,9 @@ class Wiring:
         }
 
     def node_environment(self, name: str, profile: str, token: Path) -> dict[str, str]:
-        """What a node is given: no database, no key of the control plane."""
+        """What a node is given: no database, no key of the control plane; of the broker it is told when it joins."""
         return {
             **self._common(),
-            **self.broker,
             "TRELLIS_HOME": str(self.home.node(name)),
             "TRELLIS_URL": self.url,
             "TRELLIS_NAME": name,
