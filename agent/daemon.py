@@ -95,6 +95,7 @@ class Daemon:
     def _take_home(self) -> Ground:
         """Make the home ours, and find out once how far jobs can be kept in."""
         if self._ground is None:
+            os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
             self._home.create()
             self._lock_fd = lock_file(self._home.path / "daemon.lock")
             if self._lock_fd is None:
