@@ -6,9 +6,9 @@ from uuid import UUID
 
 from flask import current_app, request
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from app.core.access import Permission
+from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow
 from app.http.wire_body import body_as
 from app.jobs import shipments

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from flask import Response, current_app, request
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from app.core.access import NOBODY, Permission
 from app.core.live import Listener
 from app.core.uow import UnitOfWork, run
 from app.http.auth import credential_of
+from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.streaming import KEEP_ALIVE, Message, Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
