@@ -1,7 +1,7 @@
 """What all request schemas share: strict amounts, no unknown field, faults named by JSON pointer."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -13,6 +13,13 @@ NAME = validate.Regexp(
     r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
     error="must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending in a letter or digit",
 )
+
+_PARSE: Mapping[str, Callable[[Any], int]] = {
+    "bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds,
+}  # fmt: skip
+_SHOW: Mapping[str, Callable[[int], str]] = {
+    "bytes": units.format_bytes, "milli": lambda amount: f"{amount / 1000:g}", "seconds": lambda amount: f"{amount} s",
+}  # fmt: skip
 
 
 class Strict(Schema):
@@ -73,7 +80,6 @@ class Amount(fields.Field[int]):
     def __init__(self, kind: str, *, least: int = 0, most: int = units.LARGEST, **options: Any) -> None:
         super().__init__(**options)
         self.kind, self.least, self.most = kind, least, most
-        self._parse: Any = {"bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds}[kind]
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, float) and not math.isfinite(value):
@@ -81,7 +87,7 @@ class Amount(fields.Field[int]):
         if isinstance(value, str) and len(value) > 40:
             raise ValidationError("is too long for an amount")
         try:
-            amount = int(self._parse(value))
+            amount = _PARSE[self.kind](value)
         except ValueError as error:
             raise ValidationError(str(error)) from error
         if not self.least <= amount <= self.most:
@@ -89,13 +95,13 @@ class Amount(fields.Field[int]):
         return amount
 
     def _bounds(self) -> str:
-        show = {"bytes": units.format_bytes, "seconds": lambda s: f"{s} s", "milli": lambda m: f"{m / 1000:g}"}[self.kind]
+        show = _SHOW[self.kind]
         return f"must be from {show(self.least)} to {show(self.most)}"
 
 
 def to_invalid(error: ValidationError) -> Invalid:
     """Marshmallow's nested messages as a flat list of pointers."""
-    messages: Any = error.normalized_messages()
+    messages: Any = error.normalized_messages()  # type: ignore[no-untyped-call]
     if len(messages) == 1 and (where := next(iter(messages))) in ("json", "query", "headers"):
         messages = messages[where]  # webargs wraps them in where they came from
     return Invalid(*_flatten("", messages))
@@ -105,7 +111,8 @@ def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             part = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _flatten(pointer if key in ("_schema", "key", "value") and pointer else f"{pointer}/{part}", inner)
+            is_part = not pointer or key not in ("_schema", "key", "value")
+            yield from _flatten(f"{pointer}/{part}" if is_part else pointer, inner)
     elif isinstance(messages, list):
         for message in messages:
             yield from _flatten(pointer, message)
