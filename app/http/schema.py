@@ -17,9 +17,6 @@ NAME = validate.Regexp(
 _PARSE: Mapping[str, Callable[[Any], int]] = {
     "bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds,
 }  # fmt: skip
-_SHOW: Mapping[str, Callable[[int], str]] = {
-    "bytes": units.format_bytes, "milli": lambda amount: f"{amount / 1000:g}", "seconds": lambda amount: f"{amount} s",
-}  # fmt: skip
 
 
 class Strict(Schema):
@@ -41,9 +38,9 @@ class Text(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if text is not None and any((c < " " and c not in self._allowed) or c == "\x7f" for c in text):
+        if any((c < " " and c not in self._allowed) or c == "\x7f" for c in text):
             raise ValidationError("must not hold control characters")
-        if text is not None and any("\ud800" <= c <= "\udfff" for c in text):
+        if any("\ud800" <= c <= "\udfff" for c in text):
             raise ValidationError("must be valid Unicode")
         return text
 
@@ -95,13 +92,20 @@ class Amount(fields.Field[int]):
         return amount
 
     def _bounds(self) -> str:
-        show = _SHOW[self.kind]
+        show = _SHOWN[self.kind]
         return f"must be from {show(self.least)} to {show(self.most)}"
+
+
+_SHOWN: Mapping[str, Callable[[int], str]] = {
+    "bytes": units.format_bytes,
+    "seconds": lambda amount: f"{amount} s",
+    "milli": lambda amount: f"{amount / 1000:g}",
+}
 
 
 def to_invalid(error: ValidationError) -> Invalid:
     """Marshmallow's nested messages as a flat list of pointers."""
-    messages: Any = error.normalized_messages()  # type: ignore[no-untyped-call]
+    messages: Any = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow leaves it untyped
     if len(messages) == 1 and (where := next(iter(messages))) in ("json", "query", "headers"):
         messages = messages[where]  # webargs wraps them in where they came from
     return Invalid(*_flatten("", messages))
@@ -111,7 +115,8 @@ def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             part = str(key).replace("~", "~0").replace("/", "~1")
-            is_part = not pointer or key not in ("_schema", "key", "value")
+            # marshmallow's words for the whole of an object, and for the two halves of an entry of a Dict
+            is_part = key != "_schema" and not (pointer and key in ("key", "value"))
             yield from _flatten(f"{pointer}/{part}" if is_part else pointer, inner)
     elif isinstance(messages, list):
         for message in messages:

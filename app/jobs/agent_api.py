@@ -55,9 +55,9 @@ class Shipments(MethodView):
     def post(self) -> Any:
         """Take in logs, metrics and reports."""
         shipment = body_as(wire.Shipment)
-        for part in (*shipment.logs, *shipment.metrics, *shipment.reports):
+        for replica_id in shipment.replica_ids:
             try:
-                UUID(part.replica_id)
+                UUID(replica_id)
             except ValueError as error:
                 raise Invalid(Field("/replica_id", "must be an id")) from error
         return wire.pack(shipments.apply_shipment(current_uow(), shipment))

@@ -103,9 +103,7 @@ class JobStatus(MethodView):
         uow = current_uow()
         if change["action"] == "retry":
             return _tagged(service.retry_job(uow, job_id))
-        return _tagged(
-            service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"])
-        )
+        return _tagged(service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"]))
 
 
 @blp.route("/<uuid:job_id>/events")

@@ -62,9 +62,7 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
 
 
 def _pending(uow: UnitOfWork) -> tuple[plain.PendingJob, ...]:
-    rank = func.row_number().over(
-        partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id)
-    )
+    rank = func.row_number().over(partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id))
     ranked = (
         select(Job.id, rank.label("rank"))
         .where(Job.state == JobState.QUEUED)
@@ -91,7 +89,7 @@ def _pending_job(row: Any) -> plain.PendingJob:
 
 def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
     gpus = _held_gpus(uow)
-    columns = (Job.id, Job.project_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
+    columns = (Job.id, Job.project_id, Job.queue_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
                Allocation.node_id, Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
     statement = (
         select(*columns)
@@ -105,7 +103,7 @@ def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
         holding = plain.Holding(str(row.node_id), row.cpu_milli, row.memory_bytes, tuple(gpus.get(row.held, ())))
         found.setdefault(row.id, (row, []))[1].append(holding)
     return tuple(
-        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now))
+        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now), str(row.queue_id))
         for job_id, (row, held) in found.items()
     )
 
