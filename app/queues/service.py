@@ -32,7 +32,6 @@ def create_queue(uow: UnitOfWork, spec: QueueSpec) -> Queue:
     if uow.session.execute(taken).first():
         raise AlreadyExists(f"there is a queue {spec.name} already")
     queue = Queue(name=spec.name, project_id=spec.project_id, weight=spec.weight, policy=spec.policy)
-    queue.state = QueueState.OPEN
     uow.session.add(queue)
     uow.session.flush()
     uow.emit("queue.created", queue, name=queue.name, weight=queue.weight, policy=queue.policy)
