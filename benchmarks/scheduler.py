@@ -24,7 +24,12 @@ CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
 def main() -> None:
     """Measure and print."""
     cases: list[tuple[str, Callable[[], Snapshot], Config, int]] = [
-        ("plan 1000x8 GPUs, 20000 pending in 200 classes, 95 % full", lambda: _large(95), Config(max_placements=PENDING), 5),
+        (
+            "plan 1000x8 GPUs, 20000 pending in 200 classes, 95 % full",
+            lambda: _large(95),
+            Config(max_placements=PENDING),
+            5,
+        ),
         ("plan 1000x8 GPUs, 20000 pending in 200 classes, 100 % full", lambda: _large(100), Config(), 5),
         ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty", lambda: _large(0), Config(max_placements=PENDING), 3),
         ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty, at most 500", lambda: _large(0), Config(), 3),

@@ -148,7 +148,7 @@ def _advance(rooms: dict[int, Room], request: Request, releases: Iterable[Releas
 
 
 def _choose_nodes(rooms: dict[int, Room], request: Request) -> dict[int, int]:
-    """Fill nodes by number: jobs started beside the claim never change which nodes it is, so plans agree with the next."""
+    """Fill nodes by number: what starts beside the claim never changes which, so the next plan keeps them."""
     counts: dict[int, int] = {}
     missing = request.replicas
     for number, room in rooms.items():

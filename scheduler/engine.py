@@ -1,4 +1,4 @@
-"""The scheduler's one question: who starts now, where, and why does everybody else wait?
+"""The scheduler's one question: who starts now, where, and why everybody else waits.
 
 Pure: no clock, no chance, no state between calls. Equal snapshots, whatever the order of their rows, give equal plans.
 """

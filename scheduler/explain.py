@@ -111,7 +111,8 @@ def _gpus_short(ledger: Ledger, request: Request) -> str:
     if request.gpu_milli < WHOLE:
         largest = max((milli for model in models for milli, _, _ in capacity.holes(model, 1)), default=0)
         return f"needs {request.gpu_milli / WHOLE:g} of a {kind}; the largest free share is {largest / WHOLE:g}"
-    most = max(whole for whole in range(capacity.widest() + 1) if any(capacity.bucket(model, whole) for model in models))
+    counts = range(capacity.widest() + 1)
+    most = max(whole for whole in counts if any(capacity.bucket(model, whole) for model in models))
     wanted = _count(request.gpu_milli // WHOLE, kind)
     return f"needs {wanted} on one node; the best node has {most} free"
 

@@ -162,4 +162,4 @@ def _check(job: PendingJob) -> None:
     if min(request.cpu_milli, request.memory_bytes, request.gpu_milli) < 0 or request.replicas < 1:
         raise ValueError(f"job {job.id} asks for a negative amount or for no replica")
     if request.gpu_milli > WHOLE and request.gpu_milli % WHOLE:
-        raise ValueError(f"job {job.id} asks for {request.gpu_milli} milli-GPU: neither whole devices nor a share of one")
+        raise ValueError(f"job {job.id} asks for {request.gpu_milli} milli-GPU: neither whole nor a share")

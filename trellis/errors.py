@@ -1,15 +1,15 @@
 """One tree of errors, the same in the server, the client and the tasks; told apart by `code`.
 
-    TrellisError
-      Invalid                  input that can't be accepted; carries the fields
-      Unauthenticated          who are you?
-      Forbidden                you may not
-      NotFound                 no such thing, or not yours
-      Conflict                 it is not in a state for that
-        IllegalTransition, StaleVersion, StaleFence, CapacityTaken, AlreadyExists, IdempotencyKeyReused
-      QuotaExceeded            your share is used up
-      RateLimited              too fast
-      Unavailable              a part is down; try again
+TrellisError
+  Invalid                  input that can't be accepted; carries the fields
+  Unauthenticated          who are you?
+  Forbidden                you may not
+  NotFound                 no such thing, or not yours
+  Conflict                 it is not in a state for that
+    IllegalTransition, StaleVersion, StaleFence, CapacityTaken, AlreadyExists, IdempotencyKeyReused
+  QuotaExceeded            your share is used up
+  RateLimited              too fast
+  Unavailable              a part is down; try again
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trellis import Client
+from trellis.client import Client
 from trellis.errors import TrellisError
 from trellis.units import format_seconds
 from trellis.vocabulary import JobState

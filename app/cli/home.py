@@ -150,7 +150,7 @@ def _check_stamp(file: Path, version: str) -> None:
     if int(stamp.get("layout", 0)) > LAYOUT:
         raise StackError(
             f"{file.parent} was last used by Trellis {stamp.get('trellis', 'of a newer kind')}, which is newer than this "
-            f"one ({version}). Update this installation (`git pull`, `make setup`), or set TRELLIS_HOME to another folder."
+            f"one ({version}). Upgrade this installation (`git pull`, `make setup`), or set TRELLIS_HOME to a new folder."
         )
     if stamp != {"layout": LAYOUT, "trellis": version}:
         write_private(file, json.dumps({"layout": LAYOUT, "trellis": version}))

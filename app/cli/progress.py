@@ -46,7 +46,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """See Reporter."""
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Pipe:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +16,8 @@ from app.cli.accounts import Account
 from app.cli.binaries import POSTGRES, VALKEY, find_program
 from app.cli.bootstrap import ADMIN, Grant, Wish
 from app.cli.errors import StackError
-from app.cli.files import write_private
-from app.cli.home import Home, only_one, open_home
+from app.cli.files import make_folder, write_private
+from app.cli.home import FALLBACK, Home, only_one, open_home
 from app.cli.platform import Wiring
 from app.cli.ports import require_free
 from app.cli.postgres import Postgres
@@ -89,6 +89,7 @@ class Stack:
         self._supervisor.stop(told)
         if self._home:
             self._home.state.unlink(missing_ok=True)
+            self._home = None
         self._held.close()
 
     def kill(self) -> None:
@@ -154,6 +155,9 @@ class Stack:
         known = json.loads(wiring.home.client.read_text()) if wiring.home.client.exists() else {}
         login = {"url": wiring.url, "api_key": grant.api_key or known["api_key"]}
         write_private(wiring.home.client, json.dumps(login))
+        if wiring.home.path == FALLBACK:
+            # Commands look for the login in the `.trellis` of the folder they are typed in.
+            write_private(make_folder(Path.cwd() / ".trellis") / wiring.home.client.name, json.dumps(login))
         if grant.password:
             self.reporter.say(f"Made the administrator {ADMIN!r} with the password {grant.password} (shown this once).")
 
@@ -164,7 +168,9 @@ class Stack:
     def _write_state(self, supervisor: Supervisor) -> None:
         if self._home:
             entries = tuple(state.entry_of(keeper) for keeper in supervisor.keepers)
-            state.write(self._home.state, state.StackState(self._up, entries, self.urls))
+            # A full disk must not end the watch over the services; the notes are then old, and `status` checks them.
+            with suppress(OSError):
+                state.write(self._home.state, state.StackState(self._up, entries, self.urls))
 
 
 def account_for_services() -> Account:

@@ -1,6 +1,8 @@
 """What runs on a home, written by its supervisor and read by everybody else."""
 
 import json
+import os
+import select
 import signal
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -82,10 +84,25 @@ def stop_leftovers(file: Path, timeout_s: float) -> tuple[str, ...]:
     for entry in reversed(read(file).entries):
         if process := process_of(entry):
             ended.append(entry.name)
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.Signals(entry.stop_signal))
-            _, alive = psutil.wait_procs([process], timeout_s)
-            for stubborn in alive:
-                stubborn.kill()
-                stubborn.wait(timeout_s)
+            end(process, signal.Signals(entry.stop_signal), timeout_s)
     return tuple(ended)
+
+
+def end(process: psutil.Process, number: signal.Signals, timeout_s: float) -> None:
+    """Ask the process to end; make it, when it has not after `timeout_s`.
+
+    Raises: psutil.AccessDenied for somebody else's process.
+    """
+    try:
+        # A handle on the process: it tells of the end at once, also where a slow init leaves a zombie for a while.
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        if not select.select([handle], [], [], timeout_s)[0]:
+            process.kill()
+            select.select([handle], [], [], timeout_s)
+    finally:
+        os.close(handle)

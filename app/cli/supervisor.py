@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from functools import partial
 
 from app.cli.errors import StackError
 from app.cli.services import Service, last_lines, spawn
@@ -146,7 +145,8 @@ class Supervisor:
 
     def __init__(self, changed: Callable[["Supervisor"], None] = lambda _: None) -> None:
         self._groups: list[list[Keeper]] = []
-        self._changed = partial(changed, self)
+        self._told = changed
+        self._lock = threading.Lock()  # keepers change side by side; who listens is told of one change at a time
 
     @property
     def keepers(self) -> list[Keeper]:
@@ -158,7 +158,7 @@ class Supervisor:
 
         Raises: StackError when one does not come up; those that did are left for `stop`.
         """
-        new = [[Keeper(service, self._changed) for service in group] for group in groups]
+        new = [[Keeper(service, self._tell) for service in group] for group in groups]
         self._groups.extend(new)
         for keeper in (keeper for group in new for keeper in group):
             keeper.start()
@@ -177,9 +177,13 @@ class Supervisor:
             self._groups.pop()
 
     def kill(self) -> None:
-        """Make every process end now; `stop` then has nothing to wait for."""
+        """Make every process end now. `stop`, which may be under way, then has nothing to wait for."""
         for keeper in self.keepers:
             keeper.signal(signal.SIGKILL)
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._told(self)
 
 
 def describe_exit(code: int) -> str:

@@ -91,7 +91,7 @@ def _pending_job(row: Any) -> plain.PendingJob:
 
 def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
     gpus = _held_gpus(uow)
-    columns = (Job.id, Job.project_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
+    columns = (Job.id, Job.project_id, Job.queue_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
                Allocation.node_id, Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
     statement = (
         select(*columns)
@@ -105,7 +105,7 @@ def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
         holding = plain.Holding(str(row.node_id), row.cpu_milli, row.memory_bytes, tuple(gpus.get(row.held, ())))
         found.setdefault(row.id, (row, []))[1].append(holding)
     return tuple(
-        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now))
+        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now), str(row.queue_id))
         for job_id, (row, held) in found.items()
     )
 

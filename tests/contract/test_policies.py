@@ -46,8 +46,8 @@ def test_a_policy_gives_equal_keys_for_equal_input(name: str, jobs: list[Pending
 @every_policy
 @given(jobs=jobs, usage=usages)
 def test_a_policy_orders_totally(name: str, jobs: list[PendingJob], usage: dict[str, float]) -> None:
-    keys = sorted(map(key_by(name, usage), jobs))  # type: ignore[type-var]
-    assert all(first < second for first, second in pairwise(keys))  # type: ignore[operator]
+    keys = sorted(map(key_by(name, usage), jobs))
+    assert all(first < second for first, second in pairwise(keys))
 
 
 @every_policy
@@ -57,7 +57,7 @@ def test_a_policy_does_not_look_at_the_order_of_rows(
 ) -> None:
     shuffled = list(jobs)
     reshuffled.shuffle(shuffled)
-    assert sorted(jobs, key=key_by(name, usage)) == sorted(shuffled, key=key_by(name, usage))  # type: ignore[type-var,arg-type]
+    assert sorted(jobs, key=key_by(name, usage)) == sorted(shuffled, key=key_by(name, usage))
 
 
 @every_policy
@@ -72,7 +72,9 @@ def test_starting_jobs_never_improves_a_rank(name: str, jobs: list[PendingJob], 
 
 @every_policy
 def test_of_equal_jobs_the_older_goes_first(name: str) -> None:
-    snapshot = a_snapshot([a_node(cpus=1)], [a_job("a", at=2), a_job("b", at=1)], queues=[Queue("q", "default", policy=name)])
+    snapshot = a_snapshot(
+        [a_node(cpus=1)], [a_job("a", at=2), a_job("b", at=1)], queues=[Queue("q", "default", policy=name)]
+    )
     assert started(snapshot) == ["b"]
 
 

@@ -238,7 +238,9 @@ def _fits_at(snapshot: Snapshot, job_id: str, at: float) -> bool:
     nodes = snapshot.nodes
     for job in ended:
         for one in job.holdings:
-            back = Holding(one.node_id, -one.cpu_milli, -one.memory_bytes, tuple((index, -milli) for index, milli in one.gpus))
+            back = Holding(
+                one.node_id, -one.cpu_milli, -one.memory_bytes, tuple((index, -milli) for index, milli in one.gpus)
+            )
             nodes = tuple(without(node, [back]) for node in nodes)
     (request,) = (job.request for job in snapshot.pending if job.id == job_id)
     return fits(replace(snapshot, nodes=nodes), request)

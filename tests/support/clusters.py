@@ -33,7 +33,7 @@ def a_request(*, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "
 
 
 def a_job(
-    id: str = "j1",
+    job_id: str = "j1",
     request: Request | None = None,
     *,
     at: float = 0.0,
@@ -43,7 +43,7 @@ def a_job(
     project: str = "p",
 ) -> PendingJob:
     """Return a pending job."""
-    return PendingJob(id, project, queue, priority, at, request or a_request(), limit)
+    return PendingJob(job_id, project, queue, priority, at, request or a_request(), limit)
 
 
 def a_snapshot(
@@ -73,10 +73,10 @@ def a_holding(node: str, *, cpus: int = 1, gib: int = 1, gpus: tuple[tuple[int, 
 
 
 def a_running(
-    id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p"
+    job_id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p"
 ) -> RunningJob:
     """Return a running job."""
-    return RunningJob(id, project, holdings, ends_by, queue)
+    return RunningJob(job_id, project, holdings, ends_by, queue)
 
 
 def without(node: Node, holdings: list[Holding]) -> Node:

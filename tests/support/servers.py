@@ -53,17 +53,21 @@ def main(folder: Path) -> None:
     """Serve until standard input closes; the addresses are in `servers.json` once both answer."""
     supervisor = Supervisor()
     try:
-        postgres, valkey = build(folder)
-        supervisor.start([postgres.service()], [valkey.service()])
-        postgres.ensure_database()
-        found = {"database_url": postgres.url, "broker_url": valkey.url, "folder": str(folder)}
-        write_private(folder / "servers.json", json.dumps(found))
+        write_private(folder / "servers.json", json.dumps(_start(supervisor, folder)))
         sys.stdin.read()
-    except StackError as error:
-        write_private(folder / "servers.json", json.dumps({"error": str(error)}))
     finally:
         supervisor.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(supervisor: Supervisor, folder: Path) -> dict[str, str]:
+    try:
+        postgres, valkey = build(folder)
+        supervisor.start([postgres.service()], [valkey.service()])
+        postgres.ensure_database()
+    except StackError as error:
+        return {"error": str(error)}
+    return {"database_url": postgres.url, "broker_url": valkey.url}
 
 
 if __name__ == "__main__":

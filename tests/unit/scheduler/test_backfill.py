@@ -1,23 +1,34 @@
-from scheduler.engine import plan
 from scheduler.config import Config
+from scheduler.engine import plan
 from scheduler.plan import Reason
 from scheduler.snapshot import PendingJob, Queue, RunningJob
-from tests.support.clusters import NOW, a_holding, a_job, a_node, a_request, a_running, a_snapshot, places, started, verdicts
+from tests.support.clusters import (
+    NOW,
+    a_holding,
+    a_job,
+    a_node,
+    a_request,
+    a_running,
+    a_snapshot,
+    places,
+    started,
+    verdicts,
+)
 
 
 def gpus_held(*devices: int) -> tuple[tuple[int, int], ...]:
     return tuple((device, 1000) for device in devices)
 
 
-def busy(id: str, node: str, devices: int, *, ends_by: float | None) -> RunningJob:
-    return a_running(id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
+def busy(job_id: str, node: str, devices: int, *, ends_by: float | None) -> RunningJob:
+    return a_running(job_id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
 
 
 HEAD = a_job("head", a_request(gpu_milli=8000), limit=3600)
 
 
-def one_gpu(id: str = "small", *, limit: int | None = None) -> PendingJob:
-    return a_job(id, a_request(gpu_milli=1000), at=1, limit=limit)
+def one_gpu(job_id: str = "small", *, limit: int | None = None) -> PendingJob:
+    return a_job(job_id, a_request(gpu_milli=1000), at=1, limit=limit)
 
 
 def test_the_head_is_told_the_shadow_time_of_the_release_that_makes_room() -> None:
@@ -70,11 +81,27 @@ def test_what_is_left_over_beside_the_claim_may_be_used_for_long() -> None:
     assert started(a_snapshot([a_node(gpus=8)], jobs, running=running)) == ["s1", "s2"]
 
 
+def test_what_else_ends_in_the_shadow_instant_is_left_over_too() -> None:
+    head = a_job("head", a_request(gpu_milli=4000), limit=3600)
+    running = [
+        a_running("r1", a_holding("n1", gpus=gpus_held(0, 1)), ends_by=NOW + 60, queue=""),
+        a_running("r2", a_holding("n1", gpus=gpus_held(2, 3)), ends_by=NOW + 60, queue=""),
+    ]
+    assert started(a_snapshot([a_node(gpus=6)], [head, one_gpu()], running=running)) == ["small"]
+
+
 def test_a_gang_may_not_use_the_same_left_over_twice() -> None:
     head = a_job("head", a_request(gpu_milli=7000), limit=3600)
     running = [busy("r", "n1", 4, ends_by=NOW + 60)]
     gang = a_job("gang", a_request(gpu_milli=1000, replicas=2), at=1)
     assert started(a_snapshot([a_node(gpus=8)], [head, gang, one_gpu()], running=running)) == ["small"]
+
+
+def test_a_gang_that_fails_beside_a_claim_uses_nothing_up() -> None:
+    running = [a_running("r", a_holding("n1", cpus=4), ends_by=NOW + 60)]
+    head = a_job("head", a_request(cpus=6), limit=3600)
+    gang, small = a_job("gang", a_request(replicas=3), at=1), a_job("small", a_request(cpus=2), at=2)
+    assert started(a_snapshot([a_node(cpus=8)], [head, gang, small], running=running)) == ["small"]
 
 
 def test_heads_of_two_queues_claim_different_nodes() -> None:

@@ -76,7 +76,10 @@ def test_a_node_that_is_not_ready_gets_nothing() -> None:
 def test_a_blocked_head_of_one_model_does_not_block_another_model() -> None:
     nodes = [a_node("h", gpus=1, model="h100"), a_node("a", gpus=1, model="a100")]
     running = [a_running("r", a_holding("h", gpus=((0, 1000),)))]
-    jobs = [a_job("head", a_request(gpu_milli=1000, model="h100")), a_job("other", a_request(gpu_milli=1000, model="a100"), at=1)]
+    jobs = [
+        a_job("head", a_request(gpu_milli=1000, model="h100")),
+        a_job("other", a_request(gpu_milli=1000, model="a100"), at=1),
+    ]
     assert started(a_snapshot(nodes, jobs, running=running)) == ["other"]
 
 
@@ -116,6 +119,21 @@ def test_weights_hold_when_every_plan_starts_one_job() -> None:
     running = [a_running("r1", a_holding("n1"), queue="q1"), a_running("r2", a_holding("n1"), queue="q1")]
     jobs = [a_job("heavy", queue="q1"), a_job("light", at=1, queue="q2")]
     assert started(a_snapshot([a_node(cpus=3)], jobs, queues=queues, running=running)) == ["light"]
+
+
+def test_a_job_refused_before_its_queue_fell_behind_is_tried_again() -> None:
+    nodes = [a_node("n1", gpus=8, model="h100"), a_node("n2", gpus=4, model="a100")]
+    queues = [Queue("qa", "a"), Queue("qb", "b")]
+    running = [
+        a_running("r1", a_holding("n1", cpus=0, gpus=((0, 1000),)), queue="", ends_by=NOW + 60),
+        a_running("r2", a_holding("n2"), queue="qb"),
+    ]
+    jobs = [
+        a_job("head", a_request(gpu_milli=8000), queue="qa"),
+        a_job("a2", a_request(gpu_milli=1000, model="a100"), at=1, queue="qa"),
+        a_job("b1", a_request(gpu_milli=1000, model="h100"), at=2, queue="qb"),
+    ]
+    assert started(a_snapshot(nodes, jobs, queues=queues, running=running)) == ["a2", "b1"]
 
 
 def test_a_placement_says_where_and_why() -> None:

@@ -17,10 +17,22 @@ def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) 
 @pytest.mark.parametrize(
     ("nodes", "request_", "message"),
     [
-        ([left("a", gib=4), left("b", gib=2), left("c", cpus=0)], a_request(gib=8), "2 of 3 nodes fit but for memory: 4.0 GiB short"),
-        ([left("a", gib=1), left("b", cpus=3)], a_request(cpus=4, gib=8), "1 of 2 nodes fits but for CPUs: 1 CPU short"),
+        (
+            [left("a", gib=4), left("b", gib=2), left("c", cpus=0)],
+            a_request(gib=8),
+            "2 of 3 nodes fit but for memory: 4.0 GiB short",
+        ),
+        (
+            [left("a", gib=1), left("b", cpus=3)],
+            a_request(cpus=4, gib=8),
+            "1 of 2 nodes fits but for CPUs: 1 CPU short",
+        ),
         ([left("a", gib=4), left("b", gib=2)], a_request(gib=8), "2 of 2 nodes fit but for memory: 4.0 GiB short"),
-        ([left("a", gib=4), left("b", cpus=0, gib=2)], a_request(gib=8), "1 of 2 nodes fits but for memory: 4.0 GiB short"),
+        (
+            [left("a", gib=4), left("b", cpus=0, gib=2)],
+            a_request(gib=8),
+            "1 of 2 nodes fits but for memory: 4.0 GiB short",
+        ),
         (
             [left("a", cpus=1, gib=1)],
             a_request(cpus=3, gib=2),
@@ -31,9 +43,17 @@ def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) 
             a_request(gpu_milli=3000),
             "needs 3 GPUs on one node; the best node has 2 free",
         ),
-        ([left("a", gpus=(0,))], a_request(gpu_milli=1000, model="h100"), "needs 1 h100 GPU on one node; the best node has 0 free"),
+        (
+            [left("a", gpus=(0,))],
+            a_request(gpu_milli=1000, model="h100"),
+            "needs 1 h100 GPU on one node; the best node has 0 free",
+        ),
         ([left("a", gpus=(0, 250))], a_request(gpu_milli=500), "needs 0.5 of a GPU; the largest free share is 0.25"),
-        ([left("a", gib=1, gpus=(500,))], a_request(gib=2, gpu_milli=500), "1 of 1 node fits but for memory: 1.0 GiB short"),
+        (
+            [left("a", gib=1, gpus=(500,))],
+            a_request(gib=2, gpu_milli=500),
+            "1 of 1 node fits but for memory: 1.0 GiB short",
+        ),
     ],
 )
 def test_a_lack_of_room_names_the_nearest_miss(nodes: list[Node], request_: Request, message: str) -> None:

@@ -39,6 +39,10 @@ def test_a_cpu_job_prefers_a_node_without_gpus() -> None:
     assert chosen([a_node("n1", gpus=8, cpus=1), a_node("n2", cpus=64)], a_request()) == ("n2", ())
 
 
+def test_a_cpu_job_leaves_even_busy_gpu_nodes_alone_while_others_have_room() -> None:
+    assert chosen([partly("n1", 0, cpus=1), a_node("n2", cpus=64)], a_request()) == ("n2", ())
+
+
 def test_a_cpu_job_goes_to_the_gpu_node_with_fewest_devices_to_strand() -> None:
     assert chosen([partly("n1", 1000, 1000), partly("n2", 0, 0)], a_request()) == ("n2", ())
 
