@@ -1,4 +1,4 @@
-"""`trellis up`, `down`, `status` and `server`: commands for whoever runs the platform on this machine."""
+"""`trellis up`, `down` and `status`: commands for whoever runs the platform on this machine."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from app.cli import accounts, bootstrap, running, state
+from app.cli import accounts, running, state
 from app.cli import status as statuses
 from app.cli.errors import StackError
 from app.cli.home import choose_home, holder
@@ -23,8 +23,6 @@ from trellis.settings import SettingsError
 FAILED = 1
 INTERRUPTED = 130
 Port = Annotated[int, typer.Option(min=1, max=65535)]
-
-server = typer.Typer(help="Run single parts of the control plane by hand.", no_args_is_help=True)
 
 
 def up(
@@ -76,13 +74,6 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             statuses.show(found, console)
         if not found.up:
             raise typer.Exit(FAILED)
-
-
-@server.command()
-def migrate() -> None:
-    """Bring the schema of TRELLIS_DATABASE_URL to the newest revision."""
-    with sentences(Console()):
-        bootstrap.migrate()
 
 
 @contextmanager
