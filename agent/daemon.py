@@ -1,6 +1,7 @@
 """The node's one speaker: keeps the lease, obeys orders, launches, and ships what supervisors write."""
 
 import logging
+import os
 import queue
 import random
 from collections.abc import Iterable
@@ -54,6 +55,7 @@ class Daemon:
         token that the control plane takes; Unavailable if it can't be reached.
         """
         if self._ground is None:
+            os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
             self._home.create()
             self._lock_fd = lock_file(self._home.path / "daemon.lock")
             if self._lock_fd is None:

@@ -97,6 +97,7 @@ def main(argv: list[str]) -> None:
     daemon = socket.socket(fileno=int(argv[1]))
     daemon.set_inheritable(False)
     ground = _ground(argv[2])
+    os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the supervisors
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     host_view()

@@ -15,8 +15,8 @@ from app.core.live import Listener
 from app.core.settings import Settings
 from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
-from app.http.transaction import TransactionalFlask, outside, public
 from app.http.streaming import Streams
+from app.http.transaction import TransactionalFlask, outside, public
 from app.jobs import agent_api as jobs_for_agents
 from app.jobs import api as jobs
 from app.queues import api as queues

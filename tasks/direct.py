@@ -33,7 +33,11 @@ def _client() -> FlaskClient:
 
 
 def answer(
-    verb: str, token: str, body: Any = None, id: str = "", query: Mapping[str, Any] | None = None  # noqa: A002
+    verb: str,
+    token: str,
+    body: Any = None,
+    id: str = "",  # noqa: A002  # the word on the wire
+    query: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Carry out one request: `{"status": ..., "body": ...}`, where the body of a fault is a problem (RFC 9457)."""
     method, path = VERBS[verb]

@@ -83,10 +83,10 @@ class Relay(threading.Thread):
         )
 
 
-class RelayStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery's bootsteps carry no types
+class RelayStep(bootsteps.StartStopStep):
     """Runs the relay inside a control worker."""
 
-    requires = {"celery.worker.components:Pool"}
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)

@@ -342,7 +342,7 @@ def _read(kind: Any, value: Any) -> Any:
     if kind is str:
         return str(value)
     if is_dataclass(kind):
-        return answer(cast(type[Answer], kind), value)  # every dataclass named in a hint above is one
+        return answer(cast("type[Answer]", kind), value)  # every dataclass named in a hint above is one
     return value
 
 

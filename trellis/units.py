@@ -26,7 +26,7 @@ def parse_milli(text: str | int | float) -> int:
         text = repr(text)
     elif isinstance(text, int) and not isinstance(text, bool):
         text = str(text)
-    return _parse(text, lambda unit: {"": 1000, "m": 1}.get(unit), "a number such as 2, 0.5 or 500m")
+    return _parse(text, {"": 1000, "m": 1}.get, "a number such as 2, 0.5 or 500m")
 
 
 def parse_seconds(text: str | int) -> int:

@@ -4,6 +4,7 @@
 not understand each other say so at once. Times are ISO 8601 in UTC, amounts integers in base units.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -102,6 +103,13 @@ class Shipment:
     logs: tuple[LogChunk, ...] = ()
     metrics: tuple[MetricPoint, ...] = ()
     reports: tuple[Report, ...] = ()
+
+    @property
+    def replica_ids(self) -> Iterator[str]:
+        """Of whom it speaks; some more than once."""
+        yield from (chunk.replica_id for chunk in self.logs)
+        yield from (point.replica_id for point in self.metrics)
+        yield from (report.replica_id for report in self.reports)
 
 
 @dataclass(frozen=True, slots=True)

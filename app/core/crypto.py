@@ -40,9 +40,10 @@ def hash_password(password: str) -> str:
 def password_matches(stored: str | None, password: str) -> bool:
     """Compare; an unknown user (None) costs as much time as a wrong password."""
     try:
-        return _PASSWORDS.verify(stored or _DECOY, password) and stored is not None
+        _PASSWORDS.verify(stored or _DECOY, password)
     except (VerificationError, InvalidHashError):
         return False
+    return stored is not None
 
 
 def fingerprint(data: bytes) -> str:

@@ -84,8 +84,6 @@ NODE = Machine(
         """,
     ),
 )
-QUEUE = Machine(
-    "queue", QueueState.OPEN, table(QueueState, "open: paused\n paused: open")
-)
+QUEUE = Machine("queue", QueueState.OPEN, table(QueueState, "open: paused\n paused: open"))
 
 MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE)}

@@ -183,7 +183,13 @@ def _roll_back(session: Session) -> None:
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    transient = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable, pg.AdminShutdown, pg.CannotConnectNow)
+    transient = (
+        pg.DeadlockDetected,
+        pg.SerializationFailure,
+        pg.LockNotAvailable,
+        pg.AdminShutdown,
+        pg.CannotConnectNow,
+    )
     return error.connection_invalidated or isinstance(error, OperationalError) or isinstance(error.orig, transient)
 
 

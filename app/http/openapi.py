@@ -4,7 +4,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from flask import Flask, Response, json, send_from_directory
+from flask import Response, json, send_from_directory
 from flask_smorest import Api
 
 from app.http.problems import STATUS

@@ -5,7 +5,7 @@ import secrets
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, g, json, request
+from flask import Flask, Response, g, has_app_context, json, request
 from marshmallow import ValidationError
 from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException
@@ -52,7 +52,7 @@ def as_problem(error: TrellisError, instance: str = "") -> dict[str, Any]:
 
 def trace_id() -> str:
     """What ties an answer to the lines of the log about it."""
-    if not g:
+    if not has_app_context():
         return secrets.token_hex(8)
     if "trace_id" not in g:
         g.trace_id = secrets.token_hex(8)
@@ -115,5 +115,5 @@ def _constraint(error: IntegrityError) -> Response:
 
 
 def _unforeseen(error: Exception) -> Response:
-    log.exception("unforeseen error, trace %s", trace_id(), exc_info=error)
+    log.error("unforeseen error, trace %s", trace_id(), exc_info=error)
     return respond(TrellisError())

@@ -1,7 +1,7 @@
 """What all request schemas share: strict amounts, no unknown field, faults named by JSON pointer."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -34,9 +34,9 @@ class Text(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if text is not None and any((c < " " and c not in self._allowed) or c == "\x7f" for c in text):
+        if any((c < " " and c not in self._allowed) or c == "\x7f" for c in text):
             raise ValidationError("must not hold control characters")
-        if text is not None and any("\ud800" <= c <= "\udfff" for c in text):
+        if any("\ud800" <= c <= "\udfff" for c in text):
             raise ValidationError("must be valid Unicode")
         return text
 
@@ -73,7 +73,9 @@ class Amount(fields.Field[int]):
     def __init__(self, kind: str, *, least: int = 0, most: int = units.LARGEST, **options: Any) -> None:
         super().__init__(**options)
         self.kind, self.least, self.most = kind, least, most
-        self._parse: Any = {"bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds}[kind]
+        self._parse: Any = {"bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds}[
+            kind
+        ]
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, float) and not math.isfinite(value):
@@ -89,13 +91,20 @@ class Amount(fields.Field[int]):
         return amount
 
     def _bounds(self) -> str:
-        show = {"bytes": units.format_bytes, "seconds": lambda s: f"{s} s", "milli": lambda m: f"{m / 1000:g}"}[self.kind]
+        show = _SHOWN[self.kind]
         return f"must be from {show(self.least)} to {show(self.most)}"
+
+
+_SHOWN: Mapping[str, Callable[[int], str]] = {
+    "bytes": units.format_bytes,
+    "seconds": lambda amount: f"{amount} s",
+    "milli": lambda amount: f"{amount / 1000:g}",
+}
 
 
 def to_invalid(error: ValidationError) -> Invalid:
     """Marshmallow's nested messages as a flat list of pointers."""
-    messages: Any = error.normalized_messages()
+    messages: Any = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow leaves it untyped
     if len(messages) == 1 and (where := next(iter(messages))) in ("json", "query", "headers"):
         messages = messages[where]  # webargs wraps them in where they came from
     return Invalid(*_flatten("", messages))
@@ -105,7 +114,9 @@ def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             part = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _flatten(pointer if key in ("_schema", "key", "value") and pointer else f"{pointer}/{part}", inner)
+            yield from _flatten(
+                pointer if key in ("_schema", "key", "value") and pointer else f"{pointer}/{part}", inner
+            )
     elif isinstance(messages, list):
         for message in messages:
             yield from _flatten(pointer, message)

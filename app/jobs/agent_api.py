@@ -6,9 +6,9 @@ from uuid import UUID
 
 from flask import current_app, request
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from app.core.access import Permission
+from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow
 from app.http.wire_body import body_as
 from app.jobs import shipments
@@ -55,9 +55,9 @@ class Shipments(MethodView):
     def post(self) -> Any:
         """Take in logs, metrics and reports."""
         shipment = body_as(wire.Shipment)
-        for part in (*shipment.logs, *shipment.metrics, *shipment.reports):
+        for replica_id in shipment.replica_ids:
             try:
-                UUID(part.replica_id)
+                UUID(replica_id)
             except ValueError as error:
                 raise Invalid(Field("/replica_id", "must be an id")) from error
         return wire.pack(shipments.apply_shipment(current_uow(), shipment))

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from flask import Response, current_app, request
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from app.core.access import NOBODY, Permission
 from app.core.live import Listener
 from app.core.uow import UnitOfWork, run
 from app.http.auth import credential_of
+from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.streaming import KEEP_ALIVE, Message, Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
@@ -103,9 +103,7 @@ class JobStatus(MethodView):
         uow = current_uow()
         if change["action"] == "retry":
             return _tagged(service.retry_job(uow, job_id))
-        return _tagged(
-            service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"])
-        )
+        return _tagged(service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"]))
 
 
 @blp.route("/<uuid:job_id>/events")

@@ -141,7 +141,10 @@ def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -
     """Move to `state`, through the ones on the way that went by too fast to be reported apart."""
     if subject.state is state:
         return
-    way = {ReplicaState.RUNNING: [ReplicaState.STARTING], ReplicaState.SUCCEEDED: [ReplicaState.STARTING, ReplicaState.RUNNING]}
+    way = {
+        ReplicaState.RUNNING: [ReplicaState.STARTING],
+        ReplicaState.SUCCEEDED: [ReplicaState.STARTING, ReplicaState.RUNNING],
+    }
     order = list(ReplicaState)
     for step in way.get(state, []):
         if order.index(subject.state) < order.index(step):

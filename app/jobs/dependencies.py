@@ -27,9 +27,7 @@ def add_dependencies(uow: UnitOfWork, job: Job, wanted: Sequence[DependencySpec]
     states = {row.id: row.state for row in uow.session.execute(statement.with_for_update(read=True))}
     for dependency in wanted:
         outcome = is_met(dependency.kind, states[dependency.job])
-        uow.session.add(
-            Dependency(job_id=job.id, on_job_id=dependency.job, kind=dependency.kind, met=outcome is True)
-        )
+        uow.session.add(Dependency(job_id=job.id, on_job_id=dependency.job, kind=dependency.kind, met=outcome is True))
         if outcome is None:
             job.waiting_for += 1
         elif outcome is False and job.state is JobState.PENDING:

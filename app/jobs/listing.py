@@ -49,7 +49,7 @@ def list_jobs(uow: UnitOfWork, filters: dict[str, Any], request: PageRequest) ->
     return page(uow, _filtered(uow, filters), Job, request)
 
 
-def _filtered(uow: UnitOfWork, filters: dict[str, Any]) -> Select[tuple[Job]]:
+def _filtered(uow: UnitOfWork, filters: dict[str, Any]) -> Select[Job]:
     statement = uow.visible(Job)
     conditions: list[ColumnElement[bool]] = [
         compare(filters[name]) for name, compare in _TIMES.items() if filters.get(name) is not None
@@ -190,7 +190,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _replica(replica: Replica) -> dict[str, Any]:
     shown = ("id", "index", "state", "exit_code", "gpus", "started_at", "ended_at", "peak_memory_bytes")
-    return {name: getattr(replica, name) for name in shown} | {"node": replica.node_name, "cpu_s": replica.cpu_ms / 1000}
+    return {name: getattr(replica, name) for name in shown} | {
+        "node": replica.node_name,
+        "cpu_s": replica.cpu_ms / 1000,
+    }
 
 
 def list_events(uow: UnitOfWork, job: Job, kind: str | None, after: int, limit: int) -> Sequence[Event]:
@@ -207,7 +210,11 @@ def present_event(event: Event) -> dict[str, Any]:
         "id": event.id,
         "kind": event.kind,
         "at": event.at,
-        "actor": {"kind": str(event.actor_kind), "id": event.actor_id and str(event.actor_id), "name": event.actor_name},
+        "actor": {
+            "kind": str(event.actor_kind),
+            "id": event.actor_id and str(event.actor_id),
+            "name": event.actor_name,
+        },
         "subject": {"type": event.subject_type, "id": str(event.subject_id)},
         "data": event.data,
     }

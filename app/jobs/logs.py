@@ -130,7 +130,8 @@ def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -
     if wanted.tail is None:
         yield from _forward(session, statement.order_by(LogChunk.offset))
         return
-    found, count = [], 0
+    found: list[LogChunk] = []
+    count = 0
     for chunk in session.execute(statement.order_by(LogChunk.offset.desc()).execution_options(yield_per=20)).scalars():
         if count >= wanted.tail or sum(c.size for c in found) > LARGEST_READ:
             break

@@ -131,7 +131,9 @@ class JobSubmitSchema(Strict):
             raise ValidationError({"0": ["must name a program"]}, "command")
         if "arguments" in data and "script" not in data:
             raise ValidationError("go with a script; a command carries its own", "arguments")
-        reserved = {name: ["is set by the platform"] for name in data.get("environment", ()) if RESERVED.fullmatch(name)}
+        reserved = {
+            name: ["is set by the platform"] for name in data.get("environment", ()) if RESERVED.fullmatch(name)
+        }
         if reserved:
             raise ValidationError(reserved, "environment")
 

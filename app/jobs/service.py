@@ -131,7 +131,9 @@ def end_overdue(uow: UnitOfWork) -> None:
 
 def requeue_due(uow: UnitOfWork) -> None:
     """Queue again the jobs whose pause before the next try is over."""
-    due = select(Job).where(Job.state == JobState.RETRYING, Job.run_after <= uow.clock.now()).order_by(Job.id).limit(500)
+    due = (
+        select(Job).where(Job.state == JobState.RETRYING, Job.run_after <= uow.clock.now()).order_by(Job.id).limit(500)
+    )
     for job in uow.session.execute(due.with_for_update(key_share=True, skip_locked=True)).scalars():
         uow.move(job, JobState.QUEUED)
 
@@ -235,4 +237,3 @@ def _live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
         return []
     statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.id)
     return list(uow.session.execute(statement.execution_options(populate_existing=True)).scalars())
-

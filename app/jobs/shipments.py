@@ -30,11 +30,7 @@ def specs_for(uow: UnitOfWork, pairs: Collection[tuple[str, int]]) -> tuple[list
     """The specs of what the acting node was told to launch, and those of the asked that are not to run (any more)."""
     uow.require(Permission.REPLICA_REPORT)
     wanted = {UUID(replica_id): fence for replica_id, fence in pairs}
-    specs = [
-        spec
-        for spec in _specs(uow, Replica.id.in_(wanted.keys()))
-        if wanted[UUID(spec.replica_id)] == spec.fence
-    ]
+    specs = [spec for spec in _specs(uow, Replica.id.in_(wanted.keys())) if wanted[UUID(spec.replica_id)] == spec.fence]
     known = {spec.replica_id for spec in specs}
     return specs, [replica_id for replica_id, _ in pairs if replica_id not in known]
 
@@ -62,7 +58,7 @@ def give_orders(uow: UnitOfWork, heartbeat: Heartbeat, settings: Settings) -> Or
 def apply_shipment(uow: UnitOfWork, shipment: Shipment) -> Receipt:
     """Take in logs and metrics, then reports, all or nothing; known parts change nothing."""
     uow.require(Permission.REPLICA_REPORT)
-    sent = {part.replica_id for part in (*shipment.logs, *shipment.metrics, *shipment.reports)}
+    sent = set(shipment.replica_ids)
     ids = [UUID(replica_id) for replica_id in sent]
     mine = select(Replica.id, Replica.job_id).where(Replica.id.in_(ids), Replica.node_id == uow.actor.id)
     jobs_of = {row.id: row.job_id for row in uow.session.execute(mine)}

@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
@@ -65,5 +64,3 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-

@@ -4,8 +4,8 @@ from typing import Any
 
 from flask import current_app
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
+from app.http.blueprint import Blueprint
 from app.http.transaction import answers_secret, current_uow
 from app.http.wire_body import body_as
 from app.resources import nodes

@@ -120,7 +120,5 @@ def _row(claim: Grant) -> dict[str, object]:
 
 def live_on(uow: UnitOfWork, node_ids: Iterable[UUID]) -> list[Allocation]:
     """What the actor may see of what is held on these nodes."""
-    statement = uow.visible(Allocation).where(
-        Allocation.node_id.in_(list(node_ids)), Allocation.released_at.is_(None)
-    )
+    statement = uow.visible(Allocation).where(Allocation.node_id.in_(list(node_ids)), Allocation.released_at.is_(None))
     return list(uow.session.execute(statement.order_by(Allocation.created_at).limit(1000)).scalars())

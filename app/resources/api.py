@@ -5,9 +5,9 @@ from uuid import UUID
 
 from flask import current_app
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from app.core.paging import Sort, page
+from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.transaction import answers_secret, current_uow
 from app.resources import schemas

@@ -78,7 +78,9 @@ def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joi
         node = Node(name=description.name, state=NodeState.READY, last_seen_at=uow.clock.now())
         uow.session.add(node)
     elif node.id != uow.actor.id and node.hostname != description.hostname and node.state is NodeState.READY:
-        raise AlreadyExists(f"a living node on host {node.hostname} is called {description.name}: choose another --name")
+        raise AlreadyExists(
+            f"a living node on host {node.hostname} is called {description.name}: choose another --name"
+        )
     _describe(node, description)
     node.token_digest = keyring.digest("node-token", token)
     node.last_seen_at = uow.clock.now()

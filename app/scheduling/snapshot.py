@@ -62,9 +62,7 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
 
 
 def _pending(uow: UnitOfWork) -> tuple[plain.PendingJob, ...]:
-    rank = func.row_number().over(
-        partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id)
-    )
+    rank = func.row_number().over(partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id))
     ranked = (
         select(Job.id, rank.label("rank"))
         .where(Job.state == JobState.QUEUED)

@@ -35,7 +35,7 @@ class Session:
     access_token: str
     refresh_token: str
     expires_in: int = int(LIFETIME.total_seconds())
-    token_type: str = "Bearer"  # noqa: S105  # the scheme's name, not a secret
+    token_type: str = "Bearer"  # the scheme's name, not a secret
 
 
 class SignIns:

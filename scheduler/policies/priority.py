@@ -4,7 +4,7 @@ from scheduler.ledger import Ledger
 from scheduler.snapshot import PendingJob
 
 
-def priority(job: PendingJob, ledger: Ledger) -> tuple[int, float, str]:  # noqa: ARG001 -- every policy is called alike
+def priority(job: PendingJob, ledger: Ledger) -> tuple[int, float, str]:
     """Rank the highest priority first, then the oldest, then by id.
 
     An endless stream of higher priorities starves lower ones: that is what its users ask for.

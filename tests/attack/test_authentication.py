@@ -12,7 +12,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from app.core.crypto import Keyring
-from app.tenancy.tokens import ALGORITHM, AUDIENCE, HEADER, ISSUER, LIFETIME
+from app.tenancy.tokens import AUDIENCE, HEADER, ISSUER, LIFETIME
 from tests.support.builders import PASSWORD, a_service_account
 from tests.support.stack import Stack
 from tests.support.world import World

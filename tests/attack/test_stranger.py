@@ -169,7 +169,7 @@ def test_only_these_routes_are_public() -> None:
 
 @pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.name)
 def test_nobody_gets_nothing(stack: Stack, route: Route) -> None:
-    ids = {name: NO_ID for name in route.rule.arguments}
+    ids = dict.fromkeys(route.rule.arguments, NO_ID)
     answer = stack.client().call(route.method, route.path(ids), json={})
     assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
 

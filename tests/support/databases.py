@@ -2,7 +2,7 @@
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from app.core.db import libpq_url
 
@@ -20,5 +20,4 @@ def create_database(server_url: str, name: str, template: str = "template1") -> 
 def database_url(server_url: str, name: str) -> str:
     """The same server's database of that name."""
     parts = conninfo_to_dict(libpq_url(server_url))
-    assert make_conninfo(**parts)  # a URL that psycopg understands
     return f"postgresql+psycopg://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{name}"

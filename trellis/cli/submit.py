@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(cls=SubmitCommand)(submit)
 
 
-def submit(  # noqa: PLR0913  # one parameter an option, that is how Typer declares them
+def submit(  # one parameter an option, that is how Typer declares them
     context: typer.Context,
     file: Annotated[list[str] | None, typer.Argument(metavar="FILE | -- COMMAND", help="A script to send, or a command.")] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="What to call it.")] = None,

@@ -34,10 +34,10 @@ class LocalStore:
                     size += len(part)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            Path(beside).replace(path)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(beside)
+                Path(beside).unlink()
             raise
         return Written(size, digest.hexdigest())
 

@@ -1,10 +1,14 @@
 """A job's life over HTTP, with real rows: submit, plan, launch, report, end."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from app.core.uow import UnitOfWork
+from app.jobs.dependencies import release_dependents_of
+from app.jobs.models import Replica
 from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
@@ -21,19 +25,18 @@ def member(stack: Stack, world: World) -> Caller:
 def submit(caller: Caller, **body: Any) -> dict[str, Any]:
     answer = caller.post("/jobs", {"command": ["true"], **body})
     assert answer.status == 201, answer.text
-    return answer.json
+    job: dict[str, Any] = answer.json
+    return job
 
 
 def plan(stack: Stack) -> int:
-    return stack.run(lambda uow: run_cycle(uow))
+    return stack.run(run_cycle)
 
 
 def placed(stack: Stack, node: FakeNode) -> list[wire.ReplicaSpec]:
     """The specs of what the cycle placed on the node, as its message would name them."""
 
     def pairs(uow: UnitOfWork) -> list[tuple[str, int]]:
-        from app.jobs.models import Replica
-
         rows = uow.session.query(Replica).filter(Replica.ended_at.is_(None)).order_by(Replica.id)
         return [(str(row.id), row.fence) for row in rows if str(row.node_id) == node.welcome.node_id]
 
@@ -85,9 +88,7 @@ def test_logs_are_taken_in_once_and_in_order(stack: Stack, world: World, member:
     assert [line["text"] for line in tail["lines"]] == ["three"]
 
 
-def test_a_known_report_changes_nothing_and_an_old_fence_is_stale(
-    stack: Stack, world: World, member: Caller
-) -> None:
+def test_a_known_report_changes_nothing_and_an_old_fence_is_stale(stack: Stack, world: World, member: Caller) -> None:
     node = FakeNode.join(stack, world)
     job = submit(member, retries={"limit": 1, "backoff_s": 0})
     spec = start(stack, node)
@@ -138,8 +139,6 @@ def test_a_heartbeat_brings_what_a_lost_message_did_not(stack: Stack, world: Wor
     node = FakeNode.join(stack, world)
     submit(member)
     spec = start(stack, node)
-    from sqlalchemy import text
-
     assert node.beat().launch == ()  # its message may still be on its way
     stack.run(lambda uow: uow.session.execute(text("UPDATE replicas SET created_at = now() - interval '3 seconds'")))
     assert node.beat().launch == (spec,)
@@ -149,10 +148,6 @@ def test_a_heartbeat_brings_what_a_lost_message_did_not(stack: Stack, world: Wor
 
 
 def test_dependents_wait_and_are_released_or_given_up(stack: Stack, world: World, member: Caller) -> None:
-    from uuid import UUID
-
-    from app.jobs.dependencies import release_dependents_of
-
     node = FakeNode.join(stack, world)
     first = submit(member)
     then = submit(member, depends_on=[{"job": first["id"]}])

@@ -2,7 +2,16 @@ import httpx
 import pytest
 
 from tests.support.fake_api import (
-    FakeApi, Naps, a_client, a_job_body, a_transport, end_event, events, log_event, problem, reply,
+    FakeApi,
+    Naps,
+    a_client,
+    a_job_body,
+    a_transport,
+    end_event,
+    events,
+    log_event,
+    problem,
+    reply,
 )  # fmt: skip
 from trellis.errors import NotFound, Unavailable
 from trellis.nouns.logs import Follower
