@@ -7,9 +7,13 @@ from typing import Protocol
 class Node(Protocol):
     """What a running daemon can be told."""
 
-    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None: ...
+    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None:
+        """Start these, once the control plane has said what they are."""
+        ...
 
-    def request_look(self) -> None: ...
+    def request_look(self) -> None:
+        """Ask the control plane at once what should run here."""
+        ...
 
 
 _installed: list[Node] = []

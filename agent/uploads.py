@@ -34,6 +34,7 @@ class Porter:
         self._thread = Thread(target=self._run, name="porter", daemon=True)
 
     def start(self) -> None:
+        """Begin, first with what an earlier process left to clear away."""
         for leftover in self._home.trash.iterdir():
             self._work.put(partial(remove_tree, leftover))
         self._thread.start()
