@@ -308,6 +308,7 @@ class LogPageSchema(Strict):
 
     lines = fields.List(fields.Nested(LogLineSchema))
     cursor = fields.String()
+    more = fields.Boolean(metadata={"description": "the log goes on: ask again with this cursor"})
 
 
 class EventSchema(Strict):
@@ -318,6 +319,9 @@ class EventSchema(Strict):
     at = fields.AwareDateTime()
     actor = fields.Dict()
     subject = fields.Dict()
+    before = fields.String(allow_none=True)
+    after = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
     data = fields.Dict()
 
 
