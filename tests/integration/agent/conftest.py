@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent import commands, sweep
+from agent import commands, isolation, sweep
 from agent.daemon import Daemon
+from agent.ground import Confinement, Ground
 from agent.layout import Home
 from agent.link import Link
 from agent.settings import NodeSettings
@@ -42,6 +43,22 @@ class Node:
 
     def run(self, *specs: ReplicaSpec) -> None:
         commands.launch(self.plane.want(*specs))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _try_each_confinement_once() -> Iterator[None]:
+    """A trial start tells of the machine, not of the home: once a session is enough, and each costs a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        outcomes: dict[Confinement, str] = {}
+        real = isolation._try
+
+        def remember(ground: Ground) -> str:
+            if ground.confinement not in outcomes:
+                outcomes[ground.confinement] = real(ground)
+            return outcomes[ground.confinement]
+
+        patch.setattr(isolation, "_try", remember)
+        yield
 
 
 @pytest.fixture

@@ -83,7 +83,9 @@ def test_a_killed_launcher_is_replaced_and_its_jobs_go_on(node: Node, plane: Con
     assert node.daemon._launcher.pid != old
 
 
-def test_a_node_that_hears_nothing_kills_its_jobs_when_the_lease_ends(plane: ControlPlane, make_node: Callable[..., Node]) -> None:
+def test_a_node_that_hears_nothing_kills_its_jobs_when_the_lease_ends(
+    plane: ControlPlane, make_node: Callable[..., Node]
+) -> None:
     plane.lease_s = 1.5
     node = make_node()
     node.run(a_spec("r1", "/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done", grace_s=1))
@@ -98,7 +100,9 @@ def test_a_node_that_hears_nothing_kills_its_jobs_when_the_lease_ends(plane: Con
     assert (end.state, end.cause) == (ReplicaState.LOST, Cause.NODE_LOST)
 
 
-def test_what_happens_while_the_control_plane_is_down_arrives_in_order_and_once(node: Node, plane: ControlPlane) -> None:
+def test_what_happens_while_the_control_plane_is_down_arrives_in_order_and_once(
+    node: Node, plane: ControlPlane
+) -> None:
     node.run(*(a_spec(f"r{n}", "/bin/sh", "-c", f"echo up; sleep 0.3; seq 1 2000; exit {n}") for n in range(3)))
     wait_until(lambda: all("up" in plane.lines(f"r{n}") for n in range(3)))
     plane.down = True
@@ -128,7 +132,10 @@ def test_a_killed_supervisor_is_told_as_lost_and_takes_its_job_along(confined_no
 
 
 def test_a_node_that_is_stopped_ends_its_jobs_and_the_next_daemon_says_so(node: Node, plane: ControlPlane) -> None:
-    node.run(a_spec("r1", "/bin/sleep", "1000"), a_spec("r2", "/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"))
+    node.run(
+        a_spec("r1", "/bin/sleep", "1000"),
+        a_spec("r2", "/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"),
+    )
     wait_until(lambda: "up" in plane.lines("r2") and len(plane.reports["r1"]) == 2)
     node.daemon.stop()
     assert sweep.stop_all(node.path, 0.5) == 2
@@ -166,5 +173,3 @@ def _lives(word: str) -> bool:
         except OSError:
             continue
     return any(word.encode() in line for line in found)
-
-

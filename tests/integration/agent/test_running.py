@@ -168,7 +168,8 @@ def test_a_cancelled_jobs_daemons_die_too(confined_node: Node, plane: ControlPla
 def test_a_stale_replica_is_ended_and_forgotten_without_a_word(node: Node, plane: ControlPlane) -> None:
     plane.stale.add("r1")
     node.run(a_spec("r1", "/bin/sleep", "1000"))
-    wait_until(lambda: plane.heartbeats[-1].replicas == () and plane.shipments and not list(node.home.find_replicas()))
+    wait_until(lambda: plane.shipments)
+    wait_until(lambda: plane.heartbeats[-1].replicas == () and not list(node.home.find_replicas()))
     assert all(report.state in ("starting", "running") for report in plane.reports["r1"])
 
 
