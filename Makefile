@@ -16,8 +16,8 @@ setup: ## make .venv and install what the lock files name; instant when nothing 
 	if [ -z "$$python" ]; then echo "Trellis needs Python 3.11 or newer with its venv module (Debian, Ubuntu: python3-venv)." >&2; exit 1; fi; \
 	$$python requirements/install.py
 
-run: setup ## the whole platform on this machine, with an example job; Ctrl-C stops it
-	@$(bin)/trellis up
+run: setup ## the whole platform on this machine, with an example job; Ctrl-C stops it (ARGS="--nodes 3")
+	@$(bin)/trellis up $(ARGS)
 
 test: setup ## every test, on real PostgreSQL and Valkey
 	@$(bin)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/e2e

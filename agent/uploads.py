@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import queue
-import random
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -12,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
+from agent.backoff import Backoff
 from agent.layout import Home, ReplicaDir
 from agent.link import Link, Upload
 from agent.output import OutputLog
 from trellis.errors import TrellisError, Unavailable
 
 _log = logging.getLogger(__name__)
-_RETRY_AT_MOST_S = 2.0
 _FILES_AT_MOST = 1000
 
 
@@ -68,13 +67,12 @@ class Porter:
         self._stored(replica)
 
     def _store_one(self, replica: ReplicaDir, path: Path, name: str) -> None:
-        wait_s = 0.1
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 self._link.upload(Upload(replica.replica_id, replica.fence, name, path, _digest(path)))
             except Unavailable:
-                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
-                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+                backoff.wait(self._stopping)
             except (TrellisError, OSError) as error:
                 _log.warning("artifact %s of %s was not stored: %s", name, replica.path.name, error)
                 # The supervisor is gone, and the end is not told before we are done: the log is ours.

@@ -30,11 +30,11 @@ class Key:
     def __init__(self, secret: str | None) -> None:
         self._secret = secret
 
-    def token(self, exchange: Exchange) -> str | None:
+    def token(self, exchange: Exchange) -> str | None:  # noqa: ARG002  # needs no exchange
         """Always the same."""
         return self._secret
 
-    def renew(self, refused: str | None, exchange: Exchange) -> bool:
+    def renew(self, refused: str | None, exchange: Exchange) -> bool:  # noqa: ARG002  # there is no other
         """A key that is refused stays refused."""
         return False
 

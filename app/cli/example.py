@@ -35,6 +35,10 @@ def run_example(login: Login, code: Path, console: Console) -> str | None:
             for line in client.jobs.logs(job.id, follow=True):
                 console.print(f"  {line.text}", markup=False, highlight=False)
             console.print(_summary(client, client.jobs.wait(job.id)))
+            for artifact in client.jobs.artifacts(job.id):
+                # Not a row: a path is for copying, and a narrow table would cut it.
+                where = artifact.url.removeprefix("file://")
+                console.print(f"  artifact  {where}", markup=False, highlight=False, soft_wrap=True)
         except TrellisError as error:
             console.print(f"The example job could not be run: {error}", markup=False)
             return None
@@ -55,7 +59,7 @@ def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> Non
 
 def _summary(client: Client, job: Any) -> Table:
     accuracy = client.jobs.metrics(job.id).get("accuracy")
-    table = Table(title=None, show_header=False, box=None, padding=(0, 2))
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("state", f"[{'green' if job.state == JobState.SUCCEEDED else 'red'}]{job.state}")
     table.add_row("waited", format_seconds(job.wait_s or 0.0))
     table.add_row("ran", format_seconds(job.run_s or 0.0))
@@ -63,6 +67,4 @@ def _summary(client: Client, job: Any) -> Table:
         table.add_row("accuracy", f"{accuracy.value:.3f}")
     if job.state != JobState.SUCCEEDED:
         table.add_row("why", job.message or str(job.cause))
-    for artifact in client.jobs.artifacts(job.id):
-        table.add_row("artifact", f"{artifact.name}  {artifact.url}")
     return table

@@ -3,12 +3,15 @@
 import hashlib
 import hmac
 import secrets
+import threading
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 # RFC 9106's second recommendation: 64 MiB, 3 passes; about 50 ms on two plain cores.
 _PASSWORDS = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
+# Each takes its 64 MiB: a flood of sign-ins waits its turn instead of eating the machine's memory.
+_TURNS = threading.BoundedSemaphore(4)
 _DECOY = _PASSWORDS.hash(secrets.token_urlsafe(16))
 
 
@@ -34,13 +37,15 @@ def new_secret(prefix: str) -> str:
 
 def hash_password(password: str) -> str:
     """An argon2id hash with its parameters and salt."""
-    return _PASSWORDS.hash(password)
+    with _TURNS:
+        return _PASSWORDS.hash(password)
 
 
 def password_matches(stored: str | None, password: str) -> bool:
     """Compare; an unknown user (None) costs as much time as a wrong password."""
     try:
-        _PASSWORDS.verify(stored or _DECOY, password)
+        with _TURNS:
+            _PASSWORDS.verify(stored or _DECOY, password)
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None

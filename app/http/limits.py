@@ -3,7 +3,7 @@
 from typing import Any
 
 from flask import Flask, Request, request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.http import strict_json
 
@@ -12,6 +12,14 @@ class StrictRequest(Request):
     """A request whose JSON is read strictly, whoever reads it."""
 
     json_module: Any = strict_json
+
+    def get_data(self, *args: Any, **options: Any) -> Any:
+        """The body. Raises RequestEntityTooLarge where it would go on beyond the limit."""
+        body = super().get_data(*args, **options)
+        # Of a chunked body that is too long, Werkzeug hands out the part within the limit as if it were the whole.
+        if self.content_length is None and self.max_content_length is not None and len(body) >= self.max_content_length:
+            raise RequestEntityTooLarge
+        return body
 
 
 def install(app: Flask, most_bytes: int) -> None:

@@ -14,6 +14,10 @@ NAME = validate.Regexp(
     error="must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending in a letter or digit",
 )
 
+_PARSE: Mapping[str, Callable[[Any], int]] = {
+    "bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds,
+}  # fmt: skip
+
 
 class Strict(Schema):
     """A body with a field we do not know is refused, so that a typing error is never a silent default."""
@@ -73,9 +77,6 @@ class Amount(fields.Field[int]):
     def __init__(self, kind: str, *, least: int = 0, most: int = units.LARGEST, **options: Any) -> None:
         super().__init__(**options)
         self.kind, self.least, self.most = kind, least, most
-        self._parse: Any = {"bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds}[
-            kind
-        ]
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, float) and not math.isfinite(value):
@@ -83,7 +84,7 @@ class Amount(fields.Field[int]):
         if isinstance(value, str) and len(value) > 40:
             raise ValidationError("is too long for an amount")
         try:
-            amount = int(self._parse(value))
+            amount = _PARSE[self.kind](value)
         except ValueError as error:
             raise ValidationError(str(error)) from error
         if not self.least <= amount <= self.most:
@@ -114,9 +115,9 @@ def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             part = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _flatten(
-                pointer if key in ("_schema", "key", "value") and pointer else f"{pointer}/{part}", inner
-            )
+            # marshmallow's words for the whole of an object, and for the two halves of an entry of a Dict
+            is_part = key != "_schema" and not (pointer and key in ("key", "value"))
+            yield from _flatten(f"{pointer}/{part}" if is_part else pointer, inner)
     elif isinstance(messages, list):
         for message in messages:
             yield from _flatten(pointer, message)

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, bindparam, func, or_, select
-from sqlalchemy.dialects.postgresql import UUID as PgUuid
+from sqlalchemy import Row, Select, Uuid, bindparam, func, or_, select
 
 from app.core.access import Actor
 from app.core.crypto import Keyring
@@ -30,7 +29,7 @@ _ROLES = (
     .label("roles")
 )
 _USER = (User.id, User.username, User.platform_admin, User.token_version, _ROLES, func.now().label("now"))
-_BY_ID: Select[Any] = select(*_USER).where(User.id == bindparam("id", type_=PgUuid()), User.disabled_at.is_(None))
+_BY_ID: Select[Any] = select(*_USER).where(User.id == bindparam("id", type_=Uuid()), User.disabled_at.is_(None))
 _ACCOUNT = (
     ServiceAccount.id.label("account_id"),
     ServiceAccount.name.label("account_name"),

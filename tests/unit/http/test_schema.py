@@ -1,6 +1,7 @@
 """Fields that refuse what would only be found out later."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -46,10 +47,8 @@ def test_a_fraction_is_an_amount_of_cpus_alone_and_then_a_finite_one(amount: flo
 @given(st.text(max_size=50))
 def test_text_is_an_amount_in_bounds_or_a_fault_and_never_a_crash(text: str) -> None:
     for field in AMOUNTS:
-        try:
+        with suppress(ValidationError):
             assert 0 <= field.deserialize(text) <= LARGEST
-        except ValidationError as error:
-            assert error.messages
 
 
 @pytest.mark.parametrize(
