@@ -33,8 +33,8 @@ check: setup ## lint, format, types, import contracts, migrations; all of them, 
 	step python -m pytest -q tests/integration/core/test_migrations.py ; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
-bench: setup ## measure; one JSON object a line
-	@$(bin)/python -m benchmarks
+bench: setup ## measure; one JSON object a line; ONLY="latency throughput" takes some of it
+	@$(bin)/python -m benchmarks $(ONLY)
 
 bench-peers: setup ## the same beside Slurm, where its packages are installed
 	@$(bin)/python -m benchmarks.peers
