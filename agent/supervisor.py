@@ -23,9 +23,8 @@ from agent.metric_socket import listen
 from agent.output import LineReader, OutputLog
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
-from trellis.wire import ReplicaSpec, Report
+from trellis.wire import CUT_OFF_GRACE_S, ReplicaSpec, Report
 
-CUT_OFF_GRACE_S = 5.0
 LEASE_LOOK_S = 5.0
 MEMORY_LOOK_S = 1.0
 POKE_EVERY_S = 0.005

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from trellis.vocabulary import Cause, ExecutorKind, Isolation, NetworkPolicy, ReplicaState, StopReason
 
 VERSION = 1
+# How long after the end of a node's lease its jobs may take to end: no job is given to another node before that.
+CUT_OFF_GRACE_S = 5.0
 T = TypeVar("T")
 
 

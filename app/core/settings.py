@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trellis.settings import SettingsError
+from trellis.wire import CUT_OFF_GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Settings:
             raise SettingsError("TRELLIS_SECRET_KEY must have at least 32 characters")
         if not self.database_url.startswith("postgresql"):
             raise SettingsError("TRELLIS_DATABASE_URL must begin with postgresql://")
-        if not self.heartbeat_s * 2 < self.lease_s < self.node_lost_s:
+        if not self.heartbeat_s * 2 < self.lease_s < self.node_lost_s - CUT_OFF_GRACE_S:
             raise SettingsError(
-                "a lease must outlast two heartbeats and end before its node counts as lost: "
-                "2 x TRELLIS_HEARTBEAT_S < TRELLIS_LEASE_S < TRELLIS_NODE_LOST_S"
+                "a lease must outlast two heartbeats, and what it allowed be dead before its node counts as lost: "
+                f"2 x TRELLIS_HEARTBEAT_S < TRELLIS_LEASE_S < TRELLIS_NODE_LOST_S - {CUT_OFF_GRACE_S:g}"
             )
