@@ -24,7 +24,9 @@ def main(folder: Path = FOLDER) -> None:
     """Make each file that is missing."""
     # The files are read by other users inside the containers; on the host this folder keeps everybody else out.
     folder.mkdir(mode=0o700, exist_ok=True)
-    database, broker = (_keep(folder / name, secrets.token_hex(32)) for name in ("database_password", "broker_password"))
+    database, broker = (
+        _keep(folder / name, secrets.token_hex(32)) for name in ("database_password", "broker_password")
+    )
     _keep(folder / "secret_key", secrets.token_hex(32))
     _keep(folder / "database_url", f"postgresql+psycopg://trellis:{database}@postgres:5432/trellis")
     _keep(folder / "broker_url", f"redis://:{broker}@redis:6379/0")

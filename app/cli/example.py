@@ -23,8 +23,11 @@ class Login:
     api_key: str
 
 
-def run_example(login: Login, code: Path, console: Console) -> str | None:
-    """Run the example job with its log on the console; its id, or None when it could not be run."""
+def run_example(login: Login, code: Path, kept: Path, console: Console) -> str | None:
+    """Run the example job with its log on the console and fetch what it saved into `kept`.
+
+    Returns: its id, or None when it could not be run.
+    """
     script = code / EXAMPLE
     if not script.exists():
         return None  # installed from a wheel, which holds no examples
@@ -35,10 +38,11 @@ def run_example(login: Login, code: Path, console: Console) -> str | None:
             for line in client.jobs.logs(job.id, follow=True):
                 console.print(f"  {line.text}", markup=False, highlight=False)
             console.print(_summary(client, client.jobs.wait(job.id)))
+            kept.mkdir(exist_ok=True)
             for artifact in client.jobs.artifacts(job.id):
+                path = client.jobs.download(job.id, artifact, kept / artifact.name)
                 # Not a row: a path is for copying, and a narrow table would cut it.
-                where = artifact.url.removeprefix("file://")
-                console.print(f"  artifact  {where}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"  artifact    {path}", markup=False, highlight=False, soft_wrap=True)
         except TrellisError as error:
             console.print(f"The example job could not be run: {error}", markup=False)
             return None
@@ -48,8 +52,8 @@ def run_example(login: Login, code: Path, console: Console) -> str | None:
 def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> None:
     """Where things are, and three commands to try."""
     table = Table.grid(padding=(0, 2))
-    table.add_row("dashboard, API", urls["api"])
-    table.add_row("API reference", f"{urls['api']}/api/v1/docs")
+    table.add_row("API", urls["api"])
+    table.add_row("API reference", f"{urls['api']}/docs")
     table.add_row("Flower", urls["flower"])
     table.add_row("try next", "trellis jobs")
     table.add_row("", f"trellis job {job_id}" if job_id else "trellis nodes")

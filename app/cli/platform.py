@@ -15,10 +15,17 @@ from app.cli.files import make_folder
 from app.cli.home import Home
 from app.cli.ports import LOOPBACK, answers
 from app.cli.services import Service
+from app.core.settings import Settings
+from trellis.settings import names
 
 # Of the caller's variables these do not reach our processes: they would lead libpq or Python elsewhere.
 _STRAY = ("PG", "PYTHON", "TRELLIS_")
 _KEPT = ("PYTHONPATH", "PYTHONWARNINGS")
+# What a stack wires by itself; every other setting may be given to `trellis up`.
+_WIRED = ("HOME", "SECRET_KEY", "PUBLIC_URL", "DATABASE_URL", "BROKER_URL")
+SERVER_TUNING = names(Settings) - {f"TRELLIS_{name}{suffix}" for name in _WIRED for suffix in ("", "_FILE")}
+# A node knows no server code, nor the server the node's: the names are told twice, and a test compares them.
+NODE_TUNING = frozenset({"TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE"})
 SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"
 SWEEP_S = 10.0
 
@@ -51,6 +58,7 @@ class Wiring:
         secrets = self.home.path / "secrets"
         return {
             **self._common(),
+            **self._given(SERVER_TUNING),
             **self.database,
             **self.broker,
             "HOME": str(self.home.server),
@@ -63,12 +71,16 @@ class Wiring:
         """What a node is given: no database, no key of the control plane; of the broker it is told when it joins."""
         return {
             **self._common(),
+            **self._given(NODE_TUNING),
             "TRELLIS_HOME": str(self.home.node(name)),
             "TRELLIS_URL": self.url,
             "TRELLIS_NAME": name,
             "TRELLIS_JOIN_TOKEN_FILE": str(token),
             **({"TRELLIS_PROFILE": profile} if profile else {}),
         }
+
+    def _given(self, settings: frozenset[str]) -> dict[str, str]:
+        return {name: self.environment[name] for name in sorted(settings) if self.environment.get(name)}
 
     def _common(self) -> dict[str, str]:
         kept = {key: text for key, text in self.environment.items() if key in _KEPT or not key.startswith(_STRAY)}
