@@ -1,6 +1,6 @@
 # Everything a person does here. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-peers lock clean
+.PHONY: help setup run test check docs bench bench-peers lock clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 bin := .venv/bin
@@ -33,6 +33,9 @@ check: setup ## lint, format, types, import contracts, migrations; all of them, 
 	step python -m pytest -q tests/integration/core/test_migrations.py ; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
+docs: setup ## draw the pages of docs/ that follow from the code
+	@$(bin)/python -m docs.generate
+
 bench: setup ## measure; one JSON object a line; ONLY="latency throughput" takes some of it
 	@$(bin)/python -m benchmarks $(ONLY)
 
@@ -44,6 +47,7 @@ lock: setup ## write the lock files anew from pyproject.toml; UPGRADE=--upgrade 
 		--no-emit-find-links --no-config $(UPGRADE) "$$@" >/dev/null; }; set -e; \
 	compile requirements/uv.in -o requirements/uv.txt; \
 	compile pyproject.toml --extra dev -o requirements/dev.txt; \
+	compile requirements/build.in -c requirements/dev.txt -o requirements/build.txt; \
 	compile pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt; \
 	compile pyproject.toml --extra node -c requirements/dev.txt -o requirements/node.txt
 

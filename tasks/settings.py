@@ -7,10 +7,11 @@ from trellis.settings import BrokerSettings
 
 @dataclass(frozen=True, slots=True)
 class FlowerSettings(BrokerSettings):
-    """What Flower needs beside the broker: a key to sign its cookies with, and the API that knows the accounts.
+    """What Flower needs beside the broker.
 
-    `public_url` is where this process reaches the API.
+    secret_key: that of the API; signs the cookies of those who are signed in.
+    public_url: where this process reaches the API, which knows the accounts.
     """
 
-    secret_key: str = ""
+    secret_key: str
     public_url: str = "http://127.0.0.1:8420"

@@ -10,7 +10,7 @@ from flask.views import MethodView
 from app.core.access import Permission
 from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow
-from app.http.wire_body import body_as
+from app.http.wire_body import body_as, described
 from app.jobs import shipments
 from app.jobs.models import Replica
 from app.storage.artifacts import Upload, save
@@ -26,6 +26,7 @@ blp = Blueprint("agent_jobs", __name__, url_prefix="/agent", description="For no
 class Heartbeats(MethodView):
     """A node lives."""
 
+    @blp.doc(**described("Heartbeat", "Orders"))
     def post(self) -> Any:
         """Renew the node's lease; hear what to run and what to stop."""
         heartbeat = body_as(wire.Heartbeat)
@@ -37,6 +38,7 @@ class Heartbeats(MethodView):
 class Specs(MethodView):
     """What to run."""
 
+    @blp.doc(**described("replicas: a list of [id, fence]", "specs: of ReplicaSpec; stale: ids that are not to run"))
     def post(self) -> Any:
         """Fetch the specs of replicas that a message named."""
         body = request.get_json()
@@ -52,6 +54,7 @@ class Specs(MethodView):
 class Shipments(MethodView):
     """What came of it."""
 
+    @blp.doc(**described("Shipment", "Receipt"))
     def post(self) -> Any:
         """Take in logs, metrics and reports."""
         shipment = body_as(wire.Shipment)
@@ -67,6 +70,10 @@ class Shipments(MethodView):
 class ReplicaArtifacts(MethodView):
     """Files that replicas keep."""
 
+    @blp.doc(
+        requestBody={"required": True, "content": {"application/octet-stream": {}}},
+        responses={"200": {"description": "id: that of the artifact"}},
+    )
     def put(self, replica_id: UUID) -> Any:
         """Store a file that a replica saved."""
         uow = current_uow()

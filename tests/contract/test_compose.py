@@ -125,8 +125,6 @@ def test_every_variable_is_a_setting_of_its_process(name: str) -> None:
 def test_what_a_process_cannot_do_without_is_set(name: str) -> None:
     given = OURS[name].get("environment", {})
     needed = [field.name.upper() for field in fields(KINDS.get(name, Settings)) if field.default is MISSING]
-    if name == "flower":
-        needed.append("SECRET_KEY")  # without one its cookies could be forged
     assert not [word for word in needed if not {f"TRELLIS_{word}", f"TRELLIS_{word}_FILE"} & set(given)]
 
 
