@@ -1,4 +1,4 @@
-"""A control plane in small, for tests of the node alone: the agent API over real HTTP, and a record of what it heard."""
+"""A control plane in small, for tests of the node alone: the agent API over real HTTP, with a record of it all."""
 
 import hashlib
 import json
