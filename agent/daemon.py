@@ -15,7 +15,7 @@ from agent.link import Link
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
-from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated, Unavailable
+from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.wire import Orders, ReplicaSpec, Welcome
 
@@ -82,8 +82,9 @@ class Daemon:
             self._lock_fd = None
 
     def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None:
-        """Start these (replica id, fence) soon, if the control plane still wants them."""
+        """Start these (replica id, fence) soon, if the control plane still wants them. Raises ValueError for no id."""
         for replica_id, fence in pairs:
+            self._home.replica(replica_id, fence)
             self._wanted.put((replica_id, fence))
 
     def request_look(self) -> None:
@@ -134,7 +135,7 @@ class Daemon:
             self._look.clear()
             try:
                 heartbeat_s = self._beat_once()
-            except (Unavailable, Unauthenticated) as error:
+            except (TrellisError, OSError) as error:
                 _log.warning("no heartbeat: %s", error)
                 if isinstance(error, Unauthenticated):
                     self._rejoin()
@@ -166,12 +167,15 @@ class Daemon:
             wanted = self._next_wanted()
             specs = [want for want in wanted if isinstance(want, ReplicaSpec)]
             pairs = [want for want in wanted if isinstance(want, tuple)]
+            # Whatever fails, the next heartbeat's orders name what should run here and does not.
             try:
                 specs += self._fetch(pairs)
             except TrellisError as error:
-                # The next heartbeat's orders name what should run here and does not.
                 _log.warning("could not fetch what to launch: %s", error)
-            self._launch_specs(specs)
+            try:
+                self._launch_specs(specs)
+            except (OSError, EOFError, ValueError) as error:
+                _log.error("could not launch: %s", error)
 
     def _next_wanted(self) -> list[tuple[str, int] | ReplicaSpec]:
         """Wait for something to launch, and take all that is there."""

@@ -136,7 +136,10 @@ class Shipper:
                 self._sweep()
                 swept_at = monotonic()
             self._wake.clear()
-            self._ship_touched()
+            try:
+                self._ship_touched()
+            except OSError as error:  # a full disk; nothing is lost, the sweep comes by again
+                _log.error("could not note what was shipped: %s", error)
 
     def _sweep(self) -> None:
         """Pokes may be lost, and a supervisor that was killed sends none."""
@@ -182,7 +185,12 @@ class Shipper:
             if left <= 0 or cargo.replica.replica_id in ids:
                 self._touch(name)
                 continue
-            if load := cargo.next_load():
+            try:
+                load = cargo.next_load()
+            except (OSError, ValueError) as error:
+                self._set_aside(name, f"can't be read: {error}")
+                continue
+            if load:
                 loads[name] = load
                 ids.add(cargo.replica.replica_id)
                 left -= load.size_bytes
@@ -214,9 +222,12 @@ class Shipper:
             sent = [self._send({name: load}) for name, load in loads.items()]
             return all(sent)
         (name,) = loads
-        _log.error("the control plane refuses what %s reports, trying again later: %s", name, error)
-        self._aside[name] = monotonic() + _ASIDE_S
+        self._set_aside(name, f"is refused by the control plane: {error}")
         return True
+
+    def _set_aside(self, name: str, why: str) -> None:
+        _log.error("what %s reports %s; trying again in %d s", name, why, _ASIDE_S)
+        self._aside[name] = monotonic() + _ASIDE_S
 
     def _accept(self, loads: dict[str, Load], receipt: Receipt) -> None:
         for name, load in loads.items():

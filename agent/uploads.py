@@ -57,7 +57,10 @@ class Porter:
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None and not self._stopping.is_set():
-            work()
+            try:
+                work()
+            except OSError as error:
+                _log.error("could not tidy up after a replica: %s", error)
 
     def _store(self, replica: ReplicaDir) -> None:
         for path, name in find_artifacts(replica.artifacts):

@@ -33,7 +33,8 @@ class TestExecutor:
         assert (end.exit_code, end.cause) == (code, Cause.EXIT_CODE)
 
     def test_signals_every_process_of_the_replica(self, kind: ExecutorKind, plane: ControlPlane) -> None:
-        script = "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.02; done) & trap 'wait; echo parent; exit 0' TERM; wait"
+        child = "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.02; done)"
+        script = f"{child} & trap 'wait; echo parent; exit 0' TERM; wait"
         self.node.run(a_spec("r1", "/bin/bash", "-c", script, executor=kind))
         wait_until(lambda: "up" in plane.lines("r1"))
         plane.wish_end("r1", StopReason.CANCELLED)

@@ -1,4 +1,4 @@
-"""A control plane in small, for tests of the node alone: speaks the agent API over real HTTP and writes down what it hears."""
+"""A control plane in small, for tests of the node alone: the agent API over real HTTP, with a record of it all."""
 
 import hashlib
 import json
@@ -98,9 +98,9 @@ class ControlPlane:
 
     def end_of(self, replica_id: str, within_s: float = 20.0) -> Report:
         """The replica's last report, once it has ended."""
-        return wait_until(
-            lambda: next((r for r in self.reports[replica_id] if r.state in ENDED_REPLICA_STATES), None), within_s
-        )
+        reports = self.reports[replica_id]
+        wait_until(lambda: any(report.state in ENDED_REPLICA_STATES for report in reports), within_s)
+        return reports[-1]
 
     def lines(self, replica_id: str, mark: str = "o") -> list[str]:
         """The log's lines of one stream, without their stamps."""
@@ -129,7 +129,8 @@ class ControlPlane:
     def shipments_(self, body: Any) -> Any:
         shipment = unpack(Shipment, body)
         self.shipments += 1
-        named = [*shipment.logs, *shipment.metrics, *shipment.reports]
+        named = {item.replica_id for item in shipment.logs} | {item.replica_id for item in shipment.metrics}
+        named |= {item.replica_id for item in shipment.reports}
         for chunk in shipment.logs:
             have = len(self.logs[chunk.replica_id].encode())
             assert chunk.text.endswith("\n")
@@ -144,7 +145,7 @@ class ControlPlane:
             logs={item.replica_id: len(self.logs[item.replica_id].encode()) for item in shipment.logs},
             metrics={item.replica_id: len(self.metrics[item.replica_id]) for item in shipment.metrics},
             reports={item.replica_id: len(self.reports[item.replica_id]) for item in shipment.reports},
-            stale=tuple({item.replica_id for item in named} & self.stale),
+            stale=tuple(named & self.stale),
         )
 
     def _apply(self, report: Report) -> None:

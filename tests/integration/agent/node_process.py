@@ -1,4 +1,7 @@
-"""A node in a process of its own, so that a test can kill it: `python -m tests.integration.agent.node_process URL HOME LEVEL`."""
+"""A node in a process of its own, so that a test can kill it.
+
+python -m tests.integration.agent.node_process URL HOME LEVEL
+"""
 
 import sys
 import threading

@@ -36,7 +36,8 @@ def test_points_are_numbered_and_can_be_read_on_from_an_offset(
 @pytest.mark.parametrize(
     "message",
     [
-        b"", b"no json", b"[]", b"null", b"1", b"{}", b'{"name":"a"}', b'{"name":"","value":1}', b'{"name":1,"value":1}',
+        b"",
+        b"no json", b"[]", b"null", b"1", b"{}", b'{"name":"a"}', b'{"name":"","value":1}', b'{"name":1,"value":1}',
         b'{"name":"a","value":true}', b'{"name":"a","value":NaN}', b'{"name":"a","value":Infinity}',
         b'{"name":"a","value":1e999}', b'{"name":"a","value":"1"}', b'{"name":"a\\n","value":1}',
         b'{"name":"a","value":1,"step":1.5}', b'{"name":"a","value":1,"step":true}', b"\xff\xfe", b"[" * 4000,
@@ -57,7 +58,7 @@ def test_what_is_no_point_is_counted_and_not_kept(
 def test_points_over_the_limit_are_counted_and_dropped(
     pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metering.time, "monotonic", lambda: 7.0)
+    monkeypatch.setattr("agent.metering.time.monotonic", lambda: 7.0)
     meter = Meter(tmp_path / "metrics", pair[0])
     for _ in range(POINTS_A_SECOND + 5):
         pair[1].send(b'{"name":"a","value":1}')

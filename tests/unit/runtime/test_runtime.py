@@ -24,8 +24,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.sock
     deep = tmp_path / ("d" * 120)
     (deep / "artifacts").mkdir(parents=True)
     listener = listen(deep / "metrics.sock")
-    for name, value in {"JOB_ID": "j", "JOB_NAME": "n", "ATTEMPT": "2", "FENCE": "3", "REPLICA_INDEX": "0", "REPLICA_COUNT": "4",
-                        "ARTIFACTS_DIR": str(deep / "artifacts"), "RUNTIME_SOCKET": str(deep / "metrics.sock")}.items():  # fmt: skip
+    here = {
+        "JOB_ID": "j", "JOB_NAME": "n", "ATTEMPT": "2", "FENCE": "3", "REPLICA_INDEX": "0", "REPLICA_COUNT": "4",
+        "ARTIFACTS_DIR": str(deep / "artifacts"), "RUNTIME_SOCKET": str(deep / "metrics.sock"),
+    }  # fmt: skip
+    for name, value in here.items():
         monkeypatch.setenv(f"TRELLIS_{name}", value)
     _forget()
     yield listener
