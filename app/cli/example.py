@@ -40,7 +40,7 @@ def run_example(login: Login, code: Path, kept: Path, console: Console) -> str |
             console.print(_summary(client, client.jobs.wait(job.id)))
             kept.mkdir(exist_ok=True)
             for artifact in client.jobs.artifacts(job.id):
-                path = client.jobs.download(job.id, artifact, kept / artifact.name)
+                path = client.jobs.download(job.id, artifact, kept / artifact.name.replace("/", "-"))
                 # Not a row: a path is for copying, and a narrow table would cut it.
                 console.print(f"  artifact    {path}", markup=False, highlight=False, soft_wrap=True)
         except TrellisError as error:

@@ -18,7 +18,8 @@ from trellis import wire
 from trellis.errors import Field, Invalid, StaleFence
 from trellis.stores.base import Store
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+# A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
+_NAME = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 blp = Blueprint("agent_jobs", __name__, url_prefix="/agent", description="For nodes.")
 
 

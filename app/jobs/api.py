@@ -159,7 +159,7 @@ class JobArtifact(MethodView):
         store: Store = current_app.extensions["store"]
         response = Response(store.read(artifact.key), mimetype="application/octet-stream")
         response.headers["Content-Length"] = str(artifact.size_bytes)
-        response.headers.set("Content-Disposition", "attachment", filename=artifact.name)
+        response.headers.set("Content-Disposition", "attachment", filename=artifact.name.rpartition("/")[2])
         response.headers["ETag"] = f'"{artifact.digest}"'
         return response
 
