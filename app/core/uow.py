@@ -3,6 +3,7 @@
 A request, a task or a command opens one, hands it to the rules, and it commits once at the end.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -11,13 +12,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg import errors as pg
-from sqlalchemy import Select, func, insert, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.access import SYSTEM, Actor, Permission
-from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL, Event
+from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL
 from app.core.states import MACHINES
 from app.core.tables import Entity
 from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
@@ -25,8 +26,14 @@ from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion,
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 ATTEMPTS = 3
-_NOTIFY = text(
-    "SELECT pg_notify(channel, payload) FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[]))"
+# However many events there are: one statement that writes them, in order, and wakes who listens.
+_WRITE = text(
+    "WITH written AS (INSERT INTO events (kind, at, actor_kind, actor_id, actor_name, project_id, subject_type,"
+    " subject_id, job_id, data, sent_at) SELECT kind, at, actor_kind, actor_id, actor_name, project_id, subject_type,"
+    " subject_id, job_id, data, sent_at FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS t(kind text,"
+    " at timestamptz, actor_kind text, actor_id uuid, actor_name text, project_id uuid, subject_type text,"
+    " subject_id uuid, job_id uuid, data jsonb, sent_at timestamptz))"
+    " SELECT pg_notify(channel, payload) FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[]))"
     " AS t(channel, payload)"
 )
 
@@ -59,6 +66,7 @@ class UnitOfWork:
         self.checked = actor is SYSTEM  # has any right been checked? The edge refuses a request that checked none
         self._events: list[dict[str, Any]] = []
         self._touched_jobs: set[UUID] = set()
+        self._kept: list[Entity] = []
 
     def get(self, model: type[E], id: UUID, *, lock: bool = False) -> E:  # noqa: A002  # the field's word
         """The row with that id. Raises NotFound where there is none or it is not the actor's to see."""
@@ -68,6 +76,11 @@ class UnitOfWork:
         row = self.session.execute(statement).scalar_one_or_none()
         if row is None:
             raise NotFound(f"there is no {_noun(model)} {id}")
+        return row
+
+    def keep(self, row: E) -> E:
+        """Hold on to a row for as long as the unit lasts: whoever looks for it in the session finds it there."""
+        self._kept.append(row)
         return row
 
     def visible(self, model: type[E]) -> Select[E]:
@@ -136,14 +149,13 @@ class UnitOfWork:
     def flush(self) -> None:
         """Send rows and events to the database; still undone by a rollback."""
         self.session.flush()
-        if self._events:
-            self.session.execute(insert(Event), self._events)
         wake = [(JOB_CHANNEL, str(job_id)) for job_id in self._touched_jobs]
         if any(event["sent_at"] is None for event in self._events):
             wake.append((WAKE_CHANNEL, ""))
-        if wake:
-            channels, payloads = zip(*wake, strict=True)
-            self.session.execute(_NOTIFY, {"channels": list(channels), "payloads": list(payloads)})
+        if wake or self._events:
+            channels, payloads = [channel for channel, _ in wake], [payload for _, payload in wake]
+            events = json.dumps(self._events, default=_plain)
+            self.session.execute(_WRITE, {"events": events, "channels": channels, "payloads": payloads})
         self._events.clear()
         self._touched_jobs.clear()
 
@@ -195,3 +207,12 @@ def _is_passing(error: DBAPIError) -> bool:
 
 def _noun(model: type[Any]) -> str:
     return str(model.__tablename__).removesuffix("s")
+
+
+def _plain(value: object) -> str:
+    """Ids and times as the database reads them. Raises TypeError for what an event can't hold."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"an event can't hold a {type(value).__name__}")

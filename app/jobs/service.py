@@ -152,8 +152,8 @@ def spec_of(job: Job) -> JobSpec:
 
 
 def _find_place(uow: UnitOfWork, spec: JobSpec) -> Place:
-    project = find_project(uow, spec.project)
-    return Place(project, find_queue(uow, project.id, spec.queue))
+    project = uow.keep(find_project(uow, spec.project))
+    return Place(project, uow.keep(find_queue(uow, project.id, spec.queue)))
 
 
 def _submit(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
