@@ -69,7 +69,6 @@ class UnitOfWork:
         self.checked = actor is SYSTEM  # has any right been checked? The edge refuses a request that checked none
         self._events: list[dict[str, Any]] = []
         self._touched_jobs: set[UUID] = set()
-        self._kept: list[Entity] = []
 
     def get(self, model: type[E], id: UUID, *, lock: bool = False) -> E:  # noqa: A002  # the field's word
         """The row with that id. Raises NotFound where there is none or it is not the actor's to see."""
@@ -79,11 +78,6 @@ class UnitOfWork:
         row = self.session.execute(statement).scalar_one_or_none()
         if row is None:
             raise NotFound(f"there is no {_noun(model)} {id}")
-        return row
-
-    def keep(self, row: E) -> E:
-        """Hold on to a row for as long as the unit lasts: whoever looks for it in the session finds it there."""
-        self._kept.append(row)
         return row
 
     def visible(self, model: type[E]) -> Select[E]:
@@ -218,12 +212,3 @@ def _text(id: UUID | None) -> str | None:  # noqa: A002  # the field's word
 
 def _noun(model: type[Any]) -> str:
     return str(model.__tablename__).removesuffix("s")
-
-
-def _plain(value: object) -> str:
-    """Ids and times as the database reads them. Raises TypeError for what an event can't hold."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    raise TypeError(f"an event can't hold a {type(value).__name__}")

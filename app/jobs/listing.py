@@ -87,17 +87,17 @@ def _label(number: int, text: str) -> dict[str, str]:
 
 
 def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
-    """The names that a page of jobs needs, in at most three statements whatever its length."""
-    now = uow.clock.now()
-    # Of a job that was queued in this very unit no plan can say anything yet.
-    waiting = {job.class_key for job in jobs if job.state is JobState.QUEUED and job.queued_at != now}
+    """The names that a page of jobs needs, in three statements whatever its length."""
+    projects = select(Project.id, Project.name).where(Project.id.in_({job.project_id for job in jobs}))
+    queues = select(Queue.id, Queue.name).where(Queue.id.in_({job.queue_id for job in jobs}))
+    waiting = {job.class_key for job in jobs if job.state is JobState.QUEUED}
     verdicts = {}
     if waiting:
         statement = select(ClassVerdict).where(ClassVerdict.class_key.in_(waiting))
         verdicts = {verdict.class_key: verdict for verdict in uow.session.execute(statement).scalars()}
     return Names(
-        _names(uow, Project, {job.project_id for job in jobs}),
-        _names(uow, Queue, {job.queue_id for job in jobs}),
+        {row.id: row.name for row in uow.session.execute(projects)},
+        {row.id: row.name for row in uow.session.execute(queues)},
         verdicts,
     )
 
