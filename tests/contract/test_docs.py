@@ -44,7 +44,8 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
         r"`((?:trellis|scheduler|agent|app|tasks|migrations|docker|tests|docs|examples|requirements)/[\w./-]+)`",
         page.read_text(),
     )
-    assert not [name for name in named if not (ROOT / name).exists()]
+    there = [name for name in named if "YYYY" not in name]  # the form of a name, not a name
+    assert not [name for name in there if not (ROOT / name).exists()]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
