@@ -35,7 +35,7 @@ def watch(stack: Stack) -> None:
 
 def states(stack: Stack) -> dict[str, str]:
     rows = stack.run(lambda uow: uow.session.execute(text("SELECT name, state FROM nodes")).all())
-    return dict(rows)  # type: ignore[arg-type]  # rows of two columns are pairs
+    return dict(rows)
 
 
 @pytest.fixture
@@ -134,11 +134,10 @@ def test_a_gang_ends_whole_when_one_of_its_nodes_is_lost(stack: Stack, nodes: li
         row = by_node[node.welcome.node_id]
         (stop,) = node.beat(Held(str(row.id), row.fence, ReplicaState.RUNNING)).stop
         assert stop.reason == "cancelled"
-        (spec,) = [s for s in [stop] if s.replica_id == str(row.id)]
         report = node.caller.post(
             "/agent/shipments",
             {"logs": [], "metrics": [], "reports": [
-                {"replica_id": spec.replica_id, "fence": spec.fence, "seq": 3, "state": "cancelled",
+                {"replica_id": stop.replica_id, "fence": stop.fence, "seq": 3, "state": "cancelled",
                  "at": "2026-01-01T00:00:00+00:00", "cause": "cancelled"}]},
         )  # fmt: skip
         assert report.status == 200, report.text
