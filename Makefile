@@ -1,6 +1,6 @@
 # Everything a person does here. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-peers lock clean
+.PHONY: help setup run test check docs bench bench-peers lock clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 bin := .venv/bin
@@ -16,8 +16,8 @@ setup: ## make .venv and install what the lock files name; instant when nothing 
 	if [ -z "$$python" ]; then echo "Trellis needs Python 3.11 or newer with its venv module (Debian, Ubuntu: python3-venv)." >&2; exit 1; fi; \
 	$$python requirements/install.py
 
-run: setup ## the whole platform on this machine, with an example job; Ctrl-C stops it
-	@$(bin)/trellis up
+run: setup ## the whole platform on this machine, with an example job; Ctrl-C stops it (ARGS="--nodes 3")
+	@$(bin)/trellis up $(ARGS)
 
 test: setup ## every test, on real PostgreSQL and Valkey
 	@$(bin)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/e2e
@@ -33,8 +33,11 @@ check: setup ## lint, format, types, import contracts, migrations; all of them, 
 	step python -m pytest -q tests/integration/core/test_migrations.py ; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
-bench: setup ## measure; one JSON object a line
-	@$(bin)/python -m benchmarks
+docs: setup ## draw the pages of docs/ that follow from the code
+	@$(bin)/python -m docs.generate
+
+bench: setup ## measure; one JSON object a line; ONLY="latency throughput" takes some of it
+	@$(bin)/python -m benchmarks $(ONLY)
 
 bench-peers: setup ## the same beside Slurm, where its packages are installed
 	@$(bin)/python -m benchmarks.peers
@@ -44,6 +47,7 @@ lock: setup ## write the lock files anew from pyproject.toml; UPGRADE=--upgrade 
 		--no-emit-find-links --no-config $(UPGRADE) "$$@" >/dev/null; }; set -e; \
 	compile requirements/uv.in -o requirements/uv.txt; \
 	compile pyproject.toml --extra dev -o requirements/dev.txt; \
+	compile requirements/build.in -c requirements/dev.txt -o requirements/build.txt; \
 	compile pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt; \
 	compile pyproject.toml --extra node -c requirements/dev.txt -o requirements/node.txt
 

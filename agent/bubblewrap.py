@@ -21,7 +21,8 @@ _ALWAYS = (
 # A root agent's bubblewrap makes no user namespace: in one, the job's user would be root to the host's files.
 # What is left of root is just enough to enter the job's directory, and for setpriv to turn into its user for good.
 _FOR_ROOT = (
-    "--cap-add", "CAP_DAC_READ_SEARCH", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP",
+    "--cap-add", "CAP_DAC_READ_SEARCH", "--cap-add", "CAP_SETPCAP", "--cap-add", "CAP_SETUID",
+    "--cap-add", "CAP_SETGID",
 )  # fmt: skip
 
 

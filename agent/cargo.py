@@ -74,8 +74,9 @@ class Cargo:
         if entries:
             self.state, self.ended = entries[-1].report.state, entries[-1].ended
         text = _read_lines(self.replica.log, self.log)
-        chunk = LogChunk(self.replica.replica_id, self.replica.fence, self.log, text.decode()) if text else None
-        points = metering.read(self.replica.metrics, self.metrics, METRIC_POINTS, self.replica.replica_id, self.replica.fence)
+        owner = (self.replica.replica_id, self.replica.fence)
+        chunk = LogChunk(*owner, self.log, text.decode()) if text else None
+        points = metering.read(self.replica.metrics, self.metrics, METRIC_POINTS, *owner)
         if entries and entries[-1].ended:
             all_there = self.log + len(text) == _size(self.replica.log) and (
                 (points[-1].end if points else self.metrics) == _size(self.replica.metrics)

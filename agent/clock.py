@@ -1,4 +1,4 @@
-"""The agent's clocks. Durations are measured elsewhere with `time.monotonic`; wall-clock stamps come from here alone."""
+"""The agent's clocks. Durations are measured with `time.monotonic`; stamps of the wall clock come from here alone."""
 
 import time
 from datetime import UTC, datetime

@@ -7,9 +7,13 @@ from typing import Protocol
 class Node(Protocol):
     """What a running daemon can be told."""
 
-    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None: ...
+    def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None:
+        """Start these, once the control plane has said what they are."""
+        ...
 
-    def request_look(self) -> None: ...
+    def request_look(self) -> None:
+        """Ask the control plane at once what should run here."""
+        ...
 
 
 _installed: list[Node] = []
@@ -25,9 +29,10 @@ def launch(pairs: Iterable[tuple[str, int]]) -> None:
     _node().request_launch(pairs)
 
 
-def stop(pairs: Iterable[tuple[str, int]]) -> None:  # noqa: ARG001  # a hint: what is to be ended, and how, is asked for
-    """Ask the control plane at once what is to be ended. Raises LookupError before `install`."""
-    _node().request_look()
+def stop(pairs: Iterable[tuple[str, int]]) -> None:
+    """End these soon: asks the control plane what is to be ended, and how. Raises LookupError before `install`."""
+    if any(True for _ in pairs):
+        _node().request_look()
 
 
 def _node() -> Node:

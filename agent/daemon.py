@@ -3,11 +3,11 @@
 import logging
 import os
 import queue
-import random
 from collections.abc import Iterable
 from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
+from agent.backoff import Backoff
 from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, lock_file, read_json, write_json
@@ -15,12 +15,11 @@ from agent.link import Link
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
-from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated, Unavailable
+from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.wire import Orders, ReplicaSpec, Welcome
 
 _log = logging.getLogger(__name__)
-_RETRY_S, _RETRY_AT_MOST_S = 0.2, 2.0
 _LAUNCH_LEASE_WAIT_S = 5.0
 _REJOIN_EVERY_S = 5.0
 
@@ -54,14 +53,7 @@ class Daemon:
         Raises: SettingsError if another daemon has the home, the isolation level can't be reached or there is no
         token that the control plane takes; Unavailable if it can't be reached.
         """
-        if self._ground is None:
-            os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
-            self._home.create()
-            self._lock_fd = lock_file(self._home.path / "daemon.lock")
-            if self._lock_fd is None:
-                raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
-            self._ground = isolation.settle(self._settings, self._telemetry.devices())
-        self._welcome = self._register(self._ground)
+        self._welcome = self._register(self._take_home())
         write_json(self._home.identity, {"node_id": self._welcome.node_id, "token": self._welcome.token})
         return self._welcome
 
@@ -69,8 +61,7 @@ class Daemon:
         """Begin; joins first if that was not done. Raises what `join` raises."""
         if self._welcome is None:
             self.join()
-        assert self._ground is not None
-        self._launcher = Launcher(self._ground)
+        self._launcher = Launcher(self._take_home())
         self._launcher.warm()
         self._shipper.start()
         for thread in self._threads:
@@ -86,10 +77,14 @@ class Daemon:
             thread.join()
         self._shipper.stop()
         self._launcher.close()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
 
     def request_launch(self, pairs: Iterable[tuple[str, int]]) -> None:
-        """Start these (replica id, fence) soon, if the control plane still wants them."""
+        """Start these (replica id, fence) soon, if the control plane still wants them. Raises ValueError for no id."""
         for replica_id, fence in pairs:
+            self._home.replica(replica_id, fence)
             self._wanted.put((replica_id, fence))
 
     def request_look(self) -> None:
@@ -97,6 +92,17 @@ class Daemon:
         self._look.set()
 
     # Joining
+
+    def _take_home(self) -> Ground:
+        """Make the home ours, and find out once how far jobs can be kept in."""
+        if self._ground is None:
+            os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
+            self._home.create()
+            self._lock_fd = lock_file(self._home.path / "daemon.lock")
+            if self._lock_fd is None:
+                raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
+            self._ground = isolation.settle(self._settings, self._telemetry.devices())
+        return self._ground
 
     def _register(self, ground: Ground) -> Welcome:
         description = self._telemetry.describe(ground.confinement)
@@ -124,19 +130,18 @@ class Daemon:
     # Heartbeat
 
     def _beat(self) -> None:
-        wait_s = _RETRY_S
+        backoff = Backoff()
         while not self._stopping.is_set():
             self._look.clear()
             try:
                 heartbeat_s = self._beat_once()
-            except (Unavailable, Unauthenticated) as error:
+            except (TrellisError, OSError) as error:
                 _log.warning("no heartbeat: %s", error)
                 if isinstance(error, Unauthenticated):
                     self._rejoin()
-                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
-                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+                backoff.wait(self._stopping)
             else:
-                wait_s = _RETRY_S
+                backoff.reset()
                 self._look.wait(heartbeat_s)
 
     def _beat_once(self) -> float:
@@ -162,12 +167,15 @@ class Daemon:
             wanted = self._next_wanted()
             specs = [want for want in wanted if isinstance(want, ReplicaSpec)]
             pairs = [want for want in wanted if isinstance(want, tuple)]
+            # Whatever fails, the next heartbeat's orders name what should run here and does not.
             try:
                 specs += self._fetch(pairs)
             except TrellisError as error:
-                # The next heartbeat's orders name what should run here and does not.
                 _log.warning("could not fetch what to launch: %s", error)
-            self._launch_specs(specs)
+            try:
+                self._launch_specs(specs)
+            except (OSError, EOFError, ValueError) as error:
+                _log.error("could not launch: %s", error)
 
     def _next_wanted(self) -> list[tuple[str, int] | ReplicaSpec]:
         """Wait for something to launch, and take all that is there."""

@@ -81,7 +81,7 @@ def _try(ground: Ground) -> str:
     except subprocess.TimeoutExpired:
         return "the trial start hung"
     except subprocess.CalledProcessError as error:
-        return error.stderr.decode(errors="replace").strip().splitlines()[-1]
+        words: str = error.stderr.decode(errors="replace").strip()
+        return words.splitlines()[-1]
     fault: str = json.loads(done.stdout)["fault"]
     return fault
-

@@ -31,6 +31,7 @@ class Journal:
         os.write(self._fd, json.dumps(pack(replace(report, seq=self._seq))).encode() + b"\n")
 
     def close(self) -> None:
+        """Let go of the file; what was written stays."""
         os.close(self._fd)
 
 

@@ -49,6 +49,10 @@ class Ruleset:
         """Read and execute whatever is below each of `paths`; those that do not exist are passed over."""
         self._allow(paths, _EXECUTE | _READ_FILE | _READ_DIR)
 
+    def allow_listing(self, paths: Iterable[str]) -> None:
+        """Read names, no contents, below each of `paths`; those that do not exist are passed over."""
+        self._allow(paths, _READ_DIR)
+
     def allow_everything(self, paths: Iterable[str]) -> None:
         """Do anything below each of `paths`; those that do not exist are passed over."""
         self._allow(paths, self._rights)

@@ -9,6 +9,7 @@ became of them out. It ends with the daemon; the supervisors, sessions of their 
 import gc
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -100,6 +101,7 @@ def main(argv: list[str]) -> None:
     os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the supervisors
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a job's secrets
     host_view()
     if ground.confinement.level is Isolation.NAMESPACES:
         bubblewrap.common_files(ground.home_path)

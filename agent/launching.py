@@ -57,16 +57,14 @@ class Launcher:
             self._hang_up()
 
     def _ask(self, specs: list[ReplicaSpec]) -> dict[str, str]:
-        if self._stream is None:
-            self._start()
-        assert self._stream is not None
-        frames.send(self._stream, pack(specs))
-        failed: dict[str, str] | None = frames.receive(self._stream)
+        stream = self._stream or self._start()
+        frames.send(stream, pack(specs))
+        failed: dict[str, str] | None = frames.receive(stream)
         if failed is None:
             raise EOFError("the launcher hung up")
         return failed
 
-    def _start(self) -> None:
+    def _start(self) -> socket.socket:
         self._hang_up()
         log = self._ground.home.path / "launcher.log"
         if log.exists() and log.stat().st_size > _LOG_BYTES:
@@ -80,6 +78,7 @@ class Launcher:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
         self._stream = ours
+        return ours
 
     def _hang_up(self) -> None:
         if self._stream is not None:

@@ -1,18 +1,18 @@
 """Where things lie on a node's disk, and the few ways in which they are written.
 
-    <home>/node.json            who this node is (0600)
-           daemon.lock          held by the one daemon of this home
-           lease                until when supervisors may go on without hearing more
-           poke                 where supervisors say that they wrote something
-           etc/                 what jobs in namespaces see as /etc
-           replicas/<replica id>.<fence>/
-               lock             held by the supervisor while it lives; its process id
-               journal.jsonl    reports, one a line
-               output.log       lines as `trellis.wire.LogChunk` has them
-               metrics.jsonl    points, one a line
-               stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
-               shipped.json     how far the control plane has all that
-               job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
+<home>/node.json            who this node is (0600)
+       daemon.lock          held by the one daemon of this home
+       lease                until when supervisors may go on without hearing more
+       poke                 where supervisors say that they wrote something
+       etc/                 what jobs in namespaces see as /etc
+       replicas/<replica id>.<fence>/
+           lock             held by the supervisor while it lives; its process id
+           journal.jsonl    reports, one a line
+           output.log       lines as `trellis.wire.LogChunk` has them
+           metrics.jsonl    points, one a line
+           stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
+           shipped.json     how far the control plane has all that
+           job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
 """
 
 import fcntl

@@ -4,8 +4,12 @@ A file, so that a supervisor can read it whether or not a daemon lives, and boot
 wall clock or suspending the machine can't lengthen it.
 """
 
+import os
+
 from agent.clock import boottime
-from agent.layout import Home, read_json, write_json
+from agent.layout import Home
+
+_WIDTH = 32
 
 
 def renew(home: Home, asked_at: float, lease_s: float) -> float:
@@ -15,14 +19,21 @@ def renew(home: Home, asked_at: float, lease_s: float) -> float:
     outlast what the control plane granted.
     """
     deadline = asked_at + lease_s
-    write_json(home.lease, {"deadline": deadline})
+    # In place, always as long: a full disk must not cost the node its lease, and a reader sees no half of it.
+    fd = os.open(home.lease, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, f"{deadline:0{_WIDTH - 1}.6f}\n".encode(), 0)
+    finally:
+        os.close(fd)
     return deadline
 
 
 def deadline(home: Home) -> float:
     """The boot time at which jobs must begin to end; 0.0 where there never was a lease."""
-    stored = read_json(home.lease)
-    return float(stored["deadline"]) if stored else 0.0
+    try:
+        return float(home.lease.read_bytes() or 0.0)
+    except FileNotFoundError:
+        return 0.0
 
 
 def holds(home: Home) -> bool:

@@ -65,6 +65,7 @@ class Link:
         return welcome
 
     def heartbeat(self, heartbeat: Heartbeat) -> Orders:
+        """Say what is held here; hear what should be, and for how long the lease holds."""
         return self._post("heartbeat", heartbeat, Orders)
 
     def fetch_specs(self, pairs: Iterable[tuple[str, int]]) -> Specs:
@@ -72,6 +73,7 @@ class Link:
         return self._post("specs", {"replicas": [list(pair) for pair in pairs]}, Specs)
 
     def ship(self, shipment: Shipment) -> Receipt:
+        """Hand over what is on disk; hear what of it may be forgotten."""
         return self._post("shipments", shipment, Receipt)
 
     def upload(self, upload: Upload) -> None:
@@ -88,6 +90,7 @@ class Link:
         self._send(request)
 
     def close(self) -> None:
+        """Let go of the connections."""
         self._client.close()
 
     def _post(self, path: str, value: Any, kind: type[T], headers: dict[str, str] | None = None) -> T:

@@ -1,16 +1,17 @@
 """The machine's NVIDIA devices, where there is a driver and the library to ask it."""
 
 import os
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from trellis.wire import GpuDescription, GpuReading
 
+_library: ModuleType | None
 try:
-    import pynvml as _found
+    _library = import_module("pynvml")
 except ImportError:  # an optional dependency
-    _found = None
-_library: ModuleType | None = _found
+    _library = None
 
 
 class Nvml:
@@ -38,8 +39,9 @@ class Nvml:
 
     def devices(self) -> dict[str, str]:
         """Each device's node, by its uuid."""
+        library = self._library
         return {
-            _text(self._library.nvmlDeviceGetUUID(handle)): f"/dev/nvidia{self._library.nvmlDeviceGetMinorNumber(handle)}"
+            _text(library.nvmlDeviceGetUUID(handle)): f"/dev/nvidia{library.nvmlDeviceGetMinorNumber(handle)}"
             for handle in self._handles
         }
 

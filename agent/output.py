@@ -115,4 +115,3 @@ def _cut(line: bytes) -> int:
     while cut > LINE_BYTES - 3 and line[cut : cut + 1] and 0x80 <= line[cut] < 0xC0:
         cut -= 1
     return cut
-

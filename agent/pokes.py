@@ -5,15 +5,14 @@ path may be as long as the file system allows.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def listen(path: Path) -> int:
     """A non-blocking descriptor to read pokes from; whoever listened there before may be dead or alive."""
-    try:
+    with suppress(FileExistsError):
         os.mkfifo(path, 0o600)
-    except FileExistsError:
-        pass
     # Held for writing too, or it would read as ended whenever the last sender closes.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 

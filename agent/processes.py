@@ -63,7 +63,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
     private = shared = 0
     for pid in pids:
         try:
-            size, rss, in_files, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
+            _, rss, in_files, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
         except (FileNotFoundError, ProcessLookupError, ValueError):
             continue
         private += (int(rss) - int(in_files)) * _PAGE

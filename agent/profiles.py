@@ -37,6 +37,7 @@ PROFILES = {
     "l40sx4": Profile("NVIDIA L40S", 4, 48 * GIB, 350, 64, 512 * GIB, sockets=2),
     "l4x1": Profile("NVIDIA L4", 1, 24 * GIB, 72, 8, 32 * GIB),
     "t4x4": Profile("Tesla T4", 4, 16 * GIB, 70, 48, 192 * GIB),
+    "cpu8": _cpu(8, 32),
     "cpu32": _cpu(32, 128),
     "cpu96": _cpu(96, 384),
 }

@@ -1,4 +1,4 @@
-"""Keeping a job in where there is no bubblewrap: what the job's own process does to itself before its program starts."""
+"""Keeping a job in where there is no bubblewrap: what its process does to itself before its program starts."""
 
 import os
 import signal
@@ -35,6 +35,7 @@ def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
     rules = landlock.Ruleset(ground.confinement.landlock_abi, deny_tcp=spec.network is NetworkPolicy.NONE)
     rules.allow_reading([*view.system, *(link for link, _ in view.links), *view.etc, *view.python, "/proc"])
     rules.allow_reading(["/etc/passwd", "/etc/group", *(["/sys"] if granted else [])])
+    rules.allow_listing(view.checkout)  # or an import from there finds nothing
     rules.allow_everything([seen.work, seen.artifacts, seen.tmp, *(f"/dev/{name}" for name in DEVICES)])
     rules.allow_everything(gpu_nodes(granted))
     return rules

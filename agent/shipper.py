@@ -1,7 +1,7 @@
 """Everything that supervisors write, to the control plane: in order, none of it twice, none of it lost."""
 
+import dataclasses
 import logging
-import random
 import select
 import signal
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from agent import journal, pokes, verdicts
+from agent.backoff import Backoff
 from agent.cargo import LOG_BYTES, Cargo, Load
 from agent.clock import stamp
 from agent.executors import EXECUTORS
@@ -23,9 +24,9 @@ _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
 _GATHER_S, _GATHER_BUSY_S, _BUSY = 0.005, 0.015, 4
 _SWEEP_S = 1.0
-_RETRY_S, _RETRY_AT_MOST_S = 0.1, 2.0
 _ASIDE_S = 30.0
 _REMEMBERED = 100_000
+
 
 class Shipper:
     """Two threads: one hears pokes, one ships. Only the second touches a replica's cargo."""
@@ -135,7 +136,10 @@ class Shipper:
                 self._sweep()
                 swept_at = monotonic()
             self._wake.clear()
-            self._ship_touched()
+            try:
+                self._ship_touched()
+            except OSError as error:  # a full disk; nothing is lost, the sweep comes by again
+                _log.error("could not note what was shipped: %s", error)
 
     def _sweep(self) -> None:
         """Pokes may be lost, and a supervisor that was killed sends none."""
@@ -152,11 +156,10 @@ class Shipper:
         for executor in EXECUTORS.values():
             if running := executor.adopt(cargo.replica):
                 executor.signal(running, signal.SIGKILL)
-        verdict = verdicts.SUPERVISOR_GONE
-        book = journal.Journal.resume(cargo.replica.journal)
-        book.append(
-            Report(cargo.replica.replica_id, cargo.replica.fence, 0, verdict.state, stamp(), verdict.cause, message=verdict.message)
-        )
+        replica, verdict = cargo.replica, verdicts.SUPERVISOR_GONE
+        book = journal.Journal.resume(replica.journal)
+        report = Report(replica.replica_id, replica.fence, 0, verdict.state, stamp(), verdict.cause)
+        book.append(dataclasses.replace(report, message=verdict.message))
         book.close()
 
     def _ship_touched(self) -> None:
@@ -182,7 +185,12 @@ class Shipper:
             if left <= 0 or cargo.replica.replica_id in ids:
                 self._touch(name)
                 continue
-            if load := cargo.next_load():
+            try:
+                load = cargo.next_load()
+            except (OSError, ValueError) as error:
+                self._set_aside(name, f"can't be read: {error}")
+                continue
+            if load:
                 loads[name] = load
                 ids.add(cargo.replica.replica_id)
                 left -= load.size_bytes
@@ -193,15 +201,14 @@ class Shipper:
 
     def _send(self, loads: dict[str, Load]) -> bool:
         """Ship these until the control plane has answered; False if it refused them together."""
-        wait_s = _RETRY_S
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 receipt = self._link.ship(_pack(loads))
             except (Unavailable, Unauthenticated) as error:
                 if isinstance(error, Unauthenticated):
                     self._unknown()
-                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
-                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+                backoff.wait(self._stopping)
             except TrellisError as error:
                 return self._refused(loads, error)
             else:
@@ -212,11 +219,15 @@ class Shipper:
     def _refused(self, loads: dict[str, Load], error: TrellisError) -> bool:
         """One load that can't be taken must not hold up the others."""
         if len(loads) > 1:
-            return all([self._send({name: load}) for name, load in loads.items()])
+            sent = [self._send({name: load}) for name, load in loads.items()]
+            return all(sent)
         (name,) = loads
-        _log.error("the control plane refuses what %s reports, trying again later: %s", name, error)
-        self._aside[name] = monotonic() + _ASIDE_S
+        self._set_aside(name, f"is refused by the control plane: {error}")
         return True
+
+    def _set_aside(self, name: str, why: str) -> None:
+        _log.error("what %s reports %s; trying again in %d s", name, why, _ASIDE_S)
+        self._aside[name] = monotonic() + _ASIDE_S
 
     def _accept(self, loads: dict[str, Load], receipt: Receipt) -> None:
         for name, load in loads.items():
@@ -242,6 +253,7 @@ class Shipper:
                     del self._settled[next(iter(self._settled))]
             self._aside.pop(name, None)
             self._porter.remove(cargo.replica)
+
 
 def _pack(loads: dict[str, Load]) -> Shipment:
     return Shipment(

@@ -9,11 +9,12 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from agent import clock, lease, pokes, privileges, processes, verdicts, workspace
 from agent.executors import EXECUTORS
-from agent.executors.base import Exit, Start, StartFailed
+from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json
@@ -46,6 +47,9 @@ class Supervisor:
         self._log = OutputLog(replica.log)
         self._selector = selectors.EpollSelector()
         self._timers: dict[Callable[[], None], float] = {}
+        self._running: Running | None = None
+        self._outputs: list[LineReader] = []
+        self._started_at = 0.0
         self._verdict: Verdict | None = None
         self._peak_bytes = 0
         self._child_ended = False
@@ -59,12 +63,11 @@ class Supervisor:
         try:
             self._start()
         except (StartFailed, OSError) as error:
-            self._finish(Exit(None), verdicts.start_failed(str(error)))
+            self._verdict = verdicts.start_failed(str(error))
+        if self._running is None:
+            self._finish(Exit(None), self._verdict or verdicts.NODE_CUT_OFF)
             return
-        if self._verdict:  # it was not to start any more
-            self._finish(Exit(None), self._verdict)
-            return
-        ended = self._watch()
+        ended = self._watch(self._running)
         self._finish(ended, self._verdict or self._judge(ended))
 
     # Getting ready
@@ -82,14 +85,12 @@ class Supervisor:
 
     def _start(self) -> None:
         self._obey_wish()
-        if not lease.holds(self._ground.home):
-            self._verdict = verdicts.NODE_CUT_OFF
-        if self._verdict:
-            return
+        if self._verdict or not lease.holds(self._ground.home):
+            return  # it is not to start any more
         program = workspace.prepare(self._ground, self._replica, self._spec)
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
-        outputs, ends = self._open_outputs()
+        ends = self._open_outputs()
         processes.set_oom_preference(_OOM_SCORE)
         self._started_at = time.monotonic()
         self._running = self._executor.start(
@@ -98,21 +99,21 @@ class Supervisor:
         processes.set_oom_preference(0)
         for end in ends:
             os.close(end)
-        self._outputs = outputs
         self._report(ReplicaState.RUNNING)
         self._poke()
         self._set_timers()
 
-    def _open_outputs(self) -> tuple[list[LineReader], list[int]]:
-        readers, ends = [], []
+    def _open_outputs(self) -> list[int]:
+        """Have the job's two streams read; the ends that it is to write to."""
+        ends = []
         for mark in ("o", "e"):
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read_end, False)
             reader = LineReader(read_end, mark, self._log)
             self._on(read_end, partial(self._hear_output, reader))
-            readers.append(reader)
+            self._outputs.append(reader)
             ends.append(write_end)
-        return readers, ends
+        return ends
 
     def _set_timers(self) -> None:
         self._timers[self._look_at_lease] = 0.0
@@ -126,14 +127,14 @@ class Supervisor:
 
     # The loop
 
-    def _watch(self) -> Exit:
+    def _watch(self, running: Running) -> Exit:
         while True:
             self._run_timers()
             if self._child_ended:
                 self._child_ended = False
-                if ended := self._executor.poll(self._running):
+                if ended := self._executor.poll(running):
                     return ended
-                if self._running.ended is not None:  # killing what it left behind
+                if running.ended is not None:  # killing what it left behind
                     self._timers[self._notice_children] = time.monotonic() + SWEEP_EVERY_S
             due = min(self._timers.values(), default=_NEVER)
             timeout = None if due == _NEVER else max(0.0, due - time.monotonic())
@@ -181,13 +182,15 @@ class Supervisor:
         first = self._verdict is None
         if first or verdict.silent:
             self._verdict = verdict
-        if not hasattr(self, "_running"):
+        if self._running is None:
             return
         if first:
             self._executor.signal(self._running, signal.SIGTERM)
         self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
 
     def _kill(self) -> None:
+        if self._running is None:
+            return
         self._executor.signal(self._running, signal.SIGKILL)
         self._timers[self._kill] = time.monotonic() + SWEEP_EVERY_S  # until nothing is left
 
@@ -202,6 +205,8 @@ class Supervisor:
             self._timers[self._look_at_lease] = time.monotonic() + min(left_s, LEASE_LOOK_S)
 
     def _look_at_memory(self) -> None:
+        if self._running is None:
+            return
         held = self._executor.usage(self._running).memory_bytes
         self._peak_bytes = max(self._peak_bytes, held)
         if held > self._spec.memory_bytes:
@@ -219,7 +224,7 @@ class Supervisor:
     # Telling
 
     def _finish(self, ended: Exit, verdict: Verdict) -> None:
-        for reader in getattr(self, "_outputs", ()):
+        for reader in self._outputs:
             reader.read_rest()
         self._meter.read()
         if self._meter.dropped:
@@ -236,19 +241,22 @@ class Supervisor:
 
     def _report(self, state: ReplicaState, verdict: Verdict | None = None, ended: Exit | None = None) -> None:
         report = Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp())
-        if verdict and ended:
-            report = self._final(report, verdict, ended)
+        if verdict:
+            report = replace(report, cause=verdict.cause, message=verdict.message)
+        if ended and self._running:
+            report = self._measured(report, self._running, ended)
         self._journal.append(report)
 
-    def _final(self, report: Report, verdict: Verdict, ended: Exit) -> Report:
-        if not hasattr(self, "_running"):
-            return Report(report.replica_id, report.fence, 0, report.state, report.at, verdict.cause, message=verdict.message)
-        usage = self._executor.usage(self._running)
-        return Report(
-            report.replica_id, report.fence, 0, report.state, report.at, verdict.cause, ended.code, ended.signal,
-            verdict.message, round(time.monotonic() - self._started_at, 6), round(usage.cpu_s, 6),
-            max(self._peak_bytes, usage.peak_memory_bytes),
-        )  # fmt: skip
+    def _measured(self, report: Report, running: Running, ended: Exit) -> Report:
+        usage = self._executor.usage(running)
+        return replace(
+            report,
+            exit_code=ended.code,
+            signal=ended.signal,
+            run_s=round(time.monotonic() - self._started_at, 6),
+            cpu_s=round(usage.cpu_s, 6),
+            peak_memory_bytes=max(self._peak_bytes, usage.peak_memory_bytes),
+        )
 
     @property
     def _name(self) -> bytes:

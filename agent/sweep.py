@@ -1,6 +1,6 @@
 """Ending every job of a node that is being shut down.
 
-    python -m agent.sweep --home DIR [--timeout SECONDS]
+python -m agent.sweep --home DIR [--timeout SECONDS]
 """
 
 import argparse

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import queue
-import random
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -12,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
+from agent.backoff import Backoff
 from agent.layout import Home, ReplicaDir
 from agent.link import Link, Upload
 from agent.output import OutputLog
 from trellis.errors import TrellisError, Unavailable
 
 _log = logging.getLogger(__name__)
-_RETRY_AT_MOST_S = 2.0
 _FILES_AT_MOST = 1000
 
 
@@ -35,6 +34,7 @@ class Porter:
         self._thread = Thread(target=self._run, name="porter", daemon=True)
 
     def start(self) -> None:
+        """Begin, first with what an earlier process left to clear away."""
         for leftover in self._home.trash.iterdir():
             self._work.put(partial(remove_tree, leftover))
         self._thread.start()
@@ -57,7 +57,10 @@ class Porter:
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None and not self._stopping.is_set():
-            work()
+            try:
+                work()
+            except OSError as error:
+                _log.error("could not tidy up after a replica: %s", error)
 
     def _store(self, replica: ReplicaDir) -> None:
         for path, name in find_artifacts(replica.artifacts):
@@ -67,13 +70,12 @@ class Porter:
         self._stored(replica)
 
     def _store_one(self, replica: ReplicaDir, path: Path, name: str) -> None:
-        wait_s = 0.1
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 self._link.upload(Upload(replica.replica_id, replica.fence, name, path, _digest(path)))
             except Unavailable:
-                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, hides nothing
-                wait_s = min(_RETRY_AT_MOST_S, wait_s * 2)
+                backoff.wait(self._stopping)
             except (TrellisError, OSError) as error:
                 _log.warning("artifact %s of %s was not stored: %s", name, replica.path.name, error)
                 # The supervisor is gone, and the end is not told before we are done: the log is ours.

@@ -30,10 +30,13 @@ BY_REASON = {
 
 
 def out_of_memory(limit_bytes: int) -> Verdict:
-    return Verdict(ReplicaState.FAILED, Cause.OUT_OF_MEMORY, f"used more memory than the {limit_bytes} bytes it asked for")
+    """It held more than it asked for."""
+    message = f"used more memory than the {limit_bytes} bytes it asked for"
+    return Verdict(ReplicaState.FAILED, Cause.OUT_OF_MEMORY, message)
 
 
 def start_failed(message: str) -> Verdict:
+    """It never came to run; `message` says why."""
     return Verdict(ReplicaState.FAILED, Cause.START_FAILED, message)
 
 

@@ -29,6 +29,12 @@ class View:
     etc: tuple[str, ...]
     python: tuple[str, ...]
 
+    @property
+    def checkout(self) -> tuple[str, ...]:
+        """The folder that holds this library's package, if that is not an installed one."""
+        package = _package()
+        return (os.path.dirname(package),) if package in self.python else ()
+
 
 @cache
 def host_view() -> View:
@@ -71,6 +77,10 @@ def gpu_nodes(granted: list[str]) -> list[str]:
     return [*granted, *(path for path in _NVIDIA if os.path.exists(path))] if granted else []
 
 
+def _package() -> str:
+    return str(Path(trellis.__file__).resolve().parent)
+
+
 def _python_paths() -> tuple[str, ...]:
     """Where the node's Python lies: the environment, the installation below it, and this library's own package."""
     found = {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)}
@@ -80,6 +90,6 @@ def _python_paths() -> tuple[str, ...]:
         program = os.path.normpath(os.path.join(os.path.dirname(program), os.readlink(program)))
         if os.path.basename(os.path.dirname(program)) == "bin":
             found.add(os.path.dirname(os.path.dirname(program)))
-    found.add(str(Path(trellis.__file__).resolve().parent))
+    found.add(_package())
     outside = {path for path in found if path != "/usr" and not path.startswith("/usr/")}
     return tuple(sorted(path for path in outside if not any(path.startswith(f"{other}/") for other in outside)))

@@ -12,7 +12,7 @@ from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_PATHS = (os.path.dirname(sys.executable), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # Read by the loader, libc or the shell before the job's own code is.
 _REFUSED = frozenset({"GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "BASH_ENV", "ENV", "IFS"})
 _REFUSED_PREFIX = "LD_"
@@ -90,7 +90,8 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         # By uuid: an index means another device wherever only some device nodes can be seen.
         "CUDA_VISIBLE_DEVICES": ",".join(grant.uuid for grant in spec.gpus),
     }
-    defaults = {"PATH": ":".join(dict.fromkeys(_PATHS)), "HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
+    path = ":".join(dict.fromkeys((os.path.dirname(sys.executable), *_SYSTEM_PATH)))
+    defaults = {"PATH": path, "HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
     if ground.timezone:
         defaults["TZ"] = ground.timezone
     refused = tuple(sorted((spec.environment.keys() - wished.keys()) | (wished.keys() & fixed.keys())))

@@ -1,14 +1,10 @@
-"""How long one plan takes: one JSON object a line, {name, value, unit, on}; the best of a few runs on one core.
+"""How long one plan takes: the best of a few runs on one core. `plan` is a function: no stack is needed."""
 
-Run as `python -m benchmarks.scheduler`.
-"""
-
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from random import Random
 
+from benchmarks.lines import Printer
 from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
@@ -21,28 +17,13 @@ NOW = 1_000_000.0
 CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
 
 
-def main() -> None:
-    """Measure and print."""
-    cases: list[tuple[str, Callable[[], Snapshot], Config, int]] = [
-        (
-            "plan 1000x8 GPUs, 20000 pending in 200 classes, 95 % full",
-            lambda: _large(95),
-            Config(max_placements=PENDING),
-            5,
-        ),
-        ("plan 1000x8 GPUs, 20000 pending in 200 classes, 100 % full", lambda: _large(100), Config(), 5),
-        ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty", lambda: _large(0), Config(max_placements=PENDING), 3),
-        ("plan 1000x8 GPUs, 20000 pending in 200 classes, empty, at most 500", lambda: _large(0), Config(), 3),
-        ("plan 1000x8 GPUs idle, one job", _one_job, Config(), 10),
-        ("plan 4 nodes, 1000 identical pending, idle", lambda: _small(busy=False), Config(), 30),
-        ("plan 4 nodes, 1000 identical pending, full", lambda: _small(busy=True), Config(), 30),
-    ]
-    for name, build, config, runs in cases:
+def measure(printer: Printer) -> None:
+    """Plans of large clusters, and the ones that small clusters make all the time."""
+    for name, build, config, runs in CASES:
         snapshot = build()
         placed = len(plan(snapshot, config).placements)
         seconds = min(_measure(snapshot, config) for _ in range(runs))
-        on = f"{platform.machine()}, Python {platform.python_version()}, seed {SEED}, {placed} placed, best of {runs}"
-        print(json.dumps({"name": name, "value": round(seconds * 1000, 2), "unit": "ms", "on": on}), flush=True)
+        printer.line(f"scheduler.{name}", seconds * 1000, "ms", seed=SEED, placed=placed, best_of=runs)
 
 
 def _measure(snapshot: Snapshot, config: Config) -> float:
@@ -125,5 +106,13 @@ def _small(*, busy: bool) -> Snapshot:
     return Snapshot(NOW, nodes, (Queue("q", "default"),), pending, running)
 
 
-if __name__ == "__main__":
-    main()
+# "large": 1000 nodes of 8 GPUs and 20,000 pending jobs in 200 classes.
+CASES: tuple[tuple[str, Callable[[], Snapshot], Config, int], ...] = (
+    ("large_95_percent_full", lambda: _large(95), Config(max_placements=PENDING), 3),
+    ("large_full", lambda: _large(100), Config(), 3),
+    ("large_empty", lambda: _large(0), Config(max_placements=PENDING), 2),
+    ("large_empty_at_most_500_placed", lambda: _large(0), Config(), 2),
+    ("1000_nodes_idle_one_job", _one_job, Config(), 10),
+    ("4_nodes_idle_1000_pending", lambda: _small(busy=False), Config(), 20),
+    ("4_nodes_full_1000_pending", lambda: _small(busy=True), Config(), 20),
+)

@@ -7,7 +7,6 @@ A session is a row in this process's memory, asked about again every RENEW_S; en
 import json
 import os
 import secrets
-from dataclasses import dataclass
 from html import escape
 from typing import Any, ClassVar
 
@@ -22,7 +21,8 @@ from tornado.web import authenticated
 
 from app.core.crypto import Keyring
 from tasks.app import make_app
-from trellis.settings import BrokerSettings, load
+from tasks.settings import FlowerSettings
+from trellis.settings import load
 
 RENEW_S = 300.0
 MOST_SESSIONS = 100
@@ -37,14 +37,6 @@ box-sizing:border-box;margin:.4em 0;padding:.4em;font:inherit}}label{{padding:0}
 <label>Username<input name="username" autocomplete="username" required autofocus></label>
 <label>Password<input name="password" type="password" autocomplete="current-password" required></label>
 <button>Sign in</button></form></body></html>"""
-
-
-@dataclass(frozen=True, slots=True)
-class FlowerSettings(BrokerSettings):
-    """What Flower needs beside the broker: the API that knows the accounts, and a key to sign its cookies with."""
-
-    secret_key: str = ""
-    public_url: str = "http://127.0.0.1:8420"
 
 
 class Refused(Exception):

@@ -26,7 +26,7 @@ class Client:
             print(line.text)
 
     Where it is and who asks comes from the arguments, then from TRELLIS_URL and TRELLIS_API_KEY, then from what
-    `trellis login` stored, then from `.trellis/client.json` in the working directory. `token` is an API key or a JWT.
+    `trellis login` stored, then from what `trellis up` left in its home (`.trellis` in the working directory). `token` is an API key or a JWT.
     """
 
     def __init__(

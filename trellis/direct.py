@@ -30,41 +30,38 @@ class Direct:
     """
 
     def __init__(self, broker_url: str, token: str, *, timeout_s: float = 30.0) -> None:
-        app = Celery("trellis.direct", broker=broker_url, backend=_backend(broker_url), set_as_current=False)
-        app.conf.update(
-            task_serializer="json",
-            result_serializer="json",
-            accept_content=["json"],
-            result_accept_content=["json"],
-            task_ignore_result=False,
-            broker_connection_timeout=5,
-            broker_connection_retry=False,
-            broker_transport_options={"socket_connect_timeout": 5, "socket_timeout": 30},
-        )
-        self._app, self._token, self._timeout_s = app, token, timeout_s
+        self._broker_url, self._token, self._timeout_s = broker_url, token, timeout_s
+        self._app = _application(broker_url)
         self.jobs = DirectJobs(self)
         self.queues = DirectQueues(self)
         self.nodes = DirectNodes(self)
 
     def call(self, task: str, **arguments: Any) -> Any:
         """Send one task and return the body of its answer. Raises TrellisError; Unavailable when none comes."""
+        lost: tuple[type[Exception], ...] = (OperationalError, OSError, RuntimeError, *_broker_errors(self._app))
         try:
-            sent = self._app.send_task(
-                task,
-                kwargs={"token": self._token, **arguments},
-                queue=QUEUE,
-                expires=self._timeout_s,
-                retry=True,
-                retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0},
-            )
-            # The caller may itself be a task: what it waits for runs on other workers, so this can't lock up.
-            found = sent.get(timeout=self._timeout_s, propagate=False, disable_sync_subtasks=False)
+            return _body(task, self._result(task, {"token": self._token, **arguments}))
         except CeleryTimeout as error:
             raise Unavailable(f"no control worker answered {task} within {self._timeout_s:g} s") from error
-        except (OperationalError, OSError) as error:
-            raise Unavailable(f"the broker can't be reached: {error}") from error
+        except lost as error:
+            # Celery's listener for results does not come back by itself once it gave up: the next call has a new one.
+            self._app.close()
+            self._app = _application(self._broker_url)
+            raise Unavailable(f"the broker can't be reached: {error.__cause__ or error}") from error
+
+    def _result(self, task: str, arguments: dict[str, Any]) -> Any:
+        sent = self._app.send_task(
+            task,
+            kwargs=arguments,
+            queue=QUEUE,
+            expires=self._timeout_s,
+            retry=True,
+            retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0},
+        )
+        # The caller may itself be a task: what it waits for runs on other workers, so this can't lock up.
+        found = sent.get(timeout=self._timeout_s, propagate=False, disable_sync_subtasks=False)
         sent.forget()
-        return _body(task, found)
+        return found
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -140,6 +137,28 @@ def _pages(direct: Direct, task: str, kind: type[A], filters: Mapping[str, Any])
         cursor = page.get("next_cursor")
         if not cursor:
             return
+
+
+def _application(broker_url: str) -> Celery:
+    app = Celery("trellis.direct", broker=broker_url, backend=_backend(broker_url), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_ignore_result=False,
+        broker_connection_timeout=5,
+        broker_transport_options={"socket_connect_timeout": 5, "socket_timeout": 30},
+        result_backend_transport_options={"retry_policy": {"max_retries": 3, "interval_start": 0.1}},
+        redis_socket_connect_timeout=5,
+    )
+    return app
+
+
+def _broker_errors(app: Celery) -> tuple[type[Exception], ...]:
+    """What the library behind the result backend raises when its server is away; each has its own."""
+    found: tuple[type[Exception], ...] = tuple(getattr(app.backend, "connection_errors", ()))
+    return found
 
 
 def _backend(broker_url: str) -> str:

@@ -1,7 +1,7 @@
 """Where this machine's Trellis is and with which key: arguments over environment over files.
 
 A credential never travels to a URL from a less trusted place: a key that a file holds is used for that file's URL
-alone, and the file in the working directory (written by `trellis up`) is taken whole or not at all.
+alone, and the file that `trellis up` left in its home (`.trellis` here) is taken whole or not at all.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 from trellis.settings import SettingsError
 
 DEFAULT_URL = "http://127.0.0.1:8420"
+# Where `trellis up` keeps things when the working directory is closed to the account that it runs as.
+MACHINE_HOME = Path("/var/lib/trellis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def resolve(
     saved = read(user_file(env))
     if saved and (url is None or _same(url, saved.url)):
         return Profile(saved.url, api_key, None) if api_key else saved
-    local = None if saved else read(directory / ".trellis" / "client.json")
+    local = None if saved else _local(env, directory)
     if local and api_key is None and not has_password and (url is None or _same(url, local.url)):
         return local
     return Profile(url or DEFAULT_URL, api_key)
@@ -80,6 +82,23 @@ def write(path: Path, profile: Profile) -> None:
     with os.fdopen(handle, "w") as file:
         json.dump(asdict(profile), file, indent=2)
     fresh.replace(path)
+
+
+def _local(env: Mapping[str, str], directory: Path) -> Profile | None:
+    """What `trellis up` left for commands on this machine, sought where it would look for its home."""
+    homes = [folder / ".trellis" for folder in (directory, *directory.parents)] + [MACHINE_HOME]
+    if env.get("TRELLIS_HOME"):
+        homes = [Path(env["TRELLIS_HOME"])]
+    files = (home / "client.json" for home in homes)
+    return next((read(file) for file in files if _may_trust(file)), None)
+
+
+def _may_trust(file: Path) -> bool:
+    """Whether a file may be read and is the caller's own or root's: not one that a stranger put into, say, /tmp."""
+    try:
+        return file.stat().st_uid in (0, os.geteuid()) and os.access(file, os.R_OK)
+    except OSError:
+        return False
 
 
 def _from_key_file(env: Mapping[str, str]) -> str | None:

@@ -98,7 +98,7 @@ def _nodes(draft: Draft, value: str) -> None:
     draft.nodes = _whole(value)
 
 
-def _one_task_a_node(draft: Draft, value: str) -> None:
+def _one_task_a_node(_: Draft, value: str) -> None:
     if _whole(value) != 1:
         raise ValueError("one task runs on each node: ask for more cores with --cpus-per-task")
 
@@ -146,11 +146,11 @@ def _deadline(draft: Draft, value: str) -> None:
     draft.body["deadline"] = datetime.fromisoformat(value).astimezone().isoformat()
 
 
-def _dry_run(draft: Draft, value: str) -> None:
+def _dry_run(draft: Draft, _: str) -> None:
     draft.body["dry_run"] = True
 
 
-def _as_always(draft: Draft, value: str) -> None:
+def _as_always(_: Draft, __: str) -> None:
     """What the directive asks for is what Trellis does anyway."""
 
 

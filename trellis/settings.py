@@ -68,6 +68,9 @@ def _convert(name: str, kind: Any, text: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """What every Celery process needs."""
+    """What every Celery process needs.
+
+    broker_url: Redis 7, Valkey or RabbitMQ, such as `redis://:secret@10.0.0.5:6379/0` or `amqp://...`.
+    """
 
     broker_url: str

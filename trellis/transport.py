@@ -40,7 +40,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `body` is sent as JSON unless None; `repeatable` overrides what the verb says."""
+    """One request. `body` is sent as JSON unless None; `repeatable` overrides what the verb says.
+
+    `read_timeout_s` is for calls that wait on purpose: when it is over the call ends, and is not repeated.
+    """
 
     method: str
     path: str
@@ -227,6 +230,8 @@ def _worth_repeating(outcome: httpx.Response | httpx.RequestError, call: Call) -
     if isinstance(outcome, httpx.Response):
         status = outcome.status_code
         return status in _NOTHING_DONE or (status in _GATEWAY_GAVE_UP and call.may_repeat)
+    if isinstance(outcome, httpx.ReadTimeout) and call.read_timeout_s is not None:
+        return False  # the caller set its own patience, and that is over
     if isinstance(outcome, httpx.TransportError):
         return isinstance(outcome, _NOTHING_SENT) or call.may_repeat
     return False

@@ -51,12 +51,17 @@ def may_enter(path: Path, account: Account) -> bool:
     return all(_may_pass(step, account) for step in (real, *real.parents) if step.exists())
 
 
-def give(path: Path, account: Account, mode: int | None = None) -> None:
-    """Hand `path` (not what is below it) to `account`; without root it is ours already."""
+def give(path: Path, account: Account) -> None:
+    """Hand `path`, not what is below it, to `account`; without root it is ours already."""
     if os.geteuid() == 0:
-        os.chown(path, account.uid, account.gid)
-    if mode is not None:
-        path.chmod(mode)
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+
+def give_all(folder: Path, account: Account) -> None:
+    """Hand `folder` and all below it to `account`, if it is somebody else's."""
+    if folder.stat().st_uid != account.uid:
+        for path in (*folder.rglob("*"), folder):
+            give(path, account)
 
 
 def _may_pass(path: Path, account: Account) -> bool:

@@ -29,6 +29,7 @@ from app.resources.nodes import create_join_token
 from app.tenancy import actors
 from app.tenancy.api_keys import ApiKeySpec, create_own_key
 from app.tenancy.models import User
+from trellis.errors import Unavailable
 from trellis.settings import load
 
 ADMIN = "admin"
@@ -63,9 +64,13 @@ def bootstrap(wish: Wish, settings: Settings) -> Grant:
 
 
 def migrate(database_url: str) -> None:
-    """Bring the schema to the newest revision; several at once wait for each other."""
+    """Bring the schema to the newest revision; several at once wait for each other. Raises Unavailable."""
     config = migration_config(database_url)
-    with closing(psycopg.connect(libpq_url(database_url), autocommit=True)) as guard:
+    try:
+        connection = psycopg.connect(libpq_url(database_url), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the database does not answer: {error}") from error
+    with closing(connection) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", (lock_number("migrations"),))
         command.upgrade(config, "head")
 

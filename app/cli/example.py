@@ -23,8 +23,11 @@ class Login:
     api_key: str
 
 
-def run_example(login: Login, code: Path, console: Console) -> str | None:
-    """Run the example job with its log on the console; its id, or None when it could not be run."""
+def run_example(login: Login, code: Path, kept: Path, console: Console) -> str | None:
+    """Run the example job with its log on the console and fetch what it saved into `kept`.
+
+    Returns: its id, or None when it could not be run.
+    """
     script = code / EXAMPLE
     if not script.exists():
         return None  # installed from a wheel, which holds no examples
@@ -35,6 +38,11 @@ def run_example(login: Login, code: Path, console: Console) -> str | None:
             for line in client.jobs.logs(job.id, follow=True):
                 console.print(f"  {line.text}", markup=False, highlight=False)
             console.print(_summary(client, client.jobs.wait(job.id)))
+            kept.mkdir(exist_ok=True)
+            for artifact in client.jobs.artifacts(job.id):
+                path = client.jobs.download(job.id, artifact, kept / artifact.name.replace("/", "-"))
+                # Not a row: a path is for copying, and a narrow table would cut it.
+                console.print(f"  artifact    {path}", markup=False, highlight=False, soft_wrap=True)
         except TrellisError as error:
             console.print(f"The example job could not be run: {error}", markup=False)
             return None
@@ -44,8 +52,8 @@ def run_example(login: Login, code: Path, console: Console) -> str | None:
 def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> None:
     """Where things are, and three commands to try."""
     table = Table.grid(padding=(0, 2))
-    table.add_row("dashboard, API", urls["api"])
-    table.add_row("API reference", f"{urls['api']}/api/v1/docs")
+    table.add_row("API", urls["api"])
+    table.add_row("API reference", f"{urls['api']}/docs")
     table.add_row("Flower", urls["flower"])
     table.add_row("try next", "trellis jobs")
     table.add_row("", f"trellis job {job_id}" if job_id else "trellis nodes")
@@ -55,7 +63,7 @@ def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> Non
 
 def _summary(client: Client, job: Any) -> Table:
     accuracy = client.jobs.metrics(job.id).get("accuracy")
-    table = Table(title=None, show_header=False, box=None, padding=(0, 2))
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("state", f"[{'green' if job.state == JobState.SUCCEEDED else 'red'}]{job.state}")
     table.add_row("waited", format_seconds(job.wait_s or 0.0))
     table.add_row("ran", format_seconds(job.run_s or 0.0))
@@ -63,6 +71,4 @@ def _summary(client: Client, job: Any) -> Table:
         table.add_row("accuracy", f"{accuracy.value:.3f}")
     if job.state != JobState.SUCCEEDED:
         table.add_row("why", job.message or str(job.cause))
-    for artifact in client.jobs.artifacts(job.id):
-        table.add_row("artifact", f"{artifact.name}  {artifact.url}")
     return table

@@ -20,9 +20,10 @@ def write_private(path: Path, text: str, owner: Account | None = None) -> Path:
 
 
 def make_folder(path: Path, owner: Account | None = None, mode: int = 0o700) -> Path:
-    """Make `path` with `mode` if it is not there; what was there keeps its owner and mode."""
+    """Make `path` with `mode`, whatever the caller's umask; what was there keeps its owner and mode."""
     if not path.is_dir():
-        path.mkdir(mode=mode, parents=True)
+        path.mkdir(parents=True)
+        path.chmod(mode)
         if owner:
-            give(path, owner, mode)
+            give(path, owner)
     return path

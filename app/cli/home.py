@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.cli.accounts import Account, may_enter
+from app.cli.accounts import Account, give, give_all, may_enter
 from app.cli.errors import StackError
 from app.cli.files import make_folder, write_private
 from app.cli.ports import free_port
@@ -42,6 +42,11 @@ class Home:
         """The URL and key with which commands on this machine sign in."""
         return self.path / "client.json"
 
+    @property
+    def server(self) -> Path:
+        """What the control plane's processes may write to; all else here is the supervisor's."""
+        return self.path / "server"
+
     def node(self, name: str) -> Path:
         """Where a node of this stack keeps its jobs."""
         return self.path / "nodes" / name
@@ -51,6 +56,7 @@ class Home:
         path = self.path / "secrets" / name
         if not path.exists():
             self.keep_secret(name, secrets.token_hex(32), owner)
+        give(path, owner)
         return path.read_text().strip()
 
     def keep_secret(self, name: str, text: str, owner: Account) -> Path:
@@ -87,12 +93,14 @@ def open_home(path: Path, servers: Account, services: Account, version: str) -> 
     Raises: StackError when it can't be used: closed, full, or from a newer Trellis.
     """
     try:
-        # Passable for the servers' account, listable by nobody else.
-        make_folder(path, services, 0o711)
+        # Passable for the accounts that servers and services run as; only we may put something here.
+        make_folder(path, mode=0o711)
         _check_stamp(path / "stamp.json", version)
         for folder in ("logs", "nodes"):
             make_folder(path / folder, mode=0o700)
         make_folder(path / "bin", mode=0o755)
+        # The services' account changes with the Python that they run on.
+        give_all(make_folder(path / "server"), services)
     except OSError as error:
         raise StackError(
             f"{path} can't be used: {error.strerror}. Set TRELLIS_HOME to a folder you may write to."

@@ -61,17 +61,17 @@ class Wiring:
             **self._given(SERVER_TUNING),
             **self.database,
             **self.broker,
-            "TRELLIS_HOME": str(self.home.path),
+            "HOME": str(self.home.server),
+            "TRELLIS_HOME": str(self.home.server),
             "TRELLIS_SECRET_KEY_FILE": str(secrets / "secret_key"),
             "TRELLIS_PUBLIC_URL": self.url,
         }
 
     def node_environment(self, name: str, profile: str, token: Path) -> dict[str, str]:
-        """What a node is given: no database, no key of the control plane."""
+        """What a node is given: no database, no key of the control plane; of the broker it is told when it joins."""
         return {
             **self._common(),
             **self._given(NODE_TUNING),
-            **self.broker,
             "TRELLIS_HOME": str(self.home.node(name)),
             "TRELLIS_URL": self.url,
             "TRELLIS_NAME": name,

@@ -34,7 +34,7 @@ class Example:
     def show(self, urls: dict[str, str]) -> None:
         """Run the example if it is wanted, then tell where things are."""
         login = Login(**json.loads((self._home / "client.json").read_text()))
-        job = run_example(login, CODE, self._console) if self._wanted else None
+        job = run_example(login, CODE, self._home / "example", self._console) if self._wanted else None
         show_next(urls, job, self._console)
 
 

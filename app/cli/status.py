@@ -15,7 +15,7 @@ from trellis.units import format_bytes, format_seconds
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One service. memory_bytes: its whole process tree, shared pages counted in each."""
+    """One service. memory_bytes: its whole process tree, shared pages counted once."""
 
     name: str
     state: str
@@ -79,7 +79,9 @@ def _memory(process: psutil.Process) -> int:
     total = 0
     for member in (process, *process.children(recursive=True)):
         try:
-            total += member.memory_info().rss
+            total += member.memory_full_info().pss
         except psutil.NoSuchProcess:
             continue
+        except psutil.AccessDenied:  # another user's: what is shared can't be told
+            total += member.memory_info().rss
     return total

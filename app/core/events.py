@@ -24,7 +24,7 @@ KINDS = frozenset(
     | {
         "job.submitted", "job.cancel_asked",
         "replica.stop_asked",
-        "node.joined", "node.changed", "join_token.created",
+        "node.joined", "join_token.created",
         "queue.created", "artifact.saved",
         "organisation.created", "project.created", "project.changed",
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",

@@ -11,8 +11,18 @@ from trellis.wire import CUT_OFF_GRACE_S
 class Settings:
     """Read once at a process's entry and handed down; see `trellis.settings.load` for where values come from.
 
-    `secret_key` signs tokens and cursors and keys the digests of API keys: at least 32 characters.
-    `node_broker_url` is what joining nodes are told, where they reach the broker under another address.
+    database_url: PostgreSQL 15 or newer, such as `postgresql://trellis:secret@db.example.org/trellis`.
+    broker_url: Redis 7, Valkey or RabbitMQ, such as `redis://:secret@10.0.0.5:6379/0` or `amqp://...`.
+    secret_key: signs tokens and cursors and keys the digests of API keys: at least 32 characters.
+    home: where artifacts are kept (folder `store`).
+    public_url: how people reach the API.
+    node_broker_url: what joining nodes are told, where they reach the broker under another address; empty for the same.
+    heartbeat_s: how often a node reports.
+    lease_s: how long a node may run jobs after it was last heard; its supervisors end them by themselves then.
+    node_lost_s: how long a node may be silent before its jobs are tried elsewhere.
+    database_pool: connections a process holds at most.
+    streams: followed logs that one API process serves at once.
+    max_body_bytes: the largest request body, but for artifacts.
     """
 
     database_url: str

@@ -21,6 +21,7 @@ from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL, Event
 from app.core.states import MACHINES
 from app.core.tables import Entity
 from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
+from trellis.vocabulary import ActorKind
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
@@ -71,8 +72,13 @@ class UnitOfWork:
         return row
 
     def visible(self, model: type[E]) -> Select[E]:
-        """A select of the rows of `model` that the actor may see; counts as a check of its read permission."""
+        """A select of the rows of `model` that the actor may see; counts as a check of its read permission.
+
+        Raises: Forbidden for a node, where the model is not for nodes.
+        """
         self.checked = True
+        if self.actor.kind is ActorKind.NODE and not model.seen_by_nodes:
+            raise Forbidden("this is not for nodes")
         return select(model).where(model.visible_to(self.actor))
 
     def require(self, permission: Permission, project_id: UUID | None = None) -> None:

@@ -1,6 +1,6 @@
 """Bodies that nodes send: values of `trellis.wire`."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import request
 
@@ -17,3 +17,12 @@ def body_as(kind: type[T]) -> T:
     except ValueError as error:
         pointer, _, message = str(error).partition(" ")
         raise Invalid(Field(pointer, message)) from error
+
+
+def described(sent: str, answered: str, status: int = 200) -> dict[str, Any]:
+    """For `blp.doc`: what a node sends and is answered, by the names of `trellis.wire` (see docs/reference/wire.json)."""
+    shape = {"type": "object", "description": sent}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": shape}}},
+        "responses": {str(status): {"description": answered}},
+    }

@@ -10,7 +10,7 @@ from flask.views import MethodView
 from app.core.access import Permission
 from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow
-from app.http.wire_body import body_as
+from app.http.wire_body import body_as, described
 from app.jobs import shipments
 from app.jobs.models import Replica
 from app.storage.artifacts import Upload, save
@@ -18,7 +18,8 @@ from trellis import wire
 from trellis.errors import Field, Invalid, StaleFence
 from trellis.stores.base import Store
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+# A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
+_NAME = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 blp = Blueprint("agent_jobs", __name__, url_prefix="/agent", description="For nodes.")
 
 
@@ -26,6 +27,7 @@ blp = Blueprint("agent_jobs", __name__, url_prefix="/agent", description="For no
 class Heartbeats(MethodView):
     """A node lives."""
 
+    @blp.doc(**described("Heartbeat", "Orders"))
     def post(self) -> Any:
         """Renew the node's lease; hear what to run and what to stop."""
         heartbeat = body_as(wire.Heartbeat)
@@ -37,6 +39,7 @@ class Heartbeats(MethodView):
 class Specs(MethodView):
     """What to run."""
 
+    @blp.doc(**described("replicas: a list of [id, fence]", "specs: of ReplicaSpec; stale: ids that are not to run"))
     def post(self) -> Any:
         """Fetch the specs of replicas that a message named."""
         body = request.get_json()
@@ -52,6 +55,7 @@ class Specs(MethodView):
 class Shipments(MethodView):
     """What came of it."""
 
+    @blp.doc(**described("Shipment", "Receipt"))
     def post(self) -> Any:
         """Take in logs, metrics and reports."""
         shipment = body_as(wire.Shipment)
@@ -67,6 +71,10 @@ class Shipments(MethodView):
 class ReplicaArtifacts(MethodView):
     """Files that replicas keep."""
 
+    @blp.doc(
+        requestBody={"required": True, "content": {"application/octet-stream": {}}},
+        responses={"200": {"description": "id: that of the artifact"}},
+    )
     def put(self, replica_id: UUID) -> Any:
         """Store a file that a replica saved."""
         uow = current_uow()

@@ -1,32 +1,27 @@
 """Jobs over HTTP."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, request
 from flask.views import MethodView
 
-from app.core.access import NOBODY, Permission
-from app.core.live import Listener
-from app.core.uow import UnitOfWork, run
 from app.http.auth import credential_of
 from app.http.blueprint import Blueprint
 from app.http.paging import page_request
-from app.http.streaming import KEEP_ALIVE, Message, Streams
+from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
 from app.jobs import listing, metrics, schemas, service
-from app.jobs.logs import LARGEST_READ, Cursor, Line, LogFilter, read_lines
+from app.jobs.following import Follower
+from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
 from app.storage.artifacts import list_artifacts
 from app.storage.models import Artifact
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
-from trellis.vocabulary import ENDED_JOB_STATES, JobState
+from trellis.vocabulary import JobState
 
-KEEP_ALIVE_S = 15.0
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
 
 
@@ -148,8 +143,7 @@ class JobArtifacts(MethodView):
         """List the files that a job saved."""
         uow = current_uow()
         uow.get(Job, job_id)
-        store: Store = current_app.extensions["store"]
-        return {"items": [_artifact(store, a) for a in list_artifacts(uow, job_id)], "next_cursor": None}
+        return {"items": [_artifact(a) for a in list_artifacts(uow, job_id)], "next_cursor": None}
 
 
 @blp.route("/<uuid:job_id>/artifacts/<uuid:artifact_id>")
@@ -165,14 +159,15 @@ class JobArtifact(MethodView):
         store: Store = current_app.extensions["store"]
         response = Response(store.read(artifact.key), mimetype="application/octet-stream")
         response.headers["Content-Length"] = str(artifact.size_bytes)
-        response.headers.set("Content-Disposition", "attachment", filename=artifact.name)
+        response.headers.set("Content-Disposition", "attachment", filename=artifact.name.rpartition("/")[2])
         response.headers["ETag"] = f'"{artifact.digest}"'
         return response
 
 
-def _artifact(store: Store, artifact: Artifact) -> dict[str, Any]:
+def _artifact(artifact: Artifact) -> dict[str, Any]:
     shown = ("id", "name", "size_bytes", "digest", "created_at")
-    return {name: getattr(artifact, name) for name in shown} | {"url": store.locate(artifact.key)}
+    url = f"{current_app.extensions['settings'].public_url}/api/v1/jobs/{artifact.job_id}/artifacts/{artifact.id}"
+    return {name: getattr(artifact, name) for name in shown} | {"url": url}
 
 
 @blp.route("/<uuid:job_id>/logs")
@@ -184,70 +179,13 @@ class JobLogs(MethodView):
     @blp.response(200, schemas.LogPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
-        credential = credential_of(request)
+        credential, at_door = credential_of(request), door()
         wanted = LogFilter(*(query.get(name) for name in ("attempt", "replica", "stream", "since", "tail")))
         cursor = Cursor.parse(request.headers.get("Last-Event-ID") or query.get("cursor"))
-        follower = Follower(credential, job_id, wanted, cursor)
-        first = follower.read()
+        follower = Follower(sessions(), lambda uow: at_door.actor(uow, credential), job_id, cursor)
+        first = follower.read(wanted)
         if not query["follow"]:
-            return {"lines": [line.as_json() for line in first.lines], "cursor": str(cursor)}
+            lines = [line.as_json() for line in first.part.lines]
+            return {"lines": lines, "cursor": str(cursor), "more": first.part.more}
         streams: Streams = current_app.extensions["streams"]
-        return streams.open(follower.stream(first))
-
-
-class Reading:
-    """What one look at a job's log gave."""
-
-    def __init__(self, job: Job, lines: list[Line]) -> None:
-        self.lines = lines
-        self.ended = job.state in ENDED_JOB_STATES
-        self.outcome = {"state": str(job.state), "exit_code": job.exit_code, "message": job.message}
-
-    @property
-    def may_have_more(self) -> bool:
-        """Whether another look is due at once: the log was too long for one, or this may be its end."""
-        return bool(self.lines) and (self.ended or sum(len(line.text) for line in self.lines) > LARGEST_READ // 2)
-
-
-class Follower:
-    """Reads on whenever the job has news; holds no transaction between two looks, and asks the door at each."""
-
-    def __init__(self, credential: str, job_id: UUID, wanted: LogFilter, cursor: Cursor) -> None:
-        self._credential, self._job_id, self._wanted, self._cursor = credential, job_id, wanted, cursor
-        self._told = Cursor(dict(cursor.offsets))
-        self._sessions, self._door = sessions(), door()
-        self._listener: Listener = current_app.extensions["listener"]
-
-    def read(self) -> Reading:
-        """One look. Raises NotFound for a job that is not the caller's."""
-        return run(self._sessions, NOBODY, self._read)
-
-    def _read(self, uow: UnitOfWork) -> Reading:
-        uow.actor = self._door.actor(uow, self._credential)
-        job = uow.get(Job, self._job_id)  # its state first: lines that came before its end are then all there
-        uow.require(Permission.JOB_READ, job.project_id)
-        return Reading(job, read_lines(uow.session, job, self._wanted, self._cursor))
-
-    def stream(self, first: Reading) -> Iterator[bytes]:
-        """Messages until the job has ended and everything was said."""
-        yield from self._messages(first)
-        self._wanted = replace(self._wanted, tail=None, since=None)
-        with self._listener.subscribed(str(self._job_id)) as news:
-            while True:
-                news.clear()
-                reading = self.read()
-                yield from self._messages(reading)
-                if reading.ended and not reading.lines:
-                    yield Message("end", reading.outcome).encode()
-                    return
-                if not reading.may_have_more and not news.wait(KEEP_ALIVE_S):
-                    yield KEEP_ALIVE
-
-    def _messages(self, reading: Reading) -> Iterator[bytes]:
-        """Each line with the cursor that stands right behind it, whatever was left out before it."""
-        firsts = {line.key: line.start for line in reversed(reading.lines)}
-        self._told.offsets = firsts | self._told.offsets
-        for line in reading.lines:
-            self._told.offsets[line.key] = line.end
-            yield Message("log", line.as_json(), str(self._told)).encode()
-        self._told.offsets |= self._cursor.offsets
+        return streams.open(follower.stream(current_app.extensions["listener"], wanted, first))

@@ -216,5 +216,8 @@ def present_event(event: Event) -> dict[str, Any]:
             "name": event.actor_name,
         },
         "subject": {"type": event.subject_type, "id": str(event.subject_id)},
-        "data": event.data,
+        "before": event.data.get("before"),
+        "after": event.data.get("after"),
+        "reason": event.data.get("reason"),
+        "data": {key: value for key, value in event.data.items() if key not in ("before", "after", "reason")},
     }

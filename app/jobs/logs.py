@@ -98,19 +98,35 @@ def append_chunks(uow: UnitOfWork, replicas: Mapping[UUID, Replica], chunks: Ite
         uow.session.execute(insert(LogChunk), rows)
 
 
-def read_lines(session: Session, job: Job, wanted: LogFilter, cursor: Cursor) -> list[Line]:
-    """Lines after `cursor`, which is moved on; at most LARGEST_READ bytes at a time. With `tail`, the last ones."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Lines of a job's log in order of time; `more` where reading stopped before its end."""
+
+    lines: list[Line]
+    more: bool
+
+
+def read_lines(session: Session, job: Job, wanted: LogFilter, cursor: Cursor) -> Part:
+    """Lines after `cursor`, which is moved on; about LARGEST_READ bytes at a time. With `tail`, the last ones."""
     lines: list[Line] = []
+    left, more = LARGEST_READ, False
     for replica in _replicas(session, job, wanted):
         key = (replica.number, replica.index)
         start = cursor.offsets.get(key, 0)
         if replica.log_bytes <= start:
             continue
-        for chunk in _chunks(session, replica, start, wanted):
+        if left <= 0:
+            more = True
+            break
+        chunks, whole = _chunks(session, replica, start, wanted)
+        for chunk in chunks:
             lines += _lines_of(chunk, key, start, wanted)
-            cursor.offsets[key] = chunk.offset + chunk.size
+            left -= chunk.size
+        end = chunks[-1].offset + chunks[-1].size if chunks else start
+        cursor.offsets[key] = max(end, replica.log_bytes) if whole else end
+        more = more or not whole
     lines.sort(key=lambda line: (line.us, line.key, line.end))
-    return lines if wanted.tail is None else lines[max(0, len(lines) - wanted.tail) :]
+    return Part(lines if wanted.tail is None else lines[max(0, len(lines) - wanted.tail) :], more)
 
 
 def _replicas(session: Session, job: Job, wanted: LogFilter) -> Sequence[Replica]:
@@ -123,30 +139,22 @@ def _replicas(session: Session, job: Job, wanted: LogFilter) -> Sequence[Replica
     return session.execute(statement.execution_options(populate_existing=True)).scalars().all()
 
 
-def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -> Iterator[LogChunk]:
+def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -> tuple[list[LogChunk], bool]:
+    """The chunks to read, in order, and whether they reach the log's end."""
     statement = select(LogChunk).where(LogChunk.replica_id == replica.id, LogChunk.offset + LogChunk.size > start)
     if wanted.since is not None:
         statement = statement.where(LogChunk.last_us >= wanted.since.timestamp() * 1e6)
-    if wanted.tail is None:
-        yield from _forward(session, statement.order_by(LogChunk.offset))
-        return
+    order = LogChunk.offset if wanted.tail is None else LogChunk.offset.desc()
     found: list[LogChunk] = []
-    count = 0
-    for chunk in session.execute(statement.order_by(LogChunk.offset.desc()).execution_options(yield_per=20)).scalars():
-        if count >= wanted.tail or sum(c.size for c in found) > LARGEST_READ:
-            break
+    size = count = 0
+    for chunk in session.execute(statement.order_by(order).execution_options(yield_per=20)).scalars():
+        if size > LARGEST_READ or (wanted.tail is not None and count >= wanted.tail):
+            return (found, False) if wanted.tail is None else (found[::-1], True)
         found.append(chunk)
-        count += sum(1 for _ in _lines_of(chunk, (0, 0), start, wanted))
-    yield from reversed(found)
-
-
-def _forward(session: Session, statement: Any) -> Iterator[LogChunk]:
-    size = 0
-    for chunk in session.execute(statement.execution_options(yield_per=20)).scalars():
-        yield chunk
         size += chunk.size
-        if size > LARGEST_READ:
-            return
+        if wanted.tail is not None:
+            count += sum(1 for _ in _lines_of(chunk, (0, 0), start, wanted))
+    return (found if wanted.tail is None else found[::-1]), True
 
 
 def _lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:

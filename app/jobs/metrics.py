@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job, Metric, Replica
@@ -40,7 +41,7 @@ def latest(uow: UnitOfWork, job: Job) -> dict[str, dict[str, Any]]:
     statement = (
         select(Metric)
         .where(Metric.job_id == job.id)
-        .distinct(Metric.name)
+        .ext(distinct_on(Metric.name))
         .order_by(Metric.name, Metric.at.desc(), Metric.seq.desc())
         .limit(1000)
     )

@@ -118,6 +118,7 @@ class Replica(ProjectOwned):
         Index("ix_replicas_job_id", "job_id"),
     )
     read = Permission.JOB_READ
+    seen_by_nodes = True
 
     attempt_id: Mapped[UUID] = mapped_column(ForeignKey("attempts.id"))
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))

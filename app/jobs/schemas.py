@@ -15,7 +15,7 @@ LABEL_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$", error="must 
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
-_RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
+_RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
 
 class ResourcesSchema(Strict):
@@ -308,6 +308,7 @@ class LogPageSchema(Strict):
 
     lines = fields.List(fields.Nested(LogLineSchema))
     cursor = fields.String()
+    more = fields.Boolean(metadata={"description": "the log goes on: ask again with this cursor"})
 
 
 class EventSchema(Strict):
@@ -318,6 +319,9 @@ class EventSchema(Strict):
     at = fields.AwareDateTime()
     actor = fields.Dict()
     subject = fields.Dict()
+    before = fields.String(allow_none=True)
+    after = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
     data = fields.Dict()
 
 

@@ -31,7 +31,9 @@ def create_queue(uow: UnitOfWork, spec: QueueSpec) -> Queue:
     taken = select(Queue.id).where(Queue.name == spec.name, Queue.project_id.is_not_distinct_from(spec.project_id))
     if uow.session.execute(taken).first():
         raise AlreadyExists(f"there is a queue {spec.name} already")
-    queue = Queue(name=spec.name, project_id=spec.project_id, weight=spec.weight, policy=spec.policy)
+    queue = Queue(
+        name=spec.name, project_id=spec.project_id, weight=spec.weight, policy=spec.policy, state=QueueState.OPEN
+    )
     uow.session.add(queue)
     uow.session.flush()
     uow.emit("queue.created", queue, name=queue.name, weight=queue.weight, policy=queue.policy)

@@ -7,7 +7,7 @@ from flask.views import MethodView
 
 from app.http.blueprint import Blueprint
 from app.http.transaction import answers_secret, current_uow
-from app.http.wire_body import body_as
+from app.http.wire_body import body_as, described
 from app.resources import nodes
 from trellis.wire import NodeDescription, Welcome, pack
 
@@ -19,6 +19,7 @@ class Registrations(MethodView):
     """Machines that join."""
 
     @answers_secret
+    @blp.doc(**described("NodeDescription", "Welcome", 201))
     def post(self) -> Any:
         """Let a machine in: by a join token, or by the node's own token when it comes back."""
         settings, keyring = current_app.extensions["settings"], current_app.extensions["keyring"]

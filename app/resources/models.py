@@ -21,6 +21,7 @@ class Node(Entity):
         CheckConstraint("memory_bytes_used BETWEEN 0 AND memory_bytes", name="memory"),
     )
     read = Permission.NODE_READ
+    seen_by_nodes = True
 
     name: Mapped[str] = mapped_column(String(63), unique=True)
     hostname: Mapped[str] = mapped_column(String(255))
@@ -67,8 +68,8 @@ class Gpu(Entity):
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
-        """As the node is."""
-        return true() if actor.sees_all or actor.is_person else cls.node_id == actor.id
+        """As the node is, to people."""
+        return true() if actor.sees_all or actor.is_person else false()
 
 
 class Allocation(ProjectOwned):

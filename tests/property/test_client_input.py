@@ -15,7 +15,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-WORDS = st.sampled_from(["-t", "--time=", "--gres=gpu:", "-N", "--array=", "-d", "afterok:", "--mem", "8G", "=", "'", "%"])
+WORDS = st.sampled_from(
+    ["-t", "--time=", "--gres=gpu:", "-N", "--array=", "-d", "afterok:", "--mem", "8G", "=", "'", "%"]
+)
 LINES = st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=6).map(" ".join)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,10 +30,10 @@ def test_slurms_clock_is_read_in_every_form(days: int, hours: int, minutes: int,
 
 
 @given(st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.none()))
-def test_whatever_comes_is_an_amount_in_bounds_or_a_value_error(junk: object) -> None:
+def test_whatever_comes_is_an_amount_in_bounds_or_a_value_error(junk: Any) -> None:
     for parse in PARSERS:
         try:
-            amount = parse(junk)  # type: ignore[operator]
+            amount = parse(junk)
         except ValueError:
             continue
         assert type(amount) is int

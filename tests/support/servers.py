@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from app.cli.accounts import for_servers, give
+from app.cli.accounts import for_servers
 from app.cli.binaries import POSTGRES, VALKEY, find_program
 from app.cli.errors import StackError
 from app.cli.files import write_private
@@ -22,7 +22,7 @@ from app.cli.valkey import Valkey
 def build(folder: Path, *, durable: bool = False) -> tuple[Postgres, Valkey]:
     """Both servers below `folder` on free ports, prepared but not started."""
     account = for_servers()
-    give(folder, account, 0o711)
+    folder.chmod(0o711)
     copies = folder / "bin"
     copies.mkdir(mode=0o755, exist_ok=True)
     port = free_port()

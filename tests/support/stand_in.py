@@ -1,6 +1,6 @@
 """`trellis up`, `down` and `status` with stand-ins for the platform's own processes, on real PostgreSQL and Valkey.
 
-`python -m tests.support.stand_in up ...`. Each stand-in writes its name to `ended` in the home when it is asked to stop.
+`python -m tests.support.stand_in up ...`. Each stand-in writes its name to `server/ended` in the home when it is asked to stop.
 """
 
 import sys
@@ -8,6 +8,7 @@ import sys
 import typer
 
 from app.cli import commands, platform, running, stack
+from app.cli.accounts import current
 from app.cli.bootstrap import Grant, Wish
 from app.cli.platform import Wiring
 from app.cli.ports import LOOPBACK, answers
@@ -32,11 +33,12 @@ while True:
 def stand_in(wiring: Wiring, name: str, port: int = 0) -> Service:
     """A process that does nothing, well."""
     log = wiring.home.logs / f"{name}.log"
-    ended = wiring.home.path / "ended"
+    ended = wiring.home.server / "ended"
     return Service(
         name=name,
         argv=(sys.executable, "-c", PROGRAM, name, str(port), str(ended)),
         environment={},
+        account=current() if name.startswith("node") else wiring.account,
         log=log,
         ready=(lambda: answers(port)) if port else (lambda: log.exists() and b"is ready." in log.read_bytes()),
         url=f"http://{LOOPBACK}:{port}" if port else "",

@@ -1,5 +1,6 @@
 """`trellis login`, `logout`, `whoami`."""
 
+import re
 import secrets
 import socket
 import sys
@@ -13,8 +14,7 @@ import typer
 from trellis import profile
 from trellis.answers import WhoAmI
 from trellis.cli.context import AsJson, Here, here
-from trellis.cli.tables import table
-from trellis.cli.text import cell
+from trellis.cli.tables import projects_table
 from trellis.client import Client
 from trellis.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from trellis.profile import Profile
@@ -68,8 +68,14 @@ def _with_key(run: Here, url: str, key: str) -> tuple[Profile, WhoAmI]:
 def _with_password(run: Here, url: str, username: str, password: str) -> tuple[Profile, WhoAmI]:
     with Client(url, username=username, password=password, http=run.http) as client:
         me = client.whoami()
-        made = client.api_keys.create(f"cli {socket.gethostname()} {secrets.token_hex(3)}")
+        made = client.api_keys.create(_key_name(socket.gethostname()))
         return Profile(client.url, made.key, made.id), me
+
+
+def _key_name(host: str) -> str:
+    """A name that says which machine the key is for, and is used by no other key."""
+    plain = re.sub(r"[^a-z0-9.-]", "-", host.lower())[:40]
+    return f"cli-{plain}-{secrets.token_hex(3)}"
 
 
 def logout(context: typer.Context) -> None:
@@ -106,10 +112,6 @@ def whoami(context: typer.Context, as_json: AsJson = False) -> None:
         role = ", platform administrator" if me.platform_admin else ""
         run.say(f"{me.name} ({me.kind.replace('_', ' ')}{role}) at {run.client.url}")
         if me.projects:
-            projects = table(["PROJECT", "ORGANISATION", "ROLE", "ID"])
-            for project in me.projects:
-                organisation, role = project.organisation or project.organisation_id, project.role.replace("_", " ")
-                projects.add_row(cell(project.name), cell(organisation), cell(role), cell(project.id))
-            run.out.print(projects)
+            run.out.print(projects_table(me.projects))
 
     run.answer(me, show)

@@ -1,4 +1,4 @@
-"""`trellis nodes` and `trellis queues`."""
+"""`trellis nodes`, `trellis node-token` and `trellis queues`."""
 
 from typing import Annotated
 
@@ -7,7 +7,8 @@ import typer
 from trellis.answers import Queue
 from trellis.cli.context import AsJson, Here, here
 from trellis.cli.tables import gpus_table, nodes_table, queues_table
-from trellis.errors import NotFound
+from trellis.errors import Field, Invalid, NotFound
+from trellis.units import parse_seconds
 from trellis.vocabulary import NodeState
 
 queues = typer.Typer(help="List, make, pause and resume queues.\n\nFor example: trellis queues pause default")
@@ -17,6 +18,7 @@ QueueWord = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name or id.
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(nodes)
+    app.command("node-token")(node_token)
     app.add_typer(queues, name="queues")
 
 
@@ -43,6 +45,28 @@ def nodes(
             run.say("No node matches; `trellis node --join URL --token T` on a machine makes it one.")
 
     run.answer(found, show)
+
+
+def node_token(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Option(help="What it is for, so that it is known again.")] = None,
+    expires: Annotated[str, typer.Option(help="For how long machines may join with it, such as 1h.")] = "1h",
+    as_json: AsJson = False,
+) -> None:
+    """Make a token with which a machine may become a node; it is shown this once.
+
+    For example: trellis node --join http://10.0.0.5:8420 --token "$(trellis node-token)"
+    """
+    run = here(context)
+    made = run.client.nodes.create_join_token(name, _seconds(expires))
+    run.answer(made, lambda: typer.echo(made.token))
+
+
+def _seconds(text: str) -> int:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise Invalid(Field("--expires", str(error))) from error
 
 
 @queues.callback(invoke_without_command=True)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import httpx
 import typer
@@ -15,6 +15,7 @@ from trellis.answers import Job, plain
 from trellis.cli.text import safe
 from trellis.client import Client
 from trellis.errors import Invalid, NotFound, TrellisError, Unauthenticated
+from trellis.profile import environment
 from trellis.settings import SettingsError
 
 FAILED = 1
@@ -38,13 +39,12 @@ class Here:
     @cached_property
     def out(self) -> Console:
         """Standard output."""
-        return Console(width=None if sys.stdout.isatty() else _NO_TERMINAL, highlight=False, emoji=False)
+        return Console(width=_width(sys.stdout), highlight=False, emoji=False)
 
     @cached_property
     def err(self) -> Console:
         """Standard error, where everything goes that is not the answer."""
-        width = None if sys.stderr.isatty() else _NO_TERMINAL
-        return Console(stderr=True, width=width, highlight=False, emoji=False, soft_wrap=True)
+        return Console(stderr=True, width=_width(sys.stderr), highlight=False, emoji=False, soft_wrap=True)
 
     def answer(self, value: Any, show: Callable[[], None]) -> None:
         """Print the answer: as JSON where that was asked for, else with `show`."""
@@ -70,6 +70,11 @@ class Here:
         if newest is None:
             raise NotFound("you have not submitted a job yet")
         return newest.id
+
+
+def _width(stream: TextIO) -> int | None:
+    """None leaves it to the terminal, or to COLUMNS."""
+    return None if stream.isatty() or environment().get("COLUMNS") else _NO_TERMINAL
 
 
 def _set_json(context: typer.Context, asked: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from trellis.cli.context import FAILED, Here, report
 from trellis.errors import TrellisError
@@ -54,23 +54,25 @@ def load(entry: EntryPoint) -> Any:
         found = entry.load()
     except ModuleNotFoundError as error:
         return _stand_in(entry.name, error.name or "a module")
-    if not isinstance(found, typer.Typer):
-        made = typer.Typer(add_completion=False)
-        made.command(name=entry.name, help=found.__doc__)(found)
-        found = made
-    command: Any = get_command(found)
-    command.name = entry.name
-    return command
+    if isinstance(found, typer.Typer):
+        group: Any = get_group(found)  # a group also while it has but one command
+        group.name = entry.name
+        return group
+    made = typer.Typer(add_completion=False)
+    made.command(name=entry.name, help=found.__doc__)(found)
+    return get_command(made)
 
 
 def _stand_in(name: str, missing: str) -> Any:
-    sentence = f"`trellis {name}` needs {missing}, which is not installed: pip install 'trellis[{_EXTRAS.get(name, name)}]'"
+    extra = _EXTRAS.get(name, name)
     made = typer.Typer(add_completion=False)
 
     def explain() -> None:
+        sentence = f"`trellis {name}` needs {missing}, which is not installed: pip install 'trellis[{extra}]'"
         typer.echo(f"trellis: {sentence}", err=True)
         raise typer.Exit(FAILED)
 
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    made.command(name=name, help=f"Not installed: pip install 'trellis[{_EXTRAS.get(name, name)}]'.", context_settings=settings)(explain)
+    # No brackets in a help text: they would be taken for markup.
+    made.command(name=name, help=f"Not installed: needs the extra `{extra}`.", context_settings=settings)(explain)
     return get_command(made)

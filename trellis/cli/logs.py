@@ -36,7 +36,13 @@ def logs(
     For example: trellis logs -f last
     """
     run = here(context)
-    filters: dict[str, Any] = {"tail": tail, "since": when("since", since), "stream": stream, "replica": replica, "attempt": attempt}
+    filters: dict[str, Any] = {
+        "tail": tail,
+        "since": when("since", since),
+        "stream": stream,
+        "replica": replica,
+        "attempt": attempt,
+    }
     given = {key: value for key, value in filters.items() if value is not None}
     found = run.job_id(job)
     show(run, found, run.client.jobs.logs(found, follow=follow, **given))

@@ -22,7 +22,7 @@ def dependencies(given: Iterable[str] | None) -> list[dict[str, str]]:
     found = []
     for word in given or ():
         kind, colon, job = word.rpartition(":")
-        if (colon and kind not in ("success", "failure", "any")) or not job:
+        if not job or (colon and kind not in ("success", "failure", "any")):
             raise Invalid(Field("--after", f"must be ID, failure:ID or any:ID, not {word!r}"))
         found.append({"job": job, "kind": f"after_{kind or 'success'}"})
     return found

@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
 
 def submit(  # one parameter an option, that is how Typer declares them
     context: typer.Context,
-    file: Annotated[list[str] | None, typer.Argument(metavar="FILE | -- COMMAND", help="A script to send, or a command.")] = None,
+    file: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE | -- COMMAND", help="A script to send, or a command.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="What to call it.")] = None,
     project: Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")] = None,
     queue: Annotated[str | None, typer.Option("--queue", "-p", help="Where it waits.")] = None,
@@ -119,7 +121,11 @@ def described(source: Source, without: Any = ()) -> dict[str, Any]:
     text = _read(source.file)
     if sbatch.is_batch_script(text):
         return sbatch.parse(text, name=source.file.name, arguments=source.words, without=frozenset(without))
-    body: dict[str, Any] = {"name": source.file.name, "script": text, "script_name": sbatch.plain_name(source.file.name)}
+    body: dict[str, Any] = {
+        "name": source.file.name,
+        "script": text,
+        "script_name": sbatch.plain_name(source.file.name),
+    }
     return {**body, "arguments": list(source.words)} if source.words else body
 
 

@@ -6,34 +6,45 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trellis.answers import Amounts, Attempt, Job, Node, Queue
+from trellis.answers import Amounts, Attempt, Gpu, Job, Node, Project, Queue
 from trellis.cli.text import cell, cores, moment, span, state_cell
 from trellis.units import format_bytes
 
-_ID_WIDTH = 36
+Row = Sequence[Text]
 
 
-def table(headings: Sequence[str], *, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
-    """An empty table; columns named in `right` are set flush right, those in `whole` are never cut."""
+def table(headings: Sequence[str], rows: Iterable[Row], *, right: Iterable[str] = (), gives: str = "") -> Table:
+    """Rows under headings. Columns named in `right` are set flush right; where it gets narrow `gives` alone is cut."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
+    cells = list(rows)
+    for place, heading in enumerate(headings):
+        width = max([len(heading), *(row[place].cell_len for row in cells)])
         made.add_column(
             heading,
             justify="right" if heading in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=_ID_WIDTH if heading in whole else None,
+            # Rich narrows the columns that may wrap before all others; the cells themselves never do.
+            no_wrap=heading != gives,
+            min_width=None if heading == gives else width,
         )
+    for row in cells:
+        made.add_row(*row)
     return made
 
 
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """One line a job."""
-    made = table(["ID", "NAME", "STATE", "QUEUE", "WAIT", "RUN"], right=("WAIT", "RUN"), whole=("ID",))
-    for job in jobs:
-        queue, wait, run = cell(job.queue), cell(span(job.wait_s)), cell(span(job.run_s))
-        made.add_row(cell(job.id), cell(job.name), state_cell(job.state), queue, wait, run)
-    return made
+    rows = [
+        (
+            cell(job.id),
+            cell(job.name),
+            state_cell(job.state),
+            cell(job.queue),
+            cell(span(job.wait_s)),
+            cell(span(job.run_s)),
+        )
+        for job in jobs
+    ]
+    return table(["ID", "NAME", "STATE", "QUEUE", "WAIT", "RUN"], rows, right=("WAIT", "RUN"), gives="NAME")
 
 
 def job_sheet(job: Job) -> RenderableType:
@@ -63,57 +74,72 @@ def job_sheet(job: Job) -> RenderableType:
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for name, value in rows:
+        value.no_wrap, value.overflow = False, "fold"
         sheet.add_row(name, value)
     return Group(sheet, Text(), attempts_table(job.attempts)) if job.attempts else sheet
 
 
 def attempts_table(attempts: Iterable[Attempt]) -> Table:
     """One line a replica of each attempt."""
-    made = table(["ATTEMPT", "REPLICA", "STATE", "NODE", "EXIT", "CAUSE", "STARTED"], right=("ATTEMPT", "EXIT"))
+    headings = ["ATTEMPT", "REPLICA", "STATE", "NODE", "EXIT", "CAUSE", "STARTED"]
+    rows = []
     for attempt in attempts:
         for replica in attempt.replicas:
             number, index, state = cell(attempt.number), cell(replica.index), state_cell(replica.state)
             ended, cause = cell(replica.exit_code), cell(attempt.cause)
-            made.add_row(number, index, state, cell(replica.node), ended, cause, cell(moment(attempt.started_at)))
-    return made
+            rows.append((number, index, state, cell(replica.node), ended, cause, cell(moment(attempt.started_at))))
+    return table(headings, rows, right=("ATTEMPT", "REPLICA", "EXIT"), gives="NODE")
 
 
 def nodes_table(nodes: Iterable[Node]) -> Table:
     """One line a node: what is used of what there is."""
-    made = table(["NAME", "STATE", "CPUS", "MEMORY", "GPUS", "ISOLATION", "LAST SEEN"], right=("CPUS", "MEMORY"))
+    headings = ["NAME", "STATE", "CPUS", "MEMORY", "GPUS", "ISOLATION", "LAST SEEN"]
+    rows = []
     for node in nodes:
         cpus = cell(f"{cores(node.cpu_milli_used)}/{cores(node.cpu_milli)}")
         memory = cell(f"{format_bytes(node.memory_bytes_used)} / {format_bytes(node.memory_bytes)}")
         gpus, seen = cell(_gpus(node)), cell(moment(node.last_seen_at))
-        made.add_row(cell(node.name), state_cell(node.state), cpus, memory, gpus, cell(node.isolation), seen)
-    return made
+        rows.append((cell(node.name), state_cell(node.state), cpus, memory, gpus, cell(node.isolation), seen))
+    return table(headings, rows, right=("CPUS", "MEMORY"), gives="GPUS")
 
 
 def gpus_table(nodes: Iterable[Node]) -> Table:
     """One line a device."""
-    made = table(["NODE", "GPU", "MODEL", "HELD", "BUSY", "MEMORY", "HEAT", "POWER", "HEALTH"], right=("GPU", "HELD"))
-    for node in nodes:
-        for gpu in node.gpus:
-            used = "-" if gpu.memory_used_bytes is None else format_bytes(gpu.memory_used_bytes)
-            readings = (
-                f"{gpu.milli_used / 10:g} %",
-                _reading(gpu.utilisation_percent, "%"),
-                f"{used} / {format_bytes(gpu.memory_bytes)}",
-                _reading(gpu.temperature_c, "°C"),
-                _reading(gpu.power_w, "W"),
-                "ok" if gpu.healthy else "faulty",
-            )
-            made.add_row(cell(node.name), cell(gpu.index), cell(gpu.model), *(cell(text) for text in readings))
-    return made
+    headings = ["NODE", "GPU", "MODEL", "HELD", "BUSY", "MEMORY", "HEAT", "POWER", "HEALTH"]
+    rows = [_gpu_row(node, gpu) for node in nodes for gpu in node.gpus]
+    return table(headings, rows, right=("GPU", "HELD", "BUSY", "MEMORY", "HEAT", "POWER"), gives="MODEL")
+
+
+def _gpu_row(node: Node, gpu: Gpu) -> Row:
+    used = "-" if gpu.memory_used_bytes is None else format_bytes(gpu.memory_used_bytes)
+    readings = (
+        f"{gpu.milli_used / 10:g} %",
+        _reading(gpu.utilisation_percent, "%"),
+        f"{used} / {format_bytes(gpu.memory_bytes)}",
+        _reading(gpu.temperature_c, "°C"),
+        _reading(gpu.power_w, "W"),
+        "ok" if gpu.healthy else "faulty",
+    )
+    return (cell(node.name), cell(gpu.index), cell(gpu.model), *(cell(text) for text in readings))
 
 
 def queues_table(queues: Iterable[Queue]) -> Table:
     """One line a queue."""
-    made = table(["NAME", "STATE", "PENDING", "RUNNING", "WEIGHT", "POLICY"], right=("PENDING", "RUNNING", "WEIGHT"))
+    headings = ["NAME", "STATE", "PENDING", "RUNNING", "WEIGHT", "POLICY"]
+    rows = []
     for queue in queues:
         counts = (cell(queue.pending), cell(queue.running), cell(queue.weight))
-        made.add_row(cell(queue.name), state_cell(queue.state), *counts, cell(queue.policy))
-    return made
+        rows.append((cell(queue.name), state_cell(queue.state), *counts, cell(queue.policy)))
+    return table(headings, rows, right=("PENDING", "RUNNING", "WEIGHT"), gives="NAME")
+
+
+def projects_table(projects: Iterable[Project]) -> Table:
+    """One line a project, and the role in it."""
+    rows = []
+    for project in projects:
+        organisation, role = project.organisation or project.organisation_id, project.role.replace("_", " ")
+        rows.append((cell(project.name), cell(organisation), cell(role), cell(project.id)))
+    return table(["PROJECT", "ORGANISATION", "ROLE", "ID"], rows, gives="ORGANISATION")
 
 
 def needs(amounts: Amounts, replicas: int) -> str:

@@ -42,7 +42,7 @@ def safe(text: str) -> str:
 
 def cell(text: object) -> Text:
     """A cell of a table that is shown as it stands, without markup."""
-    return Text("" if text is None else safe(str(text)))
+    return Text("" if text is None else safe(str(text)), no_wrap=True, overflow="ellipsis")
 
 
 def state_cell(state: str) -> Text:

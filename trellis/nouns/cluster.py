@@ -13,7 +13,9 @@ class Nodes:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, state: str | None = None, gpu_type: str | None = None, label: str | None = None) -> Iterator[Node]:
+    def list(
+        self, *, state: str | None = None, gpu_type: str | None = None, label: str | None = None
+    ) -> Iterator[Node]:
         """Every node that matches; `label` is `key:value`."""
         return pages(self._transport, "/resources/nodes", Node, {"state": state, "gpu_type": gpu_type, "label": label})
 

@@ -1,10 +1,10 @@
 """What code inside a job may call; needs nothing but the standard library.
 
-    from trellis import runtime
+from trellis import runtime
 
-    runtime.log_metric("loss", 0.25, step=10)
-    runtime.save_artifact("model.bin")
-    runtime.context().job_id
+runtime.log_metric("loss", 0.25, step=10)
+runtime.save_artifact("model.bin")
+runtime.context().job_id
 """
 
 from trellis.runtime.artifacts import save_artifact

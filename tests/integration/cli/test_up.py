@@ -14,7 +14,7 @@ import pytest
 
 from app.cli.accounts import for_servers
 from app.cli.ports import free_port
-from tests.support.services import ROOT, wait_until
+from tests.support.services import ROOT, Services, wait_until
 
 READY_S = 60.0
 ALL = ["postgres", "valkey", "api", "control", "beat", "node-1", "flower"]
@@ -28,10 +28,11 @@ class Terminal:
     port: int
     flower_port: int
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            self._argv(*arguments), cwd=ROOT, env=self._environment(), capture_output=True, text=True, check=False
-        )
+            self._argv(*arguments), cwd=ROOT, env=self._environment() | environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
 
     def up(self, *more: str) -> "subprocess.Popen[bytes]":
         with self.screen.open("wb") as output:
@@ -92,7 +93,7 @@ def test_ctrl_c_ends_every_process_in_order(terminal: Terminal) -> None:
     pids = terminal.pids()
     assert list(pids) == ALL
     assert terminal.end(process) == 0
-    assert (terminal.home / "ended").read_text().split() == ["flower", "node-1", "beat", "control", "api"]
+    assert (terminal.home / "server" / "ended").read_text().split() == ["flower", "node-1", "beat", "control", "api"]
     assert not [name for name, pid in pids.items() if psutil.pid_exists(pid)]
     log = (terminal.home / "logs" / "postgres.log").read_text()
     assert log.rstrip().endswith("database system is shut down")
@@ -136,6 +137,15 @@ def test_in_the_background_until_down(terminal: Terminal) -> None:
     assert terminal.run("down").stdout.strip() == "Stopped."
     assert terminal.status()["services"] == []
     assert "Nothing runs" in terminal.run("down").stdout
+
+
+def test_servers_of_your_own_are_used_and_none_is_started(terminal: Terminal, services: Services) -> None:
+    own = {"TRELLIS_DATABASE_URL": services.database_url, "TRELLIS_BROKER_URL": services.broker_url}
+    started = terminal.run("up", "--detach", *terminal.options, **own)
+    assert started.returncode == 0, started.stdout
+    assert "using your PostgreSQL" in started.stdout
+    assert list(terminal.pids()) == [name for name in ALL if name not in ("postgres", "valkey")]
+    assert not (terminal.home / "postgres").exists()
 
 
 @pytest.mark.parametrize("more", [(), ("--detach",)])

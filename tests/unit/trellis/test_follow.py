@@ -21,7 +21,9 @@ BROKEN = httpx.ReadError("reset")
 
 
 def asked(api: FakeApi) -> list[tuple[str | None, str | None]]:
-    return [(r.headers.get("Last-Event-ID"), r.url.params.get("tail")) for r in api.asked if r.url.path.endswith("logs")]
+    return [
+        (r.headers.get("Last-Event-ID"), r.url.params.get("tail")) for r in api.asked if r.url.path.endswith("logs")
+    ]
 
 
 def test_following_gives_every_line_once_over_broken_connections() -> None:
@@ -90,6 +92,15 @@ def test_waiting_gives_up_in_time_though_the_server_keeps_the_line_alive() -> No
     follower = Follower(a_transport(FakeApi().on("GET", LOGS, alive), naps=naps, attempts=1), "j1", {}, naps.clock)
     assert follower.until_end(40.0) is False
     assert 40.0 <= naps.now < 42.0
+
+
+def test_waiting_gives_up_in_time_though_the_server_says_nothing_at_all() -> None:
+    api = FakeApi().on("GET", LOGS, httpx.ReadTimeout("silent"))
+    naps = Naps()
+    follower = Follower(a_transport(api, naps=naps), "j1", {}, naps.clock)
+    assert follower.until_end(1.0) is False
+    assert naps.now == 1.0
+    assert api.asked[0].extensions["timeout"]["read"] == 1.0
 
 
 def test_waiting_too_long_says_so_and_leaves_the_job_alone() -> None:

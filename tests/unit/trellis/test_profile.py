@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(profile, "MACHINE_HOME", tmp_path / "var")
     (tmp_path / "work" / ".trellis").mkdir(parents=True)
     return tmp_path / "work"
 
@@ -61,6 +63,33 @@ def test_a_directory_never_gets_the_callers_own_key_or_password(env: dict[str, s
     put_local(here)
     assert resolve({**env, "TRELLIS_API_KEY": "tk_env"}, here) == Profile(DEFAULT_URL, "tk_env")
     assert resolve(env, here, has_password=True) == Profile(DEFAULT_URL)
+
+
+def test_what_a_stack_left_is_found_in_its_home(env: dict[str, str], here: Path, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    write(tmp_path / "var" / "client.json", LOCAL)
+    assert resolve(env, here) == LOCAL
+    put_local(here)
+    write(tmp_path / "other" / "client.json", SAVED)
+    assert resolve({**env, "TRELLIS_HOME": str(tmp_path / "other")}, here) == SAVED
+    assert resolve({**env, "TRELLIS_HOME": str(tmp_path / "empty")}, here) == Profile(DEFAULT_URL)
+
+
+def test_a_stack_is_found_from_a_folder_below_it(env: dict[str, str], here: Path) -> None:
+    put_local(here)
+    (here / "deep" / "down").mkdir(parents=True)
+    assert resolve(env, here / "deep" / "down") == LOCAL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_that_a_stranger_left_is_not_taken(
+    env: dict[str, str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_local(here)
+    os.chown(here / ".trellis" / "client.json", 4242, 4242)
+    assert resolve(env, here) == Profile(DEFAULT_URL)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert resolve(env, here) == LOCAL
 
 
 def test_a_key_may_stand_in_a_file_that_the_environment_names(env: dict[str, str], here: Path, tmp_path: Path) -> None:

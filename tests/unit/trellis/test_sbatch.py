@@ -133,7 +133,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("line", "fault"), [pair for pair in WRONG if pair[1]], ids=lambda value: str(value))
+@pytest.mark.parametrize(("line", "fault"), WRONG, ids=[line for line, _ in WRONG])
 def test_what_cannot_be_done_is_named_and_never_ignored(line: str, fault: str) -> None:
     with pytest.raises(Invalid, match=fault):
         parsed(line)

@@ -74,7 +74,8 @@ def test_a_proxy_that_gave_up_is_asked_again_only_where_that_is_harmless(status:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"), [(403, "forbidden", Forbidden), (404, "not_found", NotFound), (409, "stale_version", StaleVersion)]
+    ("status", "code", "kind"),
+    [(403, "forbidden", Forbidden), (404, "not_found", NotFound), (409, "stale_version", StaleVersion)],
 )
 def test_an_error_of_the_server_is_raised_as_its_own_class_and_not_repeated(
     status: int, code: str, kind: type[TrellisError]

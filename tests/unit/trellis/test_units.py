@@ -54,7 +54,8 @@ def test_finer_than_the_smallest_unit_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.418, "0.42 s"), (42.4, "42 s"), (185, "3 m 05 s"), (7800, "2 h 10 m"), (90000, "25 h 00 m")]
+    ("seconds", "text"),
+    [(0.418, "0.42 s"), (42.4, "42 s"), (185, "3 m 05 s"), (7800, "2 h 10 m"), (90000, "25 h 00 m")],
 )
 def test_durations_are_shown_short(seconds: float, text: str) -> None:
     assert units.format_seconds(seconds) == text

@@ -1,0 +1,60 @@
+"""The pages that follow from the code say what the code says, and the others name what is there."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from docs.generate import PROCESSES, documents, meanings_of
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = documents()
+WRITTEN = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md")
+    for path in ROOT.glob(pattern)
+    if path.relative_to(ROOT / "docs" if path.is_relative_to(ROOT / "docs") else ROOT) not in MADE
+)
+
+
+@pytest.mark.parametrize("place", sorted(MADE), ids=str)
+def test_a_page_that_follows_from_the_code_is_up_to_date(place: Path) -> None:
+    page = ROOT / "docs" / place
+    assert page.exists(), f"run `make docs`: {page} is missing"
+    assert page.read_text() == MADE[place], "run `make docs`"
+
+
+@pytest.mark.parametrize("process", sorted(PROCESSES))
+def test_every_setting_has_a_sentence(process: str) -> None:
+    kind = PROCESSES[process]
+    assert {field.name for field in fields(kind)} == set(meanings_of(kind))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = [unquote(link.partition("#")[0]) for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text())]
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_files_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(
+        r"`((?:trellis|scheduler|agent|app|tasks|migrations|docker|tests|docs|examples|requirements)/[\w./-]+)`",
+        page.read_text(),
+    )
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_make_targets_that_a_page_names_are_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^ *)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+def test_records_are_numbered_without_a_gap_and_have_the_same_parts() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    parts = ("## Context", "## Decision", "## Alternatives", "## Consequences")
+    assert not [record.name for record in records if any(part not in record.read_text() for part in parts)]

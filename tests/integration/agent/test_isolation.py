@@ -1,0 +1,106 @@
+"""What a job can not reach, tried from inside a real one at each level that this machine has."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent.conftest import Node
+from tests.support.agent_api import ControlPlane, a_spec
+from trellis.vocabulary import Isolation, NetworkPolicy
+
+TRY_TO_READ = """
+import sys
+for path in sys.argv[1:]:
+    try:
+        open(path, "rb").read()
+        print("READ", path)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+LOOK_AROUND = """
+import os
+fields = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
+print(fields["NoNewPrivs"].strip(), int(fields["CapEff"], 16), os.getuid())
+"""
+TRY_TO_CONNECT = """
+import socket, sys
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=2)
+    print("connected")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_job_can_not_read_the_nodes_files_nor_another_jobs(
+    confined_node: Node, plane: ControlPlane, tmp_path: Path
+) -> None:
+    home = confined_node.home.path
+    private = tmp_path / "secret"
+    private.write_text("hush")
+    private.chmod(0o644)
+    other = a_spec("other", "/bin/sh", "-c", "echo hush > secret; sleep 1000")
+    confined_node.run(other)
+    secrets = [home / "node.json", home / "lease", home / "replicas/other.1/job/work/secret", private, "/etc/shadow"]
+    arguments = tuple(str(path) for path in secrets)
+    confined_node.run(a_spec("r1", script=TRY_TO_READ, script_name="spy.py", arguments=arguments))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    assert len(plane.lines("r1")) == len(secrets)
+    assert not [line for line in plane.lines("r1") if line.startswith("READ")]
+
+
+def test_a_job_can_not_see_the_environment_of_the_nodes_processes(confined_node: Node, plane: ControlPlane) -> None:
+    pids = [os.getpid(), confined_node.daemon._launcher.pid]
+    arguments = tuple(f"/proc/{pid}/environ" for pid in pids)
+    confined_node.run(a_spec("r1", script=TRY_TO_READ, script_name="spy.py", arguments=arguments))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    assert not [line for line in plane.lines("r1") if line.startswith("READ")]
+
+
+def test_a_job_has_no_privileges_to_lose(confined_node: Node, plane: ControlPlane) -> None:
+    confined_node.run(a_spec("r1", script=LOOK_AROUND, script_name="look.py"))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    locked, capabilities, uid = plane.lines("r1")[0].split()
+    assert (locked, capabilities) == ("1", "0")
+    if confined_node.isolation == Isolation.NAMESPACES:
+        assert uid == "65533"
+
+
+@pytest.mark.parametrize(("network", "said"), [(NetworkPolicy.NONE, "refused"), (NetworkPolicy.HOST, "connected")])
+def test_a_job_reaches_the_hosts_network_only_if_it_may(
+    confined_node: Node, plane: ControlPlane, network: NetworkPolicy, said: str
+) -> None:
+    port = str(plane.server.server_port)
+    confined_node.run(a_spec("r1", script=TRY_TO_CONNECT, script_name="dial.py", arguments=(port,), network=network))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    assert (plane.lines("r1") == ["connected"]) == (said == "connected")
+
+
+def test_a_job_can_not_signal_the_nodes_processes(confined_node: Node, plane: ControlPlane) -> None:
+    launcher = confined_node.daemon._launcher.pid
+    confined_node.run(a_spec("r1", "/bin/sh", "-c", f"kill -9 {launcher} && echo killed"))
+    plane.end_of("r1")
+    confined_node.run(a_spec("r2", "/bin/true"))
+    plane.end_of("r2")
+    assert plane.lines("r1") == []
+    assert confined_node.daemon._launcher.pid == launcher
+
+
+def test_the_level_and_the_reason_for_it_are_in_the_nodes_description(
+    make_node: Callable[..., Node], plane: ControlPlane
+) -> None:
+    make_node(Isolation.BASIC)
+    description = plane.descriptions[0]
+    assert description.isolation == Isolation.BASIC
+    assert "clean environment" in description.isolation_detail
+
+
+def test_a_level_that_can_not_be_kept_fails_the_start(make_node: Callable[..., Node], plane: ControlPlane) -> None:
+    node = make_node(Isolation.NAMESPACES)
+    # What the trial start used is gone: the mount of it now fails.
+    (node.home.path / "etc").rename(node.home.path / "etc-gone")
+    node.run(a_spec("r1", "/bin/true"))
+    end = plane.end_of("r1")
+    assert (end.state, end.cause) == ("failed", "start_failed")

@@ -1,0 +1,205 @@
+"""A control plane in small, for tests of the node alone: the agent API over real HTTP, with a record of it all."""
+
+import hashlib
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, StopReason
+from trellis.wire import (
+    Heartbeat,
+    NodeDescription,
+    Orders,
+    Receipt,
+    ReplicaSpec,
+    Report,
+    Shipment,
+    Stop,
+    Welcome,
+    pack,
+    unpack,
+)
+
+JOIN_TOKEN = "join-me"
+NODE_TOKEN = "node-secret"
+
+
+def a_spec(replica_id: str, *command: str, **changes: Any) -> ReplicaSpec:
+    """A replica that runs `command`, or the `script` among the changes."""
+    values: dict[str, Any] = {
+        "replica_id": replica_id, "job_id": f"job-of-{replica_id}", "project_id": "project", "job_name": "a job",
+        "attempt": 1, "fence": 1, "index": 0, "count": 1, "command": command or None, "script": None, "script_name": "",
+        "arguments": (), "environment": {}, "cpu_milli": 1000, "memory_bytes": 0, "gpus": (), "time_limit_s": None,
+        "grace_s": 5, "executor": ExecutorKind.PROCESS, "network": NetworkPolicy.NONE,
+    }  # fmt: skip
+    return ReplicaSpec(**{**values, **changes})
+
+
+def wait_until(condition: Callable[[], Any], within_s: float = 20.0) -> Any:
+    """The first true answer of `condition`; fails after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+    return answer
+
+
+@dataclass
+class ControlPlane:
+    """What it wants of the node, and what it heard. `down` makes every answer 503."""
+
+    lease_s: float = 20.0
+    heartbeat_s: float = 0.2
+    down: bool = False
+    known_token: str = NODE_TOKEN
+    wanted: dict[str, ReplicaSpec] = field(default_factory=dict)
+    stops: dict[str, Stop] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    descriptions: list[NodeDescription] = field(default_factory=list)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=lambda: defaultdict(str))
+    metrics: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
+    artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
+    shipments: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def start(self) -> None:
+        plane = self
+
+        class Handler(_Handler):
+            control_plane = plane
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def want(self, *specs: ReplicaSpec) -> list[tuple[str, int]]:
+        """Replicas that should run; returns the pairs of a launch message."""
+        with self.lock:
+            self.wanted |= {spec.replica_id: spec for spec in specs}
+        return [(spec.replica_id, spec.fence) for spec in specs]
+
+    def wish_end(self, replica_id: str, reason: StopReason, grace_s: int = 5) -> None:
+        self.stops[replica_id] = Stop(replica_id, 1, reason, grace_s)
+
+    def end_of(self, replica_id: str, within_s: float = 20.0) -> Report:
+        """The replica's last report, once it has ended."""
+        reports = self.reports[replica_id]
+        wait_until(lambda: any(report.state in ENDED_REPLICA_STATES for report in reports), within_s)
+        return reports[-1]
+
+    def lines(self, replica_id: str, mark: str = "o") -> list[str]:
+        """The log's lines of one stream, without their stamps."""
+        split = [line.split(" ", 2) for line in self.logs[replica_id].splitlines()]
+        return [text for _, stream, text in split if stream == mark]
+
+    # What a node may call
+
+    def register(self, body: Any) -> Any:
+        self.descriptions.append(unpack(NodeDescription, body))
+        return Welcome("node-1", NODE_TOKEN, "node.node-1", "redis://nowhere", self.heartbeat_s, self.lease_s)
+
+    def heartbeat(self, body: Any) -> Any:
+        heartbeat = unpack(Heartbeat, body)
+        held = {held.replica_id for held in heartbeat.replicas}
+        self.heartbeats.append(heartbeat)
+        launch = tuple(spec for name, spec in self.wanted.items() if name not in held and not self._ended(name))
+        stop = tuple(stop for name, stop in self.stops.items() if name in held)
+        return Orders(self.lease_s, self.heartbeat_s, launch, stop)
+
+    def specs(self, body: Any) -> Any:
+        asked = [name for name, _ in body["replicas"]]
+        specs = [self.wanted[name] for name in asked if name in self.wanted and not self._ended(name)]
+        return {"specs": pack(specs), "stale": [name for name in asked if name not in self.wanted]}
+
+    def shipments_(self, body: Any) -> Any:
+        shipment = unpack(Shipment, body)
+        self.shipments += 1
+        named = {item.replica_id for item in shipment.logs} | {item.replica_id for item in shipment.metrics}
+        named |= {item.replica_id for item in shipment.reports}
+        for chunk in shipment.logs:
+            have = len(self.logs[chunk.replica_id].encode())
+            assert chunk.text.endswith("\n")
+            if chunk.offset <= have:
+                self.logs[chunk.replica_id] += chunk.text.encode()[have - chunk.offset :].decode()
+        for point in shipment.metrics:
+            if point.seq == len(self.metrics[point.replica_id]) + 1:
+                self.metrics[point.replica_id].append(point)
+        for report in shipment.reports:
+            self._apply(report)
+        return Receipt(
+            logs={item.replica_id: len(self.logs[item.replica_id].encode()) for item in shipment.logs},
+            metrics={item.replica_id: len(self.metrics[item.replica_id]) for item in shipment.metrics},
+            reports={item.replica_id: len(self.reports[item.replica_id]) for item in shipment.reports},
+            stale=tuple(named & self.stale),
+        )
+
+    def _apply(self, report: Report) -> None:
+        known = self.reports[report.replica_id]
+        if report.seq == len(known) + 1:
+            known.append(report)
+            if report.state in ENDED_REPLICA_STATES:
+                self.artifacts_at_end[report.replica_id] = sorted(self.artifacts[report.replica_id])
+
+    def _ended(self, name: str) -> bool:
+        return any(report.state in ENDED_REPLICA_STATES for report in self.reports[name])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    control_plane: ControlPlane
+    wbufsize = -1
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        plane = self.control_plane
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        name = self.path.removeprefix("/api/v1/agent/")
+        token = JOIN_TOKEN if name == "register" else plane.known_token
+        if plane.down:
+            return self._answer(503, {"code": "unavailable"})
+        if self.headers["Authorization"] not in (f"Bearer {token}", f"Bearer {plane.known_token}"):
+            return self._answer(401, {"code": "unauthenticated", "detail": "who are you?"})
+        if name == "shipments" and any(refused in body.decode() for refused in plane.refused):
+            return self._answer(422, {"code": "invalid", "errors": []})
+        with plane.lock:
+            method = getattr(plane, {"shipments": "shipments_"}.get(name, name))
+            return self._answer(200, pack(method(json.loads(body))))
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.control_plane.down:
+            return self._answer(503, {})
+        parts = urlsplit(self.path)
+        query = parse_qs(parts.query)
+        replica_id = parts.path.split("/")[5]
+        assert self.headers["Digest"] == f"sha-256={hashlib.sha256(body).hexdigest()}"
+        if query["name"][0].startswith("forbidden"):
+            return self._answer(413, {"code": "too_large", "detail": "too large"})
+        self.control_plane.artifacts[replica_id][query["name"][0]] = body
+        return self._answer(201, {"id": "artifact"})
+
+    def _answer(self, status: int, body: Any) -> None:
+        block = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(block)))
+        self.end_headers()
+        self.wfile.write(block)
+        self.wfile.flush()

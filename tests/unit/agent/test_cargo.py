@@ -1,0 +1,74 @@
+"""What of a replica's files is shipped when."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.cargo import LOG_BYTES, Cargo
+from agent.journal import Journal
+from agent.layout import ReplicaDir
+from trellis.vocabulary import ReplicaState
+from trellis.wire import Receipt, Report
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> ReplicaDir:
+    return ReplicaDir(tmp_path, "r", 1)
+
+
+def _tell(replica: ReplicaDir, *states: ReplicaState) -> None:
+    book = Journal(replica.journal)
+    for state in states:
+        book.append(Report("r", 1, 0, state, "2026-01-01T00:00:00+00:00"))
+
+
+def _receipt(log: int, reports: int) -> Receipt:
+    return Receipt({"r": log}, {}, {"r": reports}, ())
+
+
+def test_the_end_is_held_back_until_the_whole_log_goes_along(replica: ReplicaDir) -> None:
+    lines = b"x" * 999 + b"\n"
+    replica.log.write_bytes(lines * 300)
+    _tell(replica, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.SUCCEEDED)
+    cargo = Cargo(replica)
+    first = cargo.next_load()
+    assert [report.state for report in first.told] == ["starting", "running"]
+    assert first.log and len(first.log.text) <= LOG_BYTES and first.log.text.endswith("\n")
+    cargo.accept(_receipt(len(first.log.text), 2), first)
+    second = cargo.next_load()
+    assert [report.state for report in second.told] == ["succeeded"]
+    assert second.log and second.log.offset == len(first.log.text)
+    cargo.accept(_receipt(300_000, 3), second)
+    assert cargo.done
+
+
+def test_the_end_is_held_back_until_the_artifacts_are_stored(replica: ReplicaDir) -> None:
+    replica.artifacts.mkdir(parents=True)
+    (replica.artifacts / "model").touch()
+    _tell(replica, ReplicaState.STARTING, ReplicaState.SUCCEEDED)
+    cargo = Cargo(replica)
+    assert [report.state for report in cargo.next_load().told] == ["starting"]
+    cargo.ready = True
+    assert [report.state for report in cargo.next_load().told] == ["starting", "succeeded"]
+
+
+def test_what_was_not_received_is_sent_again(replica: ReplicaDir) -> None:
+    replica.log.write_text("a\nb\nhalf")
+    cargo = Cargo(replica)
+    load = cargo.next_load()
+    assert load.log and load.log.text == "a\nb\n"
+    assert cargo.accept(_receipt(2, 0), load)
+    again = cargo.next_load()
+    assert again.log and (again.log.offset, again.log.text) == (2, "b\n")
+    assert not cargo.accept(_receipt(2, 0), again)
+
+
+def test_the_next_daemon_goes_on_where_this_one_stopped(replica: ReplicaDir) -> None:
+    replica.log.write_text("a\nb\n")
+    _tell(replica, ReplicaState.STARTING, ReplicaState.RUNNING)
+    cargo = Cargo(replica)
+    cargo.accept(_receipt(4, 2), cargo.next_load())
+    cargo.save()
+    resumed = Cargo.resume(replica)
+    assert resumed.state == ReplicaState.RUNNING
+    assert not resumed.next_load()

@@ -1,0 +1,67 @@
+"""Metric points from a socket to a file."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import metering
+from agent.metering import POINTS_A_SECOND, Meter
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_points_are_numbered_and_can_be_read_on_from_an_offset(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    meter = Meter(tmp_path / "metrics", pair[0])
+    for step in range(5):
+        pair[1].send(json.dumps({"name": "loss", "value": step / 2, "step": step}).encode())
+    assert meter.read()
+    first = metering.read(tmp_path / "metrics", 0, 2, "r", 1)
+    rest = metering.read(tmp_path / "metrics", first[-1].end, 100, "r", 1)
+    assert [entry.point.seq for entry in (*first, *rest)] == [1, 2, 3, 4, 5]
+    assert rest[-1].end == (tmp_path / "metrics").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"no json", b"[]", b"null", b"1", b"{}", b'{"name":"a"}', b'{"name":"","value":1}', b'{"name":1,"value":1}',
+        b'{"name":"a","value":true}', b'{"name":"a","value":NaN}', b'{"name":"a","value":Infinity}',
+        b'{"name":"a","value":1e999}', b'{"name":"a","value":"1"}', b'{"name":"a\\n","value":1}',
+        b'{"name":"a","value":1,"step":1.5}', b'{"name":"a","value":1,"step":true}', b"\xff\xfe", b"[" * 4000,
+        b'{"name":"a","value":1,"step":9007199254740993}', b'{"name":"a","value":1' + b"0" * 400 + b"}",
+        b'{"name":"' + b"a" * 129 + b'","value":1}',
+    ],
+)  # fmt: skip
+def test_what_is_no_point_is_counted_and_not_kept(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, message: bytes
+) -> None:
+    meter = Meter(tmp_path / "metrics", pair[0])
+    pair[1].send(message)
+    assert not meter.read()
+    assert meter.refused == 1
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_points_over_the_limit_are_counted_and_dropped(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.metering.time.monotonic", lambda: 7.0)
+    meter = Meter(tmp_path / "metrics", pair[0])
+    for _ in range(POINTS_A_SECOND + 5):
+        pair[1].send(b'{"name":"a","value":1}')
+        meter.read()
+    assert meter.dropped == 5
+    assert len((tmp_path / "metrics").read_text().splitlines()) == POINTS_A_SECOND

@@ -1,0 +1,73 @@
+"""What a job finds when it starts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import workspace
+from agent.ground import Confinement, Ground
+from agent.layout import ReplicaDir
+from tests.support.agent_api import a_spec
+from trellis.vocabulary import Isolation
+from trellis.wire import GpuGrant
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> ReplicaDir:
+    replica = ReplicaDir(tmp_path / "r.1", "r", 1)
+    replica.job.mkdir(parents=True)
+    return replica
+
+
+def _ground(level: Isolation = Isolation.BASIC) -> Ground:
+    return Ground("/home", Confinement(level, ""), 65533)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "argv"),
+    [
+        ("a.py", "print()", (sys.executable, "/job/work/a.py", "x")),
+        ("a.sh", "echo", ("/bin/sh", "/job/work/a.sh", "x")),
+        ("a.py", "#!/bin/sh\n", ("/job/work/a.py", "x")),
+        ("", "echo", ("/bin/sh", "/job/work/script", "x")),
+        ("../up", "echo", ("/bin/sh", "/job/work/script", "x")),
+        ("-rf", "echo", ("/bin/sh", "/job/work/script", "x")),
+    ],
+)
+def test_a_scripts_first_line_and_name_choose_what_runs_it(
+    replica: ReplicaDir, name: str, text: str, argv: tuple[str, ...]
+) -> None:
+    spec = a_spec("r", script=text, script_name=name, arguments=("x",))
+    assert workspace.prepare(_ground(Isolation.NAMESPACES), replica, spec).argv == argv
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "GCONV_PATH",
+        "BASH_ENV",
+        "ENV",
+        "IFS",
+        "TRELLIS_JOB_ID",
+        "A=B",
+        "",
+        "CUDA_VISIBLE_DEVICES",
+    ],
+)
+def test_some_variables_are_not_for_the_job_to_set(replica: ReplicaDir, name: str) -> None:
+    program = workspace.prepare(_ground(), replica, a_spec("r", "true", environment={name: "evil", "GOOD": "1"}))
+    assert program.refused == (name,)
+    assert "evil" not in program.environment.values()
+    assert program.environment["GOOD"] == "1"
+
+
+def test_no_grant_means_no_device_and_not_all_of_them(replica: ReplicaDir) -> None:
+    assert workspace.prepare(_ground(), replica, a_spec("r", "true")).environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_grants_are_named_by_uuid(replica: ReplicaDir) -> None:
+    spec = a_spec("r", "true", gpus=(GpuGrant(3, "GPU-x", 1000), GpuGrant(4, "GPU-y", 1000)))
+    assert workspace.prepare(_ground(), replica, spec).environment["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"

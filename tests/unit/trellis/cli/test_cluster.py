@@ -1,0 +1,68 @@
+import json
+
+from tests.support.command_line import CommandLine
+from tests.support.fake_api import reply
+
+NODE = {
+    "id": "n1", "name": "lab-1", "state": "ready", "cpu_milli": 64000, "cpu_milli_used": 1500,
+    "memory_bytes": 2**39, "memory_bytes_used": 2**33, "isolation": "namespaces",
+    "last_seen_at": "2026-01-31T12:00:00+00:00",
+    "gpus": [{"index": index, "model": "NVIDIA H100 80GB HBM3", "memory_bytes": 80 * 2**30, "milli_used": 500 * index,
+              "temperature_c": 41, "healthy": index == 0} for index in range(2)],
+}  # fmt: skip
+QUEUES = [
+    {"id": "q1", "name": "default", "state": "open", "pending": 3},
+    {"id": "q2", "name": "night", "state": "paused"},
+]
+
+
+def test_nodes_show_what_is_used_of_what_there_is(cli: CommandLine) -> None:
+    cli.api.on("GET", "/resources/nodes", reply({"items": [NODE]}))
+    lines = cli.run("nodes").stdout.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    for part in ("lab-1", "ready", "1.5/64", "8.0 GiB / 512.0 GiB", "0.5/2"):
+        assert part in lines[1]
+
+
+def test_devices_are_listed_one_a_line(cli: CommandLine) -> None:
+    cli.api.on("GET", "/resources/nodes", reply({"items": [NODE]}))
+    lines = cli.run("nodes", "--gpus", "--state", "ready", "--label", "rack=7").stdout.splitlines()
+    assert len(lines) == 3
+    for part in ("lab-1", "H100", "50 %", "41 °C", "faulty"):
+        assert part in lines[2]
+    assert (cli.api.asked[0].url.params["state"], cli.api.asked[0].url.params["label"]) == ("ready", "rack:7")
+
+
+def test_a_cluster_without_nodes_says_how_to_get_one(cli: CommandLine) -> None:
+    cli.api.on("GET", "/resources/nodes", reply({"items": []}))
+    assert "trellis node --join" in cli.run("nodes").stdout
+
+
+def test_queues_alone_lists_them(cli: CommandLine) -> None:
+    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    assert cli.run("queues").stdout == cli.run("queues", "list").stdout
+    assert "default" in cli.run("queues").stdout
+    for words in (["queues", "--json"], ["queues", "list", "--json"], ["--json", "queues"]):
+        assert json.loads(cli.run(*words).stdout) == QUEUES
+
+
+def test_a_queue_is_paused_and_resumed_by_its_name(cli: CommandLine) -> None:
+    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    cli.api.on("PUT", "/queues/q2/pause", reply(QUEUES[1])).on("PUT", "/queues/q2/resume", reply(QUEUES[1]))
+    assert "is paused; `trellis queues resume`" in cli.run("queues", "pause", "night").stdout
+    assert cli.run("queues", "resume", "q2").stdout == "Queue night is open.\n"
+
+
+def test_a_queue_that_is_not_there_is_one_line(cli: CommandLine) -> None:
+    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    done = cli.run("queues", "pause", "day")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "trellis: there is no queue called 'day'; `trellis queues` lists them\n",
+    )
+
+
+def test_a_queue_is_made(cli: CommandLine) -> None:
+    cli.api.on("POST", "/queues", reply({"id": "q3", "name": "nightly"}, 201))
+    assert cli.run("queues", "create", "nightly", "--weight", "2").stdout == "Queue nightly is made.\n"
+    assert cli.api.bodies("POST", "/queues") == [{"name": "nightly", "weight": 2}]
