@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -64,8 +65,10 @@ def test_after_a_kill_of_everything_the_next_up_finishes_what_was_accepted(fresh
     job = fresh.client.jobs.submit(command=["/bin/sh", "-c", TWICE])
     queued = fresh.client.jobs.submit(command=["/bin/true"], depends_on=[{"job": job.id, "kind": "after_success"}])
     fresh.wait_line(job, "attempt 1")
-    for process in of_home(fresh):  # as when the machine loses power
-        process.kill()
+    doomed = {*of_home(fresh), *(process for pid in fresh.pids().values() for process in family(pid))}
+    for process in sorted(doomed, key=lambda one: one.pid):  # as when the machine loses power; `up` is the eldest
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     wait_until(lambda: not of_home(fresh), 30, "everything to be dead")
     fresh.start()
     ended = fresh.ended(job)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.accounts import for_servers, give
+from app.cli.accounts import for_servers
 from app.cli.files import make_folder
 from app.cli.ports import answers, free_port
 from app.cli.postgres import Postgres
@@ -89,7 +89,7 @@ BROKERS = {"redis": debians_redis, "rabbitmq": rabbitmq}
 @contextmanager
 def servers(folder: Path, broker: str) -> Iterator[dict[str, str]]:
     """The settings that name the distribution's PostgreSQL and one of its brokers."""
-    give(folder, for_servers(), 0o711)
+    folder.chmod(0o711)
     with ExitStack() as held:
         database_url = held.enter_context(debians_postgres(folder))
         broker_url = held.enter_context(BROKERS[broker](folder))
