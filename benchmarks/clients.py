@@ -41,8 +41,8 @@ def submit_work(job: JobBody, batch: int) -> Work:
     return submit if batch == 1 else submit_batch
 
 
-def start_clients(stack: Stack, clients: int, calls: int, work: Work) -> Callable[[], Calls]:
-    """Let `clients` processes do `work` `calls` times each; returns what waits for their end. Raises BenchError there."""
+def run_clients(stack: Stack, clients: int, calls: int, work: Work) -> Calls:
+    """Let `clients` processes do `work` `calls` times each. Raises BenchError when one fails."""
     # Forked: what they share with us is loaded already, and none of it holds a thread or a connection.
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(clients)
@@ -56,20 +56,11 @@ def start_clients(stack: Stack, clients: int, calls: int, work: Work) -> Callabl
         ours.append(reading)
         processes.append(process)
 
-    def wait() -> Calls:
-        parts = [_take(reading) for reading in ours]
-        for process in processes:
-            process.join()
-        seconds = [one for _, times in parts for one in times]
-        began = min(began for began, _ in parts)
-        return Calls(began, max(start + sum(times) for start, times in parts), seconds)
-
-    return wait
-
-
-def run_clients(stack: Stack, clients: int, calls: int, work: Work) -> Calls:
-    """Start them and wait. Raises BenchError when one fails."""
-    return start_clients(stack, clients, calls, work)()
+    parts = [_take(reading) for reading in ours]
+    for process in processes:
+        process.join()
+    seconds = [one for _, times in parts for one in times]
+    return Calls(min(began for began, _ in parts), max(began + sum(times) for began, times in parts), seconds)
 
 
 def _act(stack: Stack, calls: int, work: Work, barrier: Barrier, told: Connection) -> None:

@@ -67,9 +67,10 @@ class CpuMeter:
 
     def _leave(self) -> None:
         for group in self._groups.values():
-            with suppress(OSError):
-                for pid in (group / "cgroup.procs").read_text().split():
+            for pid in (group / "cgroup.procs").read_text().split():
+                with suppress(OSError):  # it may have ended meanwhile
                     (group.parent / "cgroup.procs").write_text(pid)
+            with suppress(OSError):
                 group.rmdir()
         self._groups.clear()
 

@@ -1,6 +1,7 @@
 """Idempotency keys: the same POST sent twice has one effect and gets one answer, for a day.
 
-The key is claimed in the transaction of the request it guards: a twin waits for it to end, then finds the answer.
+The key is written with its answer at the end of the transaction that it guards. So a first request, nearly every one,
+pays for one statement; a twin does its work in vain, waits at the key, is rolled back and given the first one's answer.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -47,18 +48,35 @@ class Answer:
     body: Any
 
 
-def claim(uow: UnitOfWork, key: str, request: str) -> Answer | None:
-    """Claim `key` for this `request` (a digest of route and body), or return the answer it got before.
+class KeyUsed(Conflict):
+    """The key stands for a request that was carried out: this one must not be, the answer to that one holds."""
 
-    Raises: IdempotencyKeyReused if it stands for another request.
+    code = "idempotency_key_used"
+
+
+def keep(uow: UnitOfWork, key: str, request: str, answer: Answer, *, secret: bool) -> None:
+    """Keep the answer to `request` (a digest of route and body) for a twin; one that holds a secret is not kept.
+
+    A twin that is under way is waited for. Raises KeyUsed where one was carried out before.
     """
     if uow.actor.id is None:
+        return
+    body = None if secret else {"answer": answer.body}
+    row = {"actor_id": uow.actor.id, "key": key, "request": request, "status": answer.status, "body": body}
+    kept = insert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    if uow.session.execute(kept).first() is None:
+        raise KeyUsed
+
+
+def find_answer(uow: UnitOfWork, key: str, request: str) -> Answer | None:
+    """The answer that the acting caller's `key` got before, if it was used.
+
+    Raises: IdempotencyKeyReused if it stands for another request, SecretAlreadyShown if its answer was not kept.
+    """
+    mine = (IdempotencyKey.actor_id == uow.actor.id) & (IdempotencyKey.key == key)
+    known = uow.session.execute(select(IdempotencyKey).where(mine)).scalar_one_or_none()
+    if known is None:
         return None
-    row = {"actor_id": uow.actor.id, "key": key, "request": request}
-    fresh = insert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
-    if uow.session.execute(fresh).first():
-        return None
-    known = uow.session.execute(select(IdempotencyKey).where(_is(uow.actor.id, key))).scalar_one()
     if known.request != request:
         raise IdempotencyKeyReused
     if known.body is None:
@@ -66,18 +84,6 @@ def claim(uow: UnitOfWork, key: str, request: str) -> Answer | None:
     return Answer(known.status or 200, known.body["answer"])
 
 
-def settle(uow: UnitOfWork, key: str, answer: Answer, *, secret: bool) -> None:
-    """Keep the answer for a twin; one that holds a secret is not kept."""
-    if uow.actor.id is None:
-        return
-    body = None if secret else {"answer": answer.body}
-    uow.session.execute(update(IdempotencyKey).where(_is(uow.actor.id, key)).values(status=answer.status, body=body))
-
-
 def forget_old(uow: UnitOfWork) -> None:
     """Drop the keys nobody may still be repeating."""
     uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < uow.clock.now() - KEPT))
-
-
-def _is(actor_id: UUID, key: str) -> Any:
-    return (IdempotencyKey.actor_id == actor_id) & (IdempotencyKey.key == key)

@@ -3,6 +3,7 @@
 A request, a task or a command opens one, hands it to the rules, and it commits once at the end.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -11,13 +12,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg import errors as pg
-from sqlalchemy import Select, func, insert, select, text
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.access import SYSTEM, Actor, Permission
-from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL, Event
+from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL
 from app.core.states import MACHINES
 from app.core.tables import Entity
 from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
@@ -26,10 +27,18 @@ from trellis.vocabulary import ActorKind
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 ATTEMPTS = 3
-_NOTIFY = text(
-    "SELECT pg_notify(channel, payload) FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[]))"
-    " AS t(channel, payload)"
-)
+# All events of a unit and all it wakes in one round trip, whatever their number: this runs at the end of every unit.
+_TELL = """
+    WITH told AS (
+        INSERT INTO events (kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, subject_id, job_id,
+                            data, sent_at)
+        SELECT kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, subject_id, job_id, data, sent_at
+        FROM jsonb_to_recordset(%(events)s::jsonb) AS event(
+            kind text, at timestamptz, actor_kind text, actor_id uuid, actor_name text, project_id uuid,
+            subject_type text, subject_id uuid, job_id uuid, data jsonb, sent_at timestamptz)
+    )
+    SELECT pg_notify(pair ->> 0, pair ->> 1) FROM jsonb_array_elements(%(wake)s::jsonb) AS pair
+"""
 
 
 class Clock:
@@ -100,18 +109,18 @@ class UnitOfWork:
         if kind not in KINDS:
             raise ValueError(f"event kind {kind!r} is not in app/core/events.py")
         job_id = subject.id if subject.__tablename__ == "jobs" else getattr(subject, "job_id", None)
-        now = self.clock.now()
+        now = self.clock.now().isoformat()
         self._events.append(
             {
                 "kind": kind,
                 "at": now,
                 "actor_kind": self.actor.kind,
-                "actor_id": self.actor.id,
+                "actor_id": _text(self.actor.id),
                 "actor_name": self.actor.name,
-                "project_id": getattr(subject, "project_id", None),
+                "project_id": _text(getattr(subject, "project_id", None)),
                 "subject_type": _noun(type(subject)),
-                "subject_id": subject.id,
-                "job_id": job_id,
+                "subject_id": _text(subject.id),
+                "job_id": _text(job_id),
                 "data": data,
                 "sent_at": None if kind in ANNOUNCED else now,
             }
@@ -142,14 +151,12 @@ class UnitOfWork:
     def flush(self) -> None:
         """Send rows and events to the database; still undone by a rollback."""
         self.session.flush()
-        if self._events:
-            self.session.execute(insert(Event), self._events)
         wake = [(JOB_CHANNEL, str(job_id)) for job_id in self._touched_jobs]
         if any(event["sent_at"] is None for event in self._events):
             wake.append((WAKE_CHANNEL, ""))
-        if wake:
-            channels, payloads = zip(*wake, strict=True)
-            self.session.execute(_NOTIFY, {"channels": list(channels), "payloads": list(payloads)})
+        if self._events or wake:
+            told = {"events": json.dumps(self._events), "wake": json.dumps(wake)}
+            self.session.connection().exec_driver_sql(_TELL, told)
         self._events.clear()
         self._touched_jobs.clear()
 
@@ -197,6 +204,10 @@ def _is_passing(error: DBAPIError) -> bool:
         pg.CannotConnectNow,
     )
     return error.connection_invalidated or isinstance(error, OperationalError) or isinstance(error.orig, transient)
+
+
+def _text(id: UUID | None) -> str | None:  # noqa: A002  # the field's word
+    return None if id is None else str(id)
 
 
 def _noun(model: type[Any]) -> str:

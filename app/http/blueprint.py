@@ -45,6 +45,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # the library h
         decorate: Callable[[V], V] = super().response(status_code, schema, **options)
         return decorate
 
+    def doc(self, **description: Any) -> Callable[[V], V]:
+        """Describe a view in the OpenAPI document, in that document's own words."""
+        decorate: Callable[[V], V] = super().doc(**description)
+        return decorate
+
     def route(self, rule: str, **options: Any) -> Callable[[V], V]:
         """Mount a view at a path below the blueprint's prefix."""
         decorate: Callable[[V], V] = super().route(rule, **options)

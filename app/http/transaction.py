@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, json, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import idempotency
@@ -18,7 +19,7 @@ from app.core.crypto import Keyring
 from app.core.tables import Entity
 from app.core.uow import UnitOfWork, run
 from app.http.auth import Door, credential_of
-from trellis.errors import Field, Forbidden, Invalid
+from trellis.errors import Field, Forbidden, Invalid, TrellisError
 
 V = TypeVar("V", bound=Callable[..., Any])
 E = TypeVar("E", bound=Entity)
@@ -70,7 +71,14 @@ class TransactionalFlask(Flask):
         marks = self.marks_of(request.endpoint, request.method)
         if request.url_rule is None or request.method == "OPTIONS" or "outside" in marks:
             return super().dispatch_request()
-        return run(sessions(), NOBODY, lambda uow: self._in_unit(uow, marks))
+        key = _idempotency_key() if "public" not in marks else None
+        try:
+            return run(sessions(), NOBODY, lambda uow: self._in_unit(uow, marks, key))
+        except (TrellisError, IntegrityError):
+            # Carried out before, it may well fail now, as by a name that it has taken itself.
+            if key is None or (known := run(sessions(), NOBODY, lambda uow: _known_answer(uow, key))) is None:
+                raise
+            return _replay(known)
 
     def marks_of(self, endpoint: str | None, method: str) -> frozenset[str]:
         """What the view of an endpoint is marked as; MethodViews carry marks on their methods."""
@@ -80,23 +88,16 @@ class TransactionalFlask(Flask):
         marks: frozenset[str] = getattr(target, _MARKS, frozenset())
         return marks
 
-    def _in_unit(self, uow: UnitOfWork, marks: frozenset[str]) -> ResponseReturnValue:
+    def _in_unit(self, uow: UnitOfWork, marks: frozenset[str], key: str | None) -> ResponseReturnValue:
         g.uow = uow
         if "public" in marks:
             uow.checked = True
             return self.make_response(super().dispatch_request())
         uow.actor = door().actor(uow, credential_of(request))
-        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        if key is None:
-            return self._checked(uow)
-        if not 1 <= len(key) <= 200 or not key.isprintable():
-            raise Invalid(Field("/idempotency-key", "must be 1 to 200 printable characters"))
-        if (known := idempotency.claim(uow, key, _digest_of_request())) is not None:
-            uow.checked = True
-            return _replay(known)
         response = self._checked(uow)
-        answer = idempotency.Answer(response.status_code, response.get_json(silent=True))
-        idempotency.settle(uow, key, answer, secret="secret" in marks)
+        if key is not None:
+            answer = idempotency.Answer(response.status_code, response.get_json(silent=True))
+            idempotency.keep(uow, key, _digest_of_request(), answer, secret="secret" in marks)
         return response
 
     def _checked(self, uow: UnitOfWork) -> Response:
@@ -104,6 +105,19 @@ class TransactionalFlask(Flask):
         if not uow.checked:
             raise Forbidden("this endpoint declares no permission, so nobody may use it")
         return response
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+    if key is not None and not (1 <= len(key) <= 200 and key.isprintable()):
+        raise Invalid(Field("/idempotency-key", "must be 1 to 200 printable characters"))
+    return key
+
+
+def _known_answer(uow: UnitOfWork, key: str) -> idempotency.Answer | None:
+    uow.actor = door().actor(uow, credential_of(request))
+    uow.checked = True
+    return idempotency.find_answer(uow, key, _digest_of_request())
 
 
 def _digest_of_request() -> str:

@@ -50,10 +50,20 @@ class Jobs(MethodView):
     @blp.response(201, schemas.JobSchema)
     def post(self, spec: JobSpec) -> Any:
         """Submit a job; with `array`, many at once."""
-        jobs = service.submit_job(current_uow(), spec)
+        jobs, place = service.submit_job(current_uow(), spec)
+        names, now = listing.names_at(place), current_uow().clock.now()
         if spec.array is None:
-            return _shown(jobs[0])[0], 200 if spec.dry_run else 201, {"Location": f"/api/v1/jobs/{jobs[0].id}"}
-        body = {"array_id": jobs[0].array_id, "items": _shown(*jobs[:50]), "count": len(jobs), "next_cursor": None}
+            return (
+                listing.present(jobs[0], names, now),
+                200 if spec.dry_run else 201,
+                {"Location": f"/api/v1/jobs/{jobs[0].id}"},
+            )
+        body = {
+            "array_id": jobs[0].array_id,
+            "items": [listing.present(job, names, now) for job in jobs[:50]],
+            "count": len(jobs),
+            "next_cursor": None,
+        }
         return Response(current_app.json.dumps(schemas.JobPageSchema().dump(body)), 201, mimetype="application/json")
 
 

@@ -12,6 +12,7 @@ from app.core.events import Event
 from app.core.paging import Page, PageRequest, Sort, page
 from app.core.uow import UnitOfWork
 from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
+from app.jobs.validator import Place
 from app.queues.models import Queue
 from app.tenancy.models import Project
 from trellis.errors import Field, Invalid
@@ -99,6 +100,11 @@ def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
         {row.id: row.name for row in uow.session.execute(queues)},
         verdicts,
     )
+
+
+def names_at(place: Place) -> Names:
+    """The same for jobs that were just submitted: nothing has been decided of them."""
+    return Names({place.project.id: place.project.name}, {place.queue.id: place.queue.name}, {})
 
 
 def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:

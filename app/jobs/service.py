@@ -1,7 +1,6 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +12,8 @@ from app.core.uow import UnitOfWork
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
 from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, class_key
-from app.jobs.validator import find_project, validate_spec
+from app.jobs.validator import Place, find_place, validate_spec
 from app.queues.models import Queue
-from app.queues.service import find_queue
 from app.tenancy.models import Project
 from trellis.errors import Conflict, Field, Invalid
 from trellis.vocabulary import (
@@ -36,19 +34,11 @@ class NotEnded(Conflict):
     title = "The job has not ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a submission goes."""
-
-    project: Project
-    queue: Queue
-
-
-def submit_job(uow: UnitOfWork, spec: JobSpec) -> list[Job]:
+def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
-    place = _find_place(uow, spec)
+    place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project.id)
-    return _submit(uow, spec, place)
+    return _submit(uow, spec, place), place
 
 
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
@@ -59,7 +49,7 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
         try:
             where = (spec.project, spec.queue)
             if where not in places:
-                places[where] = _find_place(uow, spec)
+                places[where] = find_place(uow, spec.project, spec.queue)
             validate_spec(uow, spec, places[where].project.id)
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
@@ -149,11 +139,6 @@ def spec_of(job: Job) -> JobSpec:
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
     return JobSpec(**kept, labels=dict(job.labels))
-
-
-def _find_place(uow: UnitOfWork, spec: JobSpec) -> Place:
-    project = find_project(uow, spec.project)
-    return Place(project, find_queue(uow, project.id, spec.queue))
 
 
 def _submit(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:

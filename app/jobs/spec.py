@@ -1,7 +1,7 @@
 """What a user asked for: frozen, checked for shape by the schema, kept with the job word for word."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -76,9 +76,9 @@ class JobSpec:
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
-        kept = asdict(self)
-        for elsewhere in ("project", "depends_on", "array", "dry_run", "deadline_at", "labels"):
-            del kept[elsewhere]
+        kept = {name: getattr(self, name) for name in _STORED}
+        kept["resources"] = _plain(self.resources)
+        kept["retries"] = _plain(self.retries)
         return kept
 
     def default_name(self) -> str:
@@ -87,7 +87,16 @@ class JobSpec:
         return word[:200] or "job"
 
 
+# What has columns or rows of its own is not stored twice.
+_STORED = [f.name for f in fields(JobSpec)
+           if f.name not in ("project", "depends_on", "array", "dry_run", "deadline_at", "labels")]  # fmt: skip
+
+
+def _plain(value: Resources | Retries) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
 def class_key(spec: JobSpec, project_id: UUID, queue_id: UUID) -> str:
     """Equal for jobs that are equal in everything the scheduler looks at but their age."""
-    parts = (project_id, queue_id, spec.priority, spec.replicas, *asdict(spec.resources).values(), spec.time_limit_s)
+    parts = (project_id, queue_id, spec.priority, spec.replicas, *_plain(spec.resources).values(), spec.time_limit_s)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

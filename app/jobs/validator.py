@@ -1,33 +1,52 @@
 """Whether a submission can be accepted: what the shape alone does not tell. Every fault is named at once."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
+from app.queues.models import Queue
+from app.queues.service import find_queue
 from app.tenancy.models import Project
 from trellis.errors import Field, Invalid
 
+# Of several projects this one is meant by whoever names none.
+DEFAULT_PROJECT = "default"
 
-def find_project(uow: UnitOfWork, given: str) -> Project:
-    """The project by name or id, or the only one the actor may work in. Raises Invalid, NotFound or Forbidden."""
-    statement = uow.visible(Project)
-    if given:
-        statement = statement.where(Project.id == UUID(given) if _is_id(given) else Project.name == given)
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a submission goes."""
+
+    project: Project
+    queue: Queue
+
+
+def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
+    """The project (by name or id; if not given, the only one the actor may work in) and its queue of that name.
+
+    One statement: every submission asks. Raises Invalid for what there is not, Forbidden for a mere viewer.
+    """
+    own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
+    named = (Queue.name == queue) & own_or_shared
+    statement = uow.visible(Project).add_columns(Queue).outerjoin(Queue, named)
+    if project:
+        statement = statement.where(Project.id == UUID(project) if _is_id(project) else Project.name == project)
     elif not uow.actor.sees_all:
         statement = statement.where(Project.id.in_(uow.actor.projects_with(Permission.JOB_WRITE)))
-    found = uow.session.execute(statement.limit(2)).scalars().all()
-    if len(found) == 2 and not given:
-        default = [p for p in uow.session.execute(statement).scalars() if p.name == "default"]
-        found = default or found
-    if not found:
-        known = "you are a member of none" if not given else f"there is no project {given!r} that you can see"
+    own_first = (Project.name != DEFAULT_PROJECT, Project.id, Queue.project_id.is_(None))
+    found = uow.session.execute(statement.order_by(*own_first).limit(4)).all()
+    projects = {row[0].id: row[0] for row in found}
+    if not projects:
+        known = f"there is no project {project!r} that you can see" if project else "you are a member of none"
         raise Invalid(Field("/project", f"{known}: `trellis whoami` lists yours"))
-    if len(found) > 1:
-        raise Invalid(Field("/project", "several projects match: give its id"))
-    uow.require(Permission.JOB_WRITE, found[0].id)
-    return found[0]
+    chosen, at = found[0]
+    if len(projects) > 1 and (project or chosen.name != DEFAULT_PROJECT):
+        raise Invalid(Field("/project", "several projects match: give the id of one"))
+    uow.require(Permission.JOB_WRITE, chosen.id)
+    return Place(chosen, at or find_queue(uow, chosen.id, queue))
 
 
 def validate_spec(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> None:
