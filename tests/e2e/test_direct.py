@@ -7,7 +7,6 @@ from tests.support.platform import Platform
 from trellis.direct import Direct
 from trellis.errors import TrellisError
 
-pytestmark = pytest.mark.xdist_group("flows")
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
 

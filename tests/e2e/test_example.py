@@ -2,11 +2,7 @@ import hashlib
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.support.platform import Platform
-
-pytestmark = pytest.mark.xdist_group("flows")
 
 
 def test_the_example_trains_through_submit_wait_and_its_artifact_comes_back_whole(

@@ -1,12 +1,9 @@
 import re
 
 import httpx
-import pytest
 
 from tests.support.platform import Platform
 from tests.support.services import wait_until
-
-pytestmark = pytest.mark.xdist_group("flows")
 
 
 def test_flower_shows_workers_and_readable_tasks_to_the_administrator_and_to_nobody_else(platform: Platform) -> None:

@@ -7,8 +7,6 @@ from tests.support.foreign import servers
 from tests.support.platform import running
 from trellis.direct import Direct
 
-pytestmark = pytest.mark.xdist_group("kills")
-
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_with_servers_that_were_there_already_a_job_runs_to_its_end(broker: str) -> None:

@@ -11,7 +11,6 @@ from tests.support.platform import Platform
 from tests.support.services import wait_until
 from trellis.answers import Job, Node
 
-pytestmark = pytest.mark.xdist_group("flows")
 CANARY = "the-neighbours-own-words"
 PROBE = """
 import glob, json, os, socket, sys
@@ -85,7 +84,9 @@ def probe(platform: Platform, home: Path, **body: Any) -> dict[str, Any]:
             "sockets": [str(folder / "job" / "metrics.sock"), f"{folder}/job/metrics-*.sock"],
             "yranac": CANARY[::-1],  # backwards: the probe must not find its own arguments
         }  # fmt: skip
-        script = platform.client.jobs.submit(script=PROBE, script_name="probe.py", arguments=[json.dumps(asked)], **body)
+        script = platform.client.jobs.submit(
+            script=PROBE, script_name="probe.py", arguments=[json.dumps(asked)], **body
+        )
         ended = platform.ended(script)
         assert ended.state == "succeeded", platform.log(script)
         found: dict[str, Any] = json.loads(platform.lines(script)[-1])
@@ -121,7 +122,9 @@ def test_under_landlock_a_job_reads_nothing_of_the_platform_or_of_other_jobs(pla
     home = platform.folder / "landlocked"
     token = platform.client.nodes.create_join_token("landlocked").token
     process = platform.spawn(
-        *platform.argv("node", "--join", platform.url, "--name", "landlocked", "--profile", "t4x4", "--home", str(home)),
+        *platform.argv(
+            "node", "--join", platform.url, "--name", "landlocked", "--profile", "t4x4", "--home", str(home)
+        ),
         environment={**platform.env, "TRELLIS_ISOLATION": "landlock", "TRELLIS_JOIN_TOKEN": token},
         log="landlocked.log",
     )
@@ -133,6 +136,8 @@ def test_under_landlock_a_job_reads_nothing_of_the_platform_or_of_other_jobs(pla
     found = probe(platform, home, resources={"gpus": 1, "gpu_type": "Tesla T4", "cpus": 1})
     version = int(node_of(platform, "landlocked").isolation_detail.split()[1])
     if version < 6:  # older kernels let signals through, and the oldest connections
-        found = {name: said for name, said in found.items() if not name.startswith(("signal ", "port ")[version >= 4 :])}
+        found = {
+            name: said for name, said in found.items() if not name.startswith(("signal ", "port ")[version >= 4 :])
+        }
     found.pop("uid")
     assert_found_nothing(found)

@@ -8,7 +8,6 @@ from tests.support.platform import Platform
 from tests.support.services import wait_until
 from trellis.errors import IllegalTransition
 
-pytestmark = pytest.mark.xdist_group("flows")
 SLEEP = ["/bin/sh", "-c", "echo begun; sleep 600"]
 DEAF = ["/bin/sh", "-c", "trap '' TERM; echo begun; while :; do sleep 0.1; done"]
 

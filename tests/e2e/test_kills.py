@@ -11,8 +11,6 @@ from tests.support.services import wait_until
 from tests.support.witness import BASIC, Witness
 from trellis.answers import Job
 
-pytestmark = pytest.mark.xdist_group("kills")
-
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
@@ -92,7 +90,9 @@ def test_while_the_database_is_gone_the_api_says_so_and_the_jobs_run_on(platform
     with platform.unattended():  # nobody starts it again
         platform.kill("postgres")
         with httpx.Client(
-            base_url=f"{platform.url}/api/v1", headers={"Authorization": f"Bearer {platform.login['api_key']}"}, timeout=20
+            base_url=f"{platform.url}/api/v1",
+            headers={"Authorization": f"Bearer {platform.login['api_key']}"},
+            timeout=20,
         ) as api:
             for _ in range(5):
                 answers += [api.get("/jobs"), api.get(f"/jobs/{jobs[0].id}"), api.get("/auth/whoami")]

@@ -8,7 +8,6 @@ from tests.support.platform import Platform, running
 from tests.support.services import wait_until
 from tests.support.witness import BASIC, Witness
 
-pytestmark = pytest.mark.xdist_group("kills")
 SHORT = {"TRELLIS_HEARTBEAT_S": "0.5", "TRELLIS_LEASE_S": "3", "TRELLIS_NODE_LOST_S": "8.5"}
 
 
@@ -39,7 +38,8 @@ def test_a_silent_nodes_job_is_dead_before_it_is_tried_elsewhere_and_its_late_re
         worker.resume()
     assert (ended.state, ended.attempt) == ("succeeded", 2)
     old, new = (
-        [mark for mark in witness.marks("long") if mark.fence == fence] for fence in sorted({a.fence for a in ended.attempts})
+        [mark for mark in witness.marks("long") if mark.fence == fence]
+        for fence in sorted({a.fence for a in ended.attempts})
     )
     assert old[-1].at < new[0].at
     assert [mark.verb for mark in (old[0], old[-1], new[0], new[-1])] == ["start", "tick", "start", "end"]

@@ -10,7 +10,6 @@ import pytest
 from tests.support.platform import Platform, a_platform
 from tests.support.services import wait_until
 
-pytestmark = pytest.mark.xdist_group("flows")
 TWICE = 'echo "attempt $TRELLIS_ATTEMPT"; test "$TRELLIS_ATTEMPT" -ge 2 || sleep 600'
 
 

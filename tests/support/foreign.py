@@ -77,7 +77,9 @@ def rabbitmq(folder: Path) -> Iterator[str]:
         wait_until(lambda: answers(names), RABBIT_READY_S, "Erlang's name server")
         with _process([str(_RABBIT)], environment, log) as server:
             wait_until(
-                lambda: server.poll() is not None or "Server startup complete" in log.read_text(), RABBIT_READY_S, "RabbitMQ"
+                lambda: server.poll() is not None or "Server startup complete" in log.read_text(),
+                RABBIT_READY_S,
+                "RabbitMQ",
             )
             assert server.poll() is None, log.read_text()
             yield f"amqp://guest:guest@127.0.0.1:{port}//"

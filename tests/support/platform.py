@@ -168,7 +168,13 @@ class Platform:
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Type `trellis ARGUMENTS`, signed in as the administrator."""
         return subprocess.run(
-            self.argv(*arguments), cwd=ROOT, env=self.signed_in, capture_output=True, text=True, check=False, timeout=UP_S
+            self.argv(*arguments),
+            cwd=ROOT,
+            env=self.signed_in,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=UP_S,
         )
 
     @property
