@@ -21,7 +21,7 @@ run: setup ## the whole platform on this machine, with an example job; Ctrl-C st
 
 test: setup ## every test, on real PostgreSQL and Valkey
 	@$(bin)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/e2e
-	@if [ -d tests/e2e ]; then $(bin)/python -m pytest -q tests/e2e; fi
+	@if [ -d tests/e2e ]; then $(bin)/python -m pytest -q -n 2 --dist loadfile tests/e2e; fi
 
 check: setup ## lint, format, types, import contracts, migrations; all of them, then the verdict
 	@failed=; \

@@ -12,7 +12,7 @@
            metrics.jsonl    points, one a line
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
            shipped.json     how far the control plane has all that
-           job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
+           job/             what the job sees: metrics-<random>.sock, work/ artifacts/ tmp/
 """
 
 import fcntl
@@ -66,7 +66,8 @@ class ReplicaDir:
 
     @property
     def socket(self) -> Path:
-        return self.job / "metrics.sock"
+        """Where the job's metric points arrive, once the supervisor listens there."""
+        return next(self.job.glob("metrics-*.sock"), self.job / "metrics.sock")
 
     @property
     def work(self) -> Path:

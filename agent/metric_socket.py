@@ -1,18 +1,24 @@
 """The socket at which a job's metric points arrive."""
 
 import os
+import secrets
 import socket
 from pathlib import Path
 
 
-def listen(path: Path) -> socket.socket:
-    """A non-blocking datagram socket at `path`, which the job's user may write to."""
+def listen(folder_path: Path) -> socket.socket:
+    """A non-blocking datagram socket in that directory, which the job's user may write to.
+
+    All jobs of a node may be one user, and Landlock does not keep a process from a socket: the name, which the
+    job learns from its environment and nobody else can guess or list, keeps its neighbours from telling lies for it.
+    """
+    name = f"metrics-{secrets.token_hex(16)}.sock"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     # The kernel takes 107 bytes; through the directory's descriptor the name is short wherever it lies.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     mask = os.umask(0)  # anyone may write: the directories above it decide who gets here
     try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        listener.bind(f"/proc/self/fd/{folder}/{name}")
     finally:
         os.umask(mask)
         os.close(folder)

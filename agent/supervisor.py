@@ -80,7 +80,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self._on(heard, partial(self._hear_signals, heard))
         self._replica.job.mkdir(mode=0o711)
-        self._meter = Meter(self._replica.metrics, listen(self._replica.socket))
+        self._meter = Meter(self._replica.metrics, listen(self._replica.job))
         self._on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _start(self) -> None:

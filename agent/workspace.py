@@ -41,7 +41,7 @@ class Program:
 def places(ground: Ground, replica: ReplicaDir) -> Places:
     """In a namespace of its own a job sees short paths that tell nothing of the host."""
     if ground.confinement.level is Isolation.NAMESPACES:
-        return Places("/job/work", "/job/artifacts", "/job/tmp", "/job/metrics.sock")
+        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{replica.socket.name}")
     return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), str(replica.socket))
 
 

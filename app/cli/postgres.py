@@ -4,9 +4,11 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -19,6 +21,7 @@ from app.cli.services import Service, identity
 ROLE = "trellis"
 DATABASE = "trellis"
 SUPERUSER = "postgres"
+_BURIAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Postgres:
         make_folder(self.folder, self.account)
         if self.data.exists():
             self._check_major()
+            self._bury_the_dead()
             return False
         building = self.folder / "data.new"
         shutil.rmtree(building, ignore_errors=True)  # left by one that was interrupted
@@ -133,6 +137,26 @@ class Postgres:
             reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
             raise StackError(f"PostgreSQL could not make its files in {self.folder}: {' '.join(reason)}")
 
+    def _bury_the_dead(self) -> None:
+        """Take away the lock of a server that was killed with us and that nobody has buried.
+
+        PostgreSQL takes a zombie for a living server. Init buries it, sooner or later; in a container whose first
+        process is no init, nobody ever does.
+        """
+        lock = self.data / "postmaster.pid"
+        try:
+            dead = psutil.Process(int(lock.read_text().split()[0]))
+            if dead.status() != psutil.STATUS_ZOMBIE:
+                return
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return
+        ends = time.monotonic() + _BURIAL_S  # its sessions notice its death by themselves
+        while any(_works_in(self.data, process) for process in psutil.process_iter()):
+            if time.monotonic() > ends:
+                return
+            time.sleep(0.05)
+        lock.unlink(missing_ok=True)
+
     def _check_major(self) -> None:
         stored = (self.data / "PG_VERSION").read_text().strip()
         offered = major_of(self.program)
@@ -142,6 +166,13 @@ class Postgres:
                 f"{offered}, which can't read it. Install the Trellis it came from and export the data there, "
                 "or set TRELLIS_HOME to a new folder to begin afresh."
             )
+
+
+def _works_in(folder: Path, process: psutil.Process) -> bool:
+    try:
+        return process.cwd() == str(folder)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def major_of(program: Path) -> str:

@@ -50,9 +50,10 @@ class SignIns:
     def open_session(self, uow: UnitOfWork, username: str, password: str, address: str) -> Session | Unauthenticated:
         """Sign in. Raises RateLimited; returns the error for a wrong name or password."""
         place = f"{username}\0{address}"
+        # Read first: a try that the database could not answer is none, or an outage would lock everybody out.
+        user = uow.session.execute(select(User).where(User.username == username)).scalar_one_or_none()
         self._by_address.spend(address)
         self._by_name.spend(place)
-        user = uow.session.execute(select(User).where(User.username == username)).scalar_one_or_none()
         known = user if user and user.disabled_at is None else None
         version = user and user.token_version
         matches = password_matches(known.password_hash if known else None, password)

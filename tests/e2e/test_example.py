@@ -1,19 +1,8 @@
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.support.platform import Platform, running
-
-pytestmark = pytest.mark.xdist_group("flows")
-
-
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    with running() as found:
-        yield found
+from tests.support.platform import Platform
 
 
 def test_the_example_trains_through_submit_wait_and_its_artifact_comes_back_whole(

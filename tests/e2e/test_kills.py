@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator, Sequence
 
 import httpx
@@ -9,8 +10,6 @@ from tests.support.platform import Platform, running
 from tests.support.services import wait_until
 from tests.support.witness import BASIC, Witness
 from trellis.answers import Job
-
-pytestmark = pytest.mark.xdist_group("kills")
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +81,46 @@ def test_a_killed_part_loses_no_accepted_job_and_doubles_none(platform: Platform
     late = submit(platform, witness, 10, 0.0, "late")
     platform.wait_running(name, not_pid=before)
     assert_each_ran_once(platform, witness, [*running_jobs, *late])
+
+
+def test_while_the_database_is_gone_the_api_says_so_and_the_jobs_run_on(platform: Platform, witness: Witness) -> None:
+    jobs = submit(platform, witness, 4, 3.0)
+    wait_until(lambda: witness.counts("start").total() == 4, 30, "the jobs to run")
+    answers = []
+    with platform.unattended():  # nobody starts it again
+        platform.kill("postgres")
+        with httpx.Client(
+            base_url=f"{platform.url}/api/v1",
+            headers={"Authorization": f"Bearer {platform.login['api_key']}"},
+            timeout=20,
+        ) as api:
+            for _ in range(5):
+                answers += [api.get("/jobs"), api.get(f"/jobs/{jobs[0].id}"), api.get("/auth/whoami")]
+                answers += [api.post("/jobs", json={"command": ["/bin/true"]})]
+                answers += [api.post("/auth/token", json={"username": "admin", "password": platform.password})]
+        wait_until(lambda: witness.counts("end").total() == 4, 30, "the jobs to end by themselves")
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["code"] for answer in answers} == {"unavailable"}
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+    assert_each_ran_once(platform, witness, jobs)
+
+
+def test_two_beats_and_two_control_workers_do_no_harm(platform: Platform, witness: Witness) -> None:
+    platform.twin("beat", "beat-2", "Starting")
+    platform.twin("control", "control-2", " ready.")
+    jobs = submit(platform, witness, 100, 0.1)
+    wait_until(lambda: witness.counts("end"), 30, "a job to have ended")
+    platform.replace("control")
+    assert_each_ran_once(platform, witness, jobs)
+
+
+def test_with_everything_killed_at_once_no_job_is_lost_or_doubled(platform: Platform, witness: Witness) -> None:
+    jobs = submit(platform, witness, 40, 0.5)
+    wait_until(lambda: witness.counts("start"), 30, "a job to run")
+    before = platform.pids()
+    for pid in before.values():
+        psutil.Process(pid).send_signal(signal.SIGKILL)
+    for name, pid in before.items():
+        platform.wait_running(name, not_pid=pid)
+    assert_each_ran_once(platform, witness, jobs)

@@ -27,6 +27,7 @@ from app.cli.ports import free_port
 from tests.support.services import ROOT, wait_until
 from trellis import Client
 from trellis.answers import Job, LogLine
+from trellis.transport import Retry
 
 UP_S = 90.0
 DOWN_S = 60.0
@@ -133,7 +134,10 @@ class Platform:
     @cached_property
     def client(self) -> Client:
         """The client with the administrator's key, as commands on this machine use it."""
-        return Client(self.url, api_key=self.login["api_key"])
+        made = Client(self.url, api_key=self.login["api_key"])
+        # Stubborn, as a machine under test may be slow to come back; each call keeps its one Idempotency-Key.
+        made._transport._retry = Retry(attempts=120, longest_s=1.0, total_s=UP_S)
+        return made
 
     @property
     def login(self) -> dict[str, str]:
@@ -163,12 +167,21 @@ class Platform:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Type `trellis ARGUMENTS`, signed in as the administrator."""
-        login = self.login if (self.home / "client.json").exists() else {}
-        signed_in = {f"TRELLIS_{name.upper()}": value for name, value in login.items()}
         return subprocess.run(
-            self.argv(*arguments), cwd=ROOT, env={**self.env, **signed_in}, capture_output=True, text=True, check=False,
+            self.argv(*arguments),
+            cwd=ROOT,
+            env=self.signed_in,
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=UP_S,
-        )  # fmt: skip
+        )
+
+    @property
+    def signed_in(self) -> dict[str, str]:
+        """The environment of a command that asks as the administrator."""
+        login = self.login if (self.home / "client.json").exists() else {}
+        return {**self.env, **{f"TRELLIS_{name.upper()}": value for name, value in login.items()}}
 
     # Its processes
 
@@ -193,6 +206,10 @@ class Platform:
         process.kill()
         wait_until(lambda: not _lives(process), UP_S, f"the killed {name} to be gone")
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the process of a service."""
+        os.kill(self.pid(name), number)
+
     def wait_running(self, name: str, *, not_pid: int | None = None) -> None:
         """Wait until the service runs, as another process than `not_pid`."""
         wait_until(lambda: self.entry(name).state == "running" and self.entry(name).pid != not_pid, UP_S, name)
@@ -202,6 +219,26 @@ class Platform:
         before = self.pid(name)
         self.kill(name)
         self.wait_running(name, not_pid=before)
+
+    @contextmanager
+    def unattended(self) -> Iterator[None]:
+        """While this lasts, nothing that dies is started again: the supervisor is held."""
+        assert self._up is not None
+        self._up.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._up.send_signal(signal.SIGCONT)
+
+    def twin(self, name: str, called: str, ready: str) -> "subprocess.Popen[bytes]":
+        """A second process of the service `name`, with the first one's command and environment, once it said `ready`."""
+        first = psutil.Process(self.pid(name))
+        argv = [word.replace(f"{name}@", f"{called}@") for word in first.cmdline()]
+        process = self.spawn(*argv, environment=first.environ(), log=called)
+        log = self.folder / called
+        wait_until(lambda: process.poll() is not None or ready in log.read_text(), UP_S, f"{called} to be ready")
+        assert process.poll() is None, log.read_text()
+        return process
 
     def processes_of(self, job: Job) -> list[psutil.Process]:
         """The living processes of a job's own on this host, by the environment that the platform gave them."""

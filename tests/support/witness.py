@@ -11,8 +11,10 @@ from pathlib import Path
 
 BASIC = {"TRELLIS_ISOLATION": "basic"}
 _PROGRAM = """
-import os, sys, time
-file, name, seconds = sys.argv[1:]
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+file, name, first, later = sys.argv[1:]
+seconds = first if os.environ["TRELLIS_ATTEMPT"] == "1" else later
 out = os.open(file, os.O_WRONLY | os.O_APPEND)
 def say(verb):
     words = [verb, name, os.environ["TRELLIS_ATTEMPT"], os.environ["TRELLIS_FENCE"], str(os.getpid()),
@@ -57,10 +59,10 @@ class Witness:
         script = f"echo start {name} {stamp} >> {file}; sleep {seconds}; echo end {name} {stamp} >> {file}"
         return ["/bin/sh", "-c", script]
 
-    def ticking(self, name: str, seconds: float) -> list[str]:
-        """A command that also writes where it is fifty times a second, and does not heed TERM."""
-        deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        return [sys.executable, "-c", deaf + _PROGRAM, str(self.file), name, str(seconds)]
+    def ticking(self, name: str, seconds: float, then: float) -> list[str]:
+        """A command that also writes a tick fifty times a second, and does not heed TERM: it lasts `seconds` at the
+        first attempt and `then` at later ones."""
+        return [sys.executable, "-c", _PROGRAM, str(self.file), name, str(seconds), str(then)]
 
     def marks(self, name: str = "") -> list[Mark]:
         """What has been written, by all jobs or by one; whole lines, in the order of writing."""

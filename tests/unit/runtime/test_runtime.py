@@ -23,10 +23,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.sock
     """This process as if it were a job, its directories deeper than a socket's path may be long."""
     deep = tmp_path / ("d" * 120)
     (deep / "artifacts").mkdir(parents=True)
-    listener = listen(deep / "metrics.sock")
+    listener = listen(deep)
+    (path,) = deep.glob("*.sock")
     here = {
         "JOB_ID": "j", "JOB_NAME": "n", "ATTEMPT": "2", "FENCE": "3", "REPLICA_INDEX": "0", "REPLICA_COUNT": "4",
-        "ARTIFACTS_DIR": str(deep / "artifacts"), "RUNTIME_SOCKET": str(deep / "metrics.sock"),
+        "ARTIFACTS_DIR": str(deep / "artifacts"), "RUNTIME_SOCKET": str(path),
     }  # fmt: skip
     for name, value in here.items():
         monkeypatch.setenv(f"TRELLIS_{name}", value)
