@@ -24,14 +24,17 @@ class Load:
 
     @property
     def points(self) -> tuple[MetricPoint, ...]:
+        """What of it goes on the wire."""
         return tuple(entry.point for entry in self.metrics)
 
     @property
     def told(self) -> tuple[Report, ...]:
+        """What of it goes on the wire."""
         return tuple(entry.report for entry in self.reports)
 
     @property
     def size_bytes(self) -> int:
+        """About what it takes on the wire."""
         return (len(self.log.text) if self.log else 0) + 128 * len(self.metrics) + 256 * len(self.reports)
 
     def __bool__(self) -> bool:

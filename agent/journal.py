@@ -44,6 +44,7 @@ class Entry:
 
     @property
     def ended(self) -> bool:
+        """Whether it is a replica's last."""
         return self.report.state in ENDED_REPLICA_STATES
 
 

@@ -167,9 +167,9 @@ def _node_process(plane: ControlPlane, home: Path, level: str = "") -> subproces
 
 def _lives(word: str) -> bool:
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            found.append(Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"))
+            found.append((process / "cmdline").read_bytes().split(b"\0"))
         except OSError:
             continue
     return any(word.encode() in line for line in found)

@@ -23,7 +23,7 @@ def test_a_job_reports_its_states_output_and_exit_code_and_leaves_nothing_behind
     end = plane.end_of("r1")
     assert [report.state for report in plane.reports["r1"]] == ["starting", "running", "failed"]
     assert (end.cause, end.exit_code, end.signal) == (Cause.EXIT_CODE, 3, None)
-    assert end.run_s > 0 and end.cpu_s > 0 and end.peak_memory_bytes > 0
+    assert min(end.run_s, end.cpu_s, end.peak_memory_bytes) > 0
     assert (plane.lines("r1"), plane.lines("r1", "e")) == (["out"], ["err"])
     wait_until(lambda: not list(node.home.find_replicas()))
 
@@ -200,11 +200,11 @@ def test_many_short_jobs_all_end(node: Node, plane: ControlPlane) -> None:
 
 def _processes_with(word: str) -> list[int]:
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = Path(f"/proc/{name}/cmdline").read_bytes()
+            line = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if word.encode() in line.split(b"\0") and processes.started_at(int(name)):
-            found.append(int(name))
+        if word.encode() in line.split(b"\0") and processes.started_at(int(process.name)):
+            found.append(int(process.name))
     return found
