@@ -62,7 +62,7 @@ class Cargo:
     @classmethod
     def resume(cls, replica: ReplicaDir) -> "Cargo":
         """Go on where an earlier daemon stopped. What it sent and did not note is sent again, and known there."""
-        stored = read_json(replica.shipped) or {"log": 0, "metrics": 0, "reports": 0}
+        stored = read_json(replica.shipped) or {"log": 0, "metrics": 0, "reports": 0}  # it knows what comes twice
         cargo = cls(replica, **stored)
         cargo._saved = (cargo.log, cargo.metrics, cargo.reports)
         entries = journal.read(replica.journal, 0)

@@ -202,8 +202,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` left there; None if nothing is."""
+    """What `write_json` left there; None if nothing is, or what power that failed made of it."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None

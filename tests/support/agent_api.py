@@ -186,6 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.control_plane.down:
             return self._answer(503, {})
+        if self.headers["Authorization"] != f"Bearer {self.control_plane.known_token}":
+            return self._answer(401, {"code": "unauthenticated", "detail": "who are you?"})
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         replica_id = parts.path.split("/")[5]

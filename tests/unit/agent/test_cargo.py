@@ -77,3 +77,11 @@ def test_the_next_daemon_goes_on_where_this_one_stopped(replica: ReplicaDir) -> 
     resumed = Cargo.resume(replica)
     assert resumed.state == ReplicaState.RUNNING
     assert not resumed.next_load()
+
+
+def test_a_note_that_a_power_failure_emptied_means_sending_all_again(replica: ReplicaDir) -> None:
+    replica.log.write_text("a\n")
+    replica.shipped.touch()
+    load = Cargo.resume(replica).next_load()
+    assert load.log
+    assert load.log.offset == 0
