@@ -37,7 +37,7 @@ class Shipper:
         self._home = home
         self._link = link
         self._unknown = unknown
-        self._porter = Porter(home, link, self._artifacts_stored)
+        self._porter = Porter(home, link, self._artifacts_stored, unknown)
         self._cargos: dict[str, Cargo] = {}
         self._settled: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -95,9 +95,9 @@ class Shipper:
             cargo = self._cargos.get(replica.path.name)
         if cargo is None:
             return
-        if stop.reason is StopReason.STALE:
-            cargo.forgotten = True
         write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        if stop.reason is StopReason.STALE:  # not before the wish is safe: what is forgotten is not asked after again
+            cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
             self._touch(replica.path.name)
 
@@ -133,11 +133,11 @@ class Shipper:
             self._wake.wait(_SWEEP_S if self._cargos else None)
             if self._stopping.wait(self._pace()):
                 return
-            if monotonic() - swept_at >= _SWEEP_S:
-                self._sweep()
-                swept_at = monotonic()
             self._wake.clear()
             try:
+                if monotonic() - swept_at >= _SWEEP_S:
+                    swept_at = monotonic()
+                    self._sweep()
                 self._ship_touched()
             except OSError as error:  # a full disk; nothing is lost, the sweep comes by again
                 _log.error("could not note what was shipped: %s", error)
