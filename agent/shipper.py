@@ -23,7 +23,8 @@ from trellis.wire import Held, Receipt, Report, Shipment, Stop
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
-_GATHER_S, _GATHER_BUSY_S, _BUSY = 0.005, 0.015, 4
+# The first few shipments after a calm leave almost at once; where they keep coming, more travels in each.
+_GATHER_S, _GATHER_BUSY_S, _AT_ONCE, _CALM_S = 0.005, 0.03, 8, 0.3
 _SWEEP_S = 1.0
 _ASIDE_S = 30.0
 _REMEMBERED = 100_000
@@ -45,7 +46,7 @@ class Shipper:
         self._lock = Lock()
         self._wake = Event()
         self._stopping = Event()
-        self._gather_s = _GATHER_S
+        self._shipments, self._shipped_at = 0, 0.0
         self._threads = [
             Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._hear, self._run)
         ]
@@ -134,7 +135,7 @@ class Shipper:
         swept_at = monotonic()
         while not self._stopping.is_set():
             self._wake.wait(_SWEEP_S if self._cargos else None)
-            if self._stopping.wait(self._gather_s):
+            if self._stopping.wait(self._pace()):
                 return
             self._wake.clear()
             try:
@@ -144,6 +145,13 @@ class Shipper:
                 self._ship_touched()
             except OSError as error:  # a full disk; nothing is lost, the sweep comes by again
                 _log.error("could not note what was shipped: %s", error)
+
+    def _pace(self) -> float:
+        """For how long to gather before the next shipment."""
+        now = monotonic()
+        self._shipments = 1 if now - self._shipped_at > _CALM_S else self._shipments + 1
+        self._shipped_at = now
+        return _GATHER_S if self._shipments <= _AT_ONCE else _GATHER_BUSY_S
 
     def _sweep(self) -> None:
         """Pokes may be lost, and a supervisor that was killed sends none.
@@ -175,7 +183,6 @@ class Shipper:
         with self._lock:
             names, self._touched = self._touched, {}
         loads = self._gather(names)
-        self._gather_s = _GATHER_BUSY_S if len(loads) >= _BUSY else _GATHER_S
         if loads and not self._send(loads):
             self._touch(*loads)
         for name in names:

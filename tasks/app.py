@@ -1,5 +1,7 @@
 """The Celery application that every process of the platform makes: JSON, ids, short tasks, no results."""
 
+import logging
+
 from celery import Celery
 
 from tasks import queues
@@ -35,6 +37,8 @@ def make_app(broker_url: str) -> Celery:
         enable_utc=True,
         timezone="UTC",
     )
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):  # two lines a message; Flower shows the same
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     if broker_url.startswith("amqp"):
         app.conf.update(task_default_queue_type="quorum", worker_detect_quorum_queues=True)
     return app

@@ -20,6 +20,7 @@ from trellis.settings import load
 
 P = ParamSpec("P")
 log = logging.getLogger(__name__)
+MOST_UNITS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ def control() -> Control:
 def task(queue: str) -> Callable[[Callable[Concatenate[UnitOfWork, P], Any]], Callable[P, None]]:
     """Make a rule-calling function a Celery task named `<module>.<function>` on `queue`.
 
-    It must be safe to run twice. When the database is away it gives up quietly: the ticks of beat look again at
+    It must be safe to run twice. One that returns True has more to do: it is run again, in a unit of its own, at most
+    MOST_UNITS times; the next tick of beat goes on from there. When the database is away it gives up quietly: the ticks of beat look again at
     everything that a message could have announced.
     """
 
@@ -49,7 +51,9 @@ def task(queue: str) -> Callable[[Callable[Concatenate[UnitOfWork, P], Any]], Ca
         @functools.wraps(rule)
         def in_unit(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                run(control().sessions, SYSTEM, lambda uow: rule(uow, *args, **kwargs))
+                for _ in range(MOST_UNITS):
+                    if run(control().sessions, SYSTEM, lambda uow: rule(uow, *args, **kwargs)) is not True:
+                        break
             except Unavailable as error:
                 log.warning("%s is left to the next tick: %s", rule.__name__, error.detail)
 

@@ -25,8 +25,29 @@ from trellis.errors import Unavailable
 log = logging.getLogger(__name__)
 BATCH = 500
 SWEEP_S = 5.0  # how long a lost wake-up can go unnoticed
-REST_S = 0.008  # under load, events gather for so long and travel together
+REST_S = 0.025  # under load, events gather for so long and travel together
+CALM_S = 0.3  # after this long without work a message is sent at once again
 RETRY_S = 1.0
+
+
+class Pace:
+    """Rests after a batch where batches keep coming: the first few after a calm are sent on at once."""
+
+    AT_ONCE = 8
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._count = 0
+
+    def rest(self) -> None:
+        """Called after each batch."""
+        now = time.monotonic()
+        if now - self._last > CALM_S:
+            self._count = 0
+        self._count += 1
+        if self._count > self.AT_ONCE:
+            time.sleep(REST_S)
+        self._last = time.monotonic()
 
 
 class Relay(threading.Thread):
@@ -54,9 +75,10 @@ class Relay(threading.Thread):
         url = libpq_url(self._parts.settings.database_url)
         with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
             connection.execute(f"LISTEN {WAKE_CHANNEL}")  # a constant of ours, never input
+            pace = Pace()
             while not self._stopped.is_set():
                 while self._drain() and not self._stopped.is_set():
-                    time.sleep(REST_S)
+                    pace.rest()
                 for _ in connection.notifies(timeout=SWEEP_S, stop_after=1):
                     pass
 

@@ -7,13 +7,12 @@ from tasks.base import task
 
 
 @task(queue=queues.SCHEDULING)
-def run_cycle(uow: UnitOfWork) -> None:
+def run_cycle(uow: UnitOfWork) -> bool:
     """Plan and apply; with a cycle waiting its turn already, nothing."""
-    cycle.run_cycle(uow)
+    return cycle.run_cycle(uow).more
 
 
 @task(queue=queues.SCHEDULING)
-def run_due_cycle(uow: UnitOfWork) -> None:
+def run_due_cycle(uow: UnitOfWork) -> bool:
     """The net below lost messages: a cycle, if something happened since the last."""
-    if cycle.is_due(uow):
-        cycle.run_cycle(uow)
+    return cycle.is_due(uow) and cycle.run_cycle(uow).more

@@ -17,8 +17,7 @@ from app.core.access import SYSTEM
 from app.core.db import make_engine, make_sessions
 from app.core.settings import Settings
 from app.core.uow import UnitOfWork, run
-from app.tenancy.schemas import LONGEST_PASSWORD, SHORTEST_PASSWORD
-from app.tenancy.users import UserSpec, create_user
+from app.tenancy.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, UserSpec, create_user
 from trellis.errors import Field, Invalid
 from trellis.settings import SettingsError, load
 

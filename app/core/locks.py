@@ -1,10 +1,10 @@
 """Advisory locks of the database, by name: who else must wait while one process does a thing."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from app.core.uow import UnitOfWork
 
@@ -24,18 +24,21 @@ def wait_lock(uow: UnitOfWork, name: str) -> None:
     uow.session.execute(select(func.pg_advisory_xact_lock(lock_number(name))))
 
 
-@contextmanager
-def run_next(uow: UnitOfWork, name: str) -> Iterator[bool]:
-    """Take turns, with at most one waiting: yields False where somebody waits already, whose turn will see
-    everything that is committed by now. Otherwise waits for the running turn to end and yields True.
+def take_turn(uow: UnitOfWork, name: str, rest: Callable[[], None]) -> bool:
+    """Take turns, with at most one waiting: False where somebody waits already, whose turn will see everything
+    that is committed by now. Otherwise waits for the running turn to end, then for `rest`, and holds the turn
+    until the unit ends.
     """
     waiting, running = lock_number(f"{name}/waiting"), lock_number(f"{name}/running")
     execute = uow.session.execute
     if not execute(select(func.pg_try_advisory_lock(waiting))).scalar_one():
-        yield False
-        return
+        return False
     try:
         execute(select(func.pg_advisory_xact_lock(running)))
-    finally:
+        rest()
         execute(select(func.pg_advisory_unlock(waiting)))
-    yield True
+    except DBAPIError:
+        # This lock belongs to the connection, not to the transaction: it must not go back to the pool with it.
+        uow.session.connection().invalidate()
+        raise
+    return True

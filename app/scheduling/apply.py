@@ -16,13 +16,13 @@ from scheduler.plan import Placement, Plan, Verdict
 from trellis.vocabulary import JobState, NodeState
 
 
-def apply_plan(uow: UnitOfWork, plan: Plan) -> int:
+def apply_plan(uow: UnitOfWork, plan: Plan, class_keys: Mapping[str, str]) -> int:
     """Open an attempt for every placement whose job still waits; note why the others do. Returns how many started.
 
     Raises: CapacityTaken where a node has less left than the plan was made with: make a new plan.
     """
     started = _place(uow, plan.placements) if plan.placements else 0
-    _note(uow, plan.verdicts)
+    _note(uow, plan.verdicts, class_keys)
     return started
 
 
@@ -73,18 +73,18 @@ def _gpus(uow: UnitOfWork, nodes: Mapping[UUID, Node]) -> dict[UUID, dict[int, G
     return found
 
 
-def _note(uow: UnitOfWork, verdicts: Iterable[Verdict]) -> None:
-    """One row a class: that of its first job. Rows that say the same already are not written again."""
-    by_job = {UUID(verdict.job_id): verdict for verdict in verdicts}
-    keys = select(Job.id, Job.class_key).where(Job.id.in_(by_job)).order_by(Job.created_at, Job.id)
-    heads: dict[str, UUID] = {}
-    for job_id, class_key in uow.session.execute(keys) if by_job else ():
-        heads.setdefault(class_key, job_id)
+def _note(uow: UnitOfWork, verdicts: Iterable[Verdict], class_keys: Mapping[str, str]) -> None:
+    """One row a class: that of its eldest job. Rows that say the same already are not written again."""
+    waiting = {verdict.job_id: verdict for verdict in verdicts}
+    heads: dict[str, Verdict] = {}
+    for job_id, class_key in class_keys.items():
+        if job_id in waiting:
+            heads.setdefault(class_key, waiting[job_id])
     known = {row.class_key: row for row in uow.session.execute(select(ClassVerdict)).scalars()}
     gone = known.keys() - heads.keys()
     if gone:
         uow.session.execute(delete(ClassVerdict).where(ClassVerdict.class_key.in_(gone)))
-    rows = [_row(uow, key, by_job[job_id]) for key, job_id in heads.items()]
+    rows = [_row(uow, key, verdict) for key, verdict in heads.items()]
     changed = [row for row in rows if not _says_the_same(known.get(str(row["class_key"])), row)]
     if changed:
         statement = insert(ClassVerdict)
@@ -105,5 +105,5 @@ def _row(uow: UnitOfWork, class_key: str, verdict: Verdict) -> dict[str, object]
 
 
 def _says_the_same(known: ClassVerdict | None, row: Mapping[str, object]) -> bool:
-    said = ("reason", "message", "head_job_id", "starts_at")
+    said = ("reason", "message", "head_job_id", "starts_at") if row["starts_at"] else ("reason", "message", "starts_at")
     return known is not None and all(getattr(known, name) == row[name] for name in said)

@@ -1,12 +1,14 @@
 """One scheduling cycle: rows, plan, rows, in one transaction; cycles take turns."""
 
+import time
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.events import Event
-from app.core.locks import run_next
+from app.core.locks import take_turn
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.scheduling.apply import apply_plan
@@ -17,6 +19,7 @@ from scheduler.engine import plan
 from trellis.vocabulary import JobState
 
 LOCK = "scheduling"
+REST_S = 0.04
 LATE_COMMIT = timedelta(seconds=10)
 LOOK_BACK = 5000
 # After any of these a job may start that could not before.
@@ -26,18 +29,36 @@ WAKING = (
 )  # fmt: skip
 
 
-def run_cycle(uow: UnitOfWork) -> int:
-    """Plan and apply; returns how many jobs were started. Where a cycle waits its turn already, leave it to that one.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How many jobs a cycle started, and whether another is due at once: this one stopped at its bounds."""
+
+    started: int
+    more: bool
+
+
+def run_cycle(uow: UnitOfWork) -> Outcome:
+    """Plan and apply. Where a cycle waits its turn already, leave it to that one.
 
     A cycle begins to look only when its turn has come, so whatever was committed before it was asked for is seen.
     """
-    with run_next(uow, LOCK) as my_turn:
-        if not my_turn:
-            return 0
+    if not take_turn(uow, LOCK, lambda: _rest(uow)):
+        return Outcome(0, more=False)
     seen = uow.session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
-    started = apply_plan(uow, plan(load_snapshot(uow), Config()))
+    config = Config()
+    loaded = load_snapshot(uow)
+    made = plan(loaded.snapshot, config)
+    started = apply_plan(uow, made, loaded.class_keys)
     _remember(uow, seen)
-    return started
+    bounded = len(made.placements) >= config.max_placements or loaded.exhausted_by(made)
+    return Outcome(started, more=bounded and started > 0)
+
+
+def _rest(uow: UnitOfWork) -> None:
+    """Leave REST_S between two cycles: under load, what happens meanwhile is planned for together."""
+    last = uow.session.execute(select(func.extract("epoch", func.clock_timestamp() - Cycle.at))).scalar_one_or_none()
+    if last is not None and 0 <= float(last) < REST_S:
+        time.sleep(REST_S - float(last))
 
 
 def is_due(uow: UnitOfWork) -> bool:

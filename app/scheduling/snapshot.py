@@ -1,6 +1,8 @@
 """Rows to `Snapshot`, in a fixed number of statements."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,23 +14,40 @@ from app.jobs.models import Job
 from app.queues.models import Queue
 from app.resources.models import Allocation, AllocationGpu, Gpu, Node
 from scheduler import snapshot as plain
+from scheduler.plan import Plan
 from trellis.vocabulary import JobState, NodeState, QueueState
 
 # Of jobs that are equal in all but age, the eldest are enough for one plan: those behind can't start before them.
-WINDOW = 200
+WINDOW = 100
 _RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
 
 
-def load_snapshot(uow: UnitOfWork) -> plain.Snapshot:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A snapshot, and the class of each of its pending jobs, eldest first."""
+
+    snapshot: plain.Snapshot
+    class_keys: Mapping[str, str]
+
+    def exhausted_by(self, made: Plan) -> bool:
+        """Whether the plan starts all that was loaded of a class of which there may be more."""
+        loaded = Counter(self.class_keys.values())
+        placed = Counter(self.class_keys[placement.job_id] for placement in made.placements)
+        return any(loaded[key] >= WINDOW and placed[key] == loaded[key] for key in placed)
+
+
+def load_snapshot(uow: UnitOfWork) -> Loaded:
     """The cluster, what runs on it, and of every class of queued jobs the eldest WINDOW."""
-    pending = _pending(uow)
-    return plain.Snapshot(
+    rows = _pending(uow)
+    pending = tuple(map(_pending_job, rows))
+    snapshot = plain.Snapshot(
         now=uow.clock.now().timestamp(),
-        nodes=_nodes(uow),
-        queues=_queues(uow),
+        nodes=_nodes(uow) if pending else (),
+        queues=_queues(uow) if pending else (),
         pending=pending,
         running=_running(uow) if pending else (),
     )
+    return Loaded(snapshot, {job.id: row.class_key for job, row in zip(pending, rows, strict=True)})
 
 
 def _nodes(uow: UnitOfWork) -> tuple[plain.Node, ...]:
@@ -61,17 +80,17 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
     )
 
 
-def _pending(uow: UnitOfWork) -> tuple[plain.PendingJob, ...]:
+def _pending(uow: UnitOfWork) -> Sequence[Any]:
     rank = func.row_number().over(partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id))
     ranked = (
         select(Job.id, rank.label("rank"))
         .where(Job.state == JobState.QUEUED)
         .subquery()
     )  # fmt: skip
-    columns = (Job.id, Job.project_id, Job.queue_id, Job.priority, Job.created_at, Job.cpu_milli, Job.memory_bytes,
-               Job.gpu_milli, Job.gpu_model, Job.replicas, Job.time_limit_s)  # fmt: skip
+    columns = (Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.created_at, Job.cpu_milli,
+               Job.memory_bytes, Job.gpu_milli, Job.gpu_model, Job.replicas, Job.time_limit_s)  # fmt: skip
     statement = select(*columns).join(ranked, ranked.c.id == Job.id).where(ranked.c.rank <= WINDOW)
-    return tuple(map(_pending_job, uow.session.execute(statement.order_by(Job.created_at, Job.id))))
+    return uow.session.execute(statement.order_by(Job.created_at, Job.id)).all()
 
 
 def _pending_job(row: Any) -> plain.PendingJob:

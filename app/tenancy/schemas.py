@@ -7,10 +7,8 @@ from marshmallow import Schema, fields, post_load
 
 from app.http.schema import NAME, Strict, Text
 from app.tenancy.api_keys import ApiKeySpec
-from app.tenancy.users import UserChange, UserSpec
+from app.tenancy.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, UserChange, UserSpec
 from trellis.vocabulary import ActorKind, Role
-
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
 
 
 class Name(fields.String):

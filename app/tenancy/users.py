@@ -13,6 +13,8 @@ from app.tenancy.models import User
 from app.tenancy.sessions import end_sessions, set_password
 from trellis.errors import AlreadyExists, Conflict
 
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
+
 
 @dataclass(frozen=True, slots=True)
 class UserSpec:

@@ -19,7 +19,7 @@ FIELDS = [
     ("/resources/memory", [*NOT_AMOUNTS, 0, 1.5]),
     ("/resources/gpus", [*NOT_AMOUNTS, 1.5, 1025]),
     ("/replicas", [*NOT_WHOLE, 0, 4097]),
-    ("/priority", [v for v in NOT_WHOLE if v not in (-1,) or isinstance(v, bool)] + [1001, -1001]),
+    ("/priority", [v for v in NOT_WHOLE if v != -1 or isinstance(v, bool)] + [1001, -1001]),
     ("/time_limit", [v for v in NOT_AMOUNTS if v is not None] + [0, 1.5]),
     ("/grace", NOT_AMOUNTS),
     ("/retries/limit", [*NOT_WHOLE, 21]),

@@ -1,13 +1,20 @@
 """The pages that follow from the code say what the code says, and the others name what is there."""
 
 import re
+import shlex
+import tomllib
 from dataclasses import fields
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from typer.main import get_command
 
 from docs.generate import PROCESSES, documents, meanings_of
+from trellis.cli.extras import load
+from trellis.cli.root import app
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = documents()
@@ -44,7 +51,8 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
         r"`((?:trellis|scheduler|agent|app|tasks|migrations|docker|tests|docs|examples|requirements)/[\w./-]+)`",
         page.read_text(),
     )
-    assert not [name for name in named if not (ROOT / name).exists()]
+    there = [name for name in named if "YYYY" not in name]  # the form of a name, not a name
+    assert not [name for name in there if not (ROOT / name).exists()]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
@@ -58,3 +66,32 @@ def test_records_are_numbered_without_a_gap_and_have_the_same_parts() -> None:
     assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
     parts = ("## Context", "## Decision", "## Alternatives", "## Consequences")
     assert not [record.name for record in records if any(part not in record.read_text() for part in parts)]
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The `trellis ...` lines of a page's shell blocks, and what stands so between single backticks."""
+    text = page.read_text()
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"^(?:\w+=\S+ )*(?:\.venv/bin/)?trellis (\w.*)$", blocks, re.MULTILINE)
+    lines += re.findall(r"(?<!`)`trellis (\w[^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("words", commands_in(ROOT / "README.md"), ids=" ".join)
+def test_every_command_that_the_readme_shows_can_be_typed(words: list[str]) -> None:
+    registered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["trellis.commands"]
+    command: Any = get_command(app)
+    if words[0] in registered:
+        command = load(EntryPoint(words[0], registered[words[0]], "trellis.commands"))
+    else:
+        command = command.commands[words[0]]
+    rest = words[1:]
+    while (inner := getattr(command, "commands", {})) and rest:
+        command, rest = inner[rest[0]], rest[1:]
+    command.make_context(words[0], rest)
+
+
+def test_the_readme_shows_the_two_commands_and_says_what_was_not_run() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert text.index("make run") < text.index("make test")
+    assert "never built" in text

@@ -74,9 +74,7 @@ def test_without_a_broker_submits_are_accepted_and_run_when_it_is_back(platform:
 
 
 @pytest.mark.parametrize("name", ["api", "control", "beat", "postgres"])
-def test_a_killed_part_loses_no_accepted_job_and_doubles_none(
-    platform: Platform, witness: Witness, name: str
-) -> None:
+def test_a_killed_part_loses_no_accepted_job_and_doubles_none(platform: Platform, witness: Witness, name: str) -> None:
     running_jobs = submit(platform, witness, 20, 1.5, "early")
     wait_until(lambda: witness.counts("start"), 30, "a job to run")
     before = platform.pid(name)

@@ -30,7 +30,7 @@ def submit(caller: Caller, **body: Any) -> dict[str, Any]:
 
 
 def plan(stack: Stack) -> int:
-    return stack.run(run_cycle)
+    return stack.run(run_cycle).started
 
 
 def placed(stack: Stack, node: FakeNode) -> list[wire.ReplicaSpec]:

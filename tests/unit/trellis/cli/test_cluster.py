@@ -38,6 +38,19 @@ def test_a_cluster_without_nodes_says_how_to_get_one(cli: CommandLine) -> None:
     assert "trellis node --join" in cli.run("nodes").stdout
 
 
+def test_a_join_token_is_printed_alone_so_that_a_shell_can_take_it(cli: CommandLine) -> None:
+    made = {"id": "t1", "token": "trj_secret", "expires_at": "2026-01-31T13:00:00+00:00"}
+    cli.api.on("POST", "/resources/join-tokens", reply(made, 201))
+    assert cli.run("node-token", "--name", "lab", "--expires", "2h").stdout == "trj_secret\n"
+    assert json.loads(cli.api.asked[0].content) == {"name": "lab", "expires_in_s": 7200}
+
+
+def test_a_join_token_for_an_odd_while_is_refused_before_anything_is_asked(cli: CommandLine) -> None:
+    done = cli.run("node-token", "--expires", "soon")
+    assert (done.exit_code, cli.api.asked) == (2, [])
+    assert "expires" in done.stderr
+
+
 def test_queues_alone_lists_them(cli: CommandLine) -> None:
     cli.api.on("GET", "/queues", reply({"items": QUEUES}))
     assert cli.run("queues").stdout == cli.run("queues", "list").stdout
