@@ -5,6 +5,7 @@ import logging
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from time import monotonic
 
@@ -67,6 +68,9 @@ class Shipper:
         for thread in self._threads:
             thread.join()
         self._porter.stop()
+        for cargo in self._cargos.values():
+            with suppress(OSError):  # a full disk: the next daemon sends it again
+                cargo.save()
 
     def adopt(self, replica: ReplicaDir) -> None:
         """Ship for this replica from now on."""
@@ -150,8 +154,13 @@ class Shipper:
         return _GATHER_S if self._shipments <= _AT_ONCE else _GATHER_BUSY_S
 
     def _sweep(self) -> None:
-        """Pokes may be lost, and a supervisor that was killed sends none."""
+        """Pokes may be lost, and a supervisor that was killed sends none.
+
+        How far each replica is gets written down here and not at every shipment: a file is dear, most replicas are
+        done before, and what is sent again after a crash is known there.
+        """
         for name, cargo in list(self._cargos.items()):
+            cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
             self._touch(name)
@@ -246,13 +255,9 @@ class Shipper:
                 self._touch(name)  # there may be more
 
     def _settle(self, name: str) -> None:
-        """Forget a replica that is done; note how far the others are."""
+        """Forget a replica that is done."""
         cargo = self._cargos.get(name)
-        if cargo is None:
-            return
-        if not cargo.done:
-            cargo.save()
-        elif not cargo.replica.alive():
+        if cargo is not None and cargo.done and not cargo.replica.alive():
             with self._lock:
                 del self._cargos[name]
                 self._settled[name] = None

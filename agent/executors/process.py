@@ -76,7 +76,7 @@ def _start_in_namespaces(start: Start) -> Running:
         raise StartFailed("the command holds a NUL character")
     words = os.memfd_create("words")
     with os.fdopen(os.dup(words), "wb") as file:
-        file.write(b"".join(os.fsencode(option) + b"\0" for option in options))
+        file.write(os.fsencode("\0".join([*options, ""])))
     os.lseek(words, 0, os.SEEK_SET)
     status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
