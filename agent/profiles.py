@@ -1,13 +1,18 @@
 """Nodes as they are sold, for a machine that has no such devices: real processes, devices of the profile."""
 
+import re
 from dataclasses import dataclass
 from uuid import NAMESPACE_DNS, uuid5
 
+from trellis.settings import SettingsError
 from trellis.wire import GpuDescription, GpuReading
 
 GIB = 2**30
 _IDLE_TEMPERATURE_C = 30
 _IDLE_SHARE_OF_POWER = 10
+_GPU_POWER_W = 400
+# What a profile in words may say, and what is meant where it does not.
+_WORDS = {"gpus": 0, "gpu_memory_gb": 80, "cpu_cores": 8, "memory_gb": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,30 @@ PROFILES = {
     "cpu32": _cpu(32, 128),
     "cpu96": _cpu(96, 384),
 }
+
+
+def find(text: str) -> Profile | None:
+    """The profile that `text` names or spells out; None for "", which is what is really there.
+
+    Raises: SettingsError for one that can't be understood.
+    """
+    if not text:
+        return None
+    if text in PROFILES:
+        return PROFILES[text]
+    if "=" not in text:
+        raise SettingsError(f"there is no profile {text}; there are {', '.join(sorted(PROFILES))}")
+    said = dict(part.partition("=")[::2] for part in text.split(","))
+    if unknown := said.keys() - {"gpu_type", *_WORDS}:
+        raise SettingsError(f"a profile has no {min(unknown)}; it has gpu_type, {', '.join(_WORDS)}")
+    amounts = {word: said.get(word, str(usual)) for word, usual in _WORDS.items()}
+    if wrong := next((word for word, amount in amounts.items() if not re.fullmatch("[0-9]{1,7}", amount)), None):
+        raise SettingsError(f"{wrong} of a profile must be a whole number, not {amounts[wrong]!r}")
+    gpus, gpu_memory_gb, cpus, memory_gb = map(int, amounts.values())
+    return Profile(
+        said.get("gpu_type", ""), gpus, gpu_memory_gb * GIB, _GPU_POWER_W, cpus or 1, (memory_gb or 1) * GIB,
+        sockets=2 if gpus > 4 else 1, linked=gpus > 1,
+    )  # fmt: skip
 
 
 def describe_gpus(profile: Profile, node_name: str) -> tuple[GpuDescription, ...]:

@@ -12,7 +12,8 @@ class NodeSettings:
     join_token: lets an unknown node register; a node that comes back uses the token it was given then.
     name: the node's name; empty for the host's.
     home: where the node keeps its replicas; one daemon a home.
-    profile: a name of `agent.profiles.PROFILES`, whose devices the node then offers; empty for what is really there.
+    profile: a name of `agent.profiles.PROFILES`, or one in words such as `gpu_type=H100,gpus=8,cpu_cores=96,memory_gb=2048`,
+        whose devices the node then offers; empty for what is really there.
     cpus, memory: override what was detected (a number; text such as `64GiB`); 0 and empty leave it.
     job_uid: the user and group that jobs run as when the agent is root; it needs no account.
     isolation: empty for the strongest level that works here; or the one level that the node must reach to start.

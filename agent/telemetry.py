@@ -10,9 +10,7 @@ import psutil
 from agent import profiles
 from agent.ground import Confinement
 from agent.nvml import Nvml
-from agent.profiles import PROFILES
 from agent.settings import NodeSettings
-from trellis.settings import SettingsError
 from trellis.units import parse_bytes, parse_milli
 from trellis.vocabulary import ExecutorKind
 from trellis.wire import VERSION, GpuReading, Heartbeat, Held, NodeDescription
@@ -24,10 +22,8 @@ class Telemetry:
     """Looks at the machine, or at the profile in its place. Raises SettingsError for a profile nobody knows."""
 
     def __init__(self, settings: NodeSettings) -> None:
-        if settings.profile and settings.profile not in PROFILES:
-            raise SettingsError(f"there is no profile {settings.profile}; there are {', '.join(sorted(PROFILES))}")
         self._settings = settings
-        self._profile = PROFILES.get(settings.profile)
+        self._profile = profiles.find(settings.profile)
         self._nvml = None if self._profile else Nvml.find()
         psutil.cpu_percent(None)  # the first answer has no beginning to count from
 

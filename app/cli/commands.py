@@ -15,6 +15,7 @@ from rich.console import Console
 
 from app.cli import accounts, running, state
 from app.cli import status as statuses
+from app.cli.cluster import Machine, alike, read_cluster
 from app.cli.errors import StackError
 from app.cli.home import choose_home, holder
 from app.cli.stack import Options
@@ -29,15 +30,20 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background.")] = False,
     nodes: Annotated[int, typer.Option(help="How many nodes.", min=1, max=64)] = 1,
     profile: Annotated[str, typer.Option(help="What each node claims to be, such as h100x8.")] = "",
+    cluster: Annotated[Path | None, typer.Option(help="A cluster.yaml that names the nodes.")] = None,
     port: Port = 8420,
     flower_port: Port = 8421,
     no_example: Annotated[bool, typer.Option("--no-example", help="Submit no example job.")] = False,
+    machines_json: Annotated[str, typer.Option("--machines", hidden=True)] = "",
     report_fd: Annotated[int, typer.Option(hidden=True)] = -1,
 ) -> None:
     """Run the whole platform on this machine; Ctrl-C stops it."""
     console = Console()
     with sentences(console):
-        options = Options(_home(), dict(os.environ), nodes, profile, port, flower_port)
+        machines = alike(nodes, profile) if cluster is None else read_cluster(cluster)
+        if machines_json:  # from `up --detach`, which has read them
+            machines = tuple(Machine(**machine) for machine in json.loads(machines_json))
+        options = Options(_home(), dict(os.environ), machines, port, flower_port)
         if report_fd >= 0:
             running.for_another(options, report_fd)
             return

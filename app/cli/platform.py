@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from app.cli.accounts import Account, current
+from app.cli.cluster import Machine
 from app.cli.files import make_folder
 from app.cli.home import Home
 from app.cli.ports import LOOPBACK, answers
@@ -116,8 +117,9 @@ def flower(wiring: Wiring) -> Service:
     return _service(wiring, "flower", argv, partial(answers, wiring.flower_port), url=wiring.flower_url)
 
 
-def node(wiring: Wiring, name: str, profile: str, join_token: str) -> Service:
+def node(wiring: Wiring, machine: Machine, join_token: str) -> Service:
     """One node with a home of its own. It keeps our own rights: it gives each job a user of its own."""
+    name, profile = machine.name, machine.profile
     home = make_folder(wiring.home.node(name))
     token = wiring.home.keep_secret(f"join_{name}", join_token, current())
     argv = _python("tasks.node_command", "--join", wiring.url, "--name", name, "--home", str(home))

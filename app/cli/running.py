@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -69,7 +70,8 @@ def in_background(options: Options, console: Console, after: Example) -> None:
     """Start a process that runs the stack, and return once all of it is up. Raises StackError when it is not."""
     reading, writing = os.pipe()
     argv = [
-        sys.executable, *UP, "--report-fd", str(writing), "--nodes", str(options.nodes), "--profile", options.profile,
+        sys.executable, *UP, "--report-fd", str(writing),
+        "--machines", json.dumps([asdict(machine) for machine in options.machines]),
         "--port", str(options.port), "--flower-port", str(options.flower_port),
     ]  # fmt: skip
     child = subprocess.Popen(

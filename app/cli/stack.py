@@ -15,6 +15,7 @@ from app.cli import accounts, platform, state
 from app.cli.accounts import Account
 from app.cli.binaries import POSTGRES, VALKEY, find_program
 from app.cli.bootstrap import ADMIN, Grant, Wish
+from app.cli.cluster import Machine
 from app.cli.errors import StackError
 from app.cli.files import make_folder, write_private
 from app.cli.home import FALLBACK, Home, only_one, open_home
@@ -37,8 +38,7 @@ class Options:
 
     home: Path
     environment: Mapping[str, str]
-    nodes: int = 1
-    profile: str = ""
+    machines: tuple[Machine, ...] = (Machine("node-1"),)
     port: int = 8420
     flower_port: int = 8421
 
@@ -66,7 +66,8 @@ class Stack:
         database, broker = self._start_database(wiring), self._start_broker(wiring)
         wiring = replace(wiring, database=database, broker=broker)
         self._next("bringing the database up to date")
-        names = tuple(f"node-{number}" for number in range(1, self.options.nodes + 1))
+        machines = self.options.machines
+        names = tuple(machine.name for machine in machines)
         grant = run_bootstrap(wiring, Wish(names, client_key=not wiring.home.client.exists()))
         self._keep_login(wiring, grant)
         self._next("starting the API")
@@ -75,7 +76,7 @@ class Stack:
         self._supervisor.start(
             [platform.control(wiring)],
             [platform.beat(wiring)],
-            [platform.node(wiring, name, self.options.profile, grant.join_tokens[name]) for name in names],
+            [platform.node(wiring, machine, grant.join_tokens[machine.name]) for machine in machines],
             [platform.flower(wiring)],
         )
         self.urls = {"api": wiring.url, "flower": wiring.flower_url}

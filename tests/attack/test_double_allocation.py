@@ -1,5 +1,7 @@
 """DEF-2: a device is never given twice, however many claim it at once and whichever way they come."""
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -21,7 +23,7 @@ def a_claim(stack: Stack, world: World, milli: int = 1000, cpu_milli: int = 0) -
     return node, claim
 
 
-def claiming(node: Node, claim: Grant) -> object:
+def claiming(node: Node, claim: Grant) -> Callable[[UnitOfWork], str]:
     def act(uow: UnitOfWork) -> str:
         mine = Grant(new_id(), *(getattr(claim, name) for name in Grant.__slots__[1:]))
         grant(uow, [mine], lock_nodes(uow, [node.id]))
@@ -32,14 +34,14 @@ def claiming(node: Node, claim: Grant) -> object:
 
 def test_of_64_claims_on_the_last_gpu_exactly_one_wins(stack: Stack, world: World) -> None:
     FakeNode.join(stack, world, a_description(gpus=1))
-    outcomes = stack.race(claiming(*a_claim(stack, world)), times=64)  # type: ignore[arg-type]
+    outcomes = stack.race(claiming(*a_claim(stack, world)), times=64)
     names = [outcome if isinstance(outcome, str) else type(outcome).__name__ for outcome in outcomes]
     assert sorted(names) == sorted(["granted"] + ["CapacityTaken"] * 63)
 
 
 def test_shares_of_one_device_never_exceed_it(stack: Stack, world: World) -> None:
     FakeNode.join(stack, world, a_description(gpus=1))
-    outcomes = stack.race(claiming(*a_claim(stack, world, milli=300)), times=16)  # type: ignore[arg-type]
+    outcomes = stack.race(claiming(*a_claim(stack, world, milli=300)), times=16)
     assert outcomes.count("granted") == 3
     assert stack.run(lambda uow: uow.session.execute(select(Gpu.milli_used)).scalar_one()) == 900
 
@@ -47,7 +49,7 @@ def test_shares_of_one_device_never_exceed_it(stack: Stack, world: World) -> Non
 def test_cpus_are_not_given_twice_either(stack: Stack, world: World) -> None:
     FakeNode.join(stack, world, a_description(cpus=2, gpus=1))
     node, claim = a_claim(stack, world, milli=1, cpu_milli=1500)
-    outcomes = stack.race(claiming(node, claim), times=8)  # type: ignore[arg-type]
+    outcomes = stack.race(claiming(node, claim), times=8)
     assert outcomes.count("granted") == 1
 
 

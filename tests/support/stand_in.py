@@ -51,7 +51,7 @@ def patch() -> None:
     platform.flower = lambda wiring: stand_in(wiring, "flower", wiring.flower_port)
     platform.control = lambda wiring: stand_in(wiring, "control")
     platform.beat = lambda wiring: stand_in(wiring, "beat")
-    platform.node = lambda wiring, name, *_: stand_in(wiring, name)
+    platform.node = lambda wiring, machine, *_: stand_in(wiring, machine.name)
     stack.run_bootstrap = _bootstrap
     running.UP = ("-m", "tests.support.stand_in", "up")
 

@@ -1,0 +1,89 @@
+"""What a cluster.yaml says, and what is said of one that says nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.profiles import GIB, describe_gpus, find
+from app.cli.cluster import Machine, alike, read_cluster
+from app.cli.errors import StackError
+from trellis.settings import SettingsError
+
+LAB = """
+clusters:
+  - name: lab
+    nodes:
+      - {name: gpu-1, gpus: 8, gpu_type: H100, gpu_memory_gb: 80, cpu_cores: 96, memory_gb: 2048}
+      - {name: cpu, count: 2, cpu_cores: 32, memory_gb: 128}
+  - name: edge
+    nodes:
+      - name: here
+"""
+
+
+def read(tmp_path: Path, text: str) -> tuple[Machine, ...]:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    return read_cluster(path)
+
+
+def test_every_node_of_every_cluster_is_named_with_what_it_is(tmp_path: Path) -> None:
+    assert read(tmp_path, LAB) == (
+        Machine("gpu-1", "gpu_type=H100,gpus=8,cpu_cores=96,memory_gb=2048,gpu_memory_gb=80"),
+        Machine("cpu-1", "cpu_cores=32,memory_gb=128"),
+        Machine("cpu-2", "cpu_cores=32,memory_gb=128"),
+        Machine("here", ""),
+    )
+
+
+def test_a_node_understands_what_it_is_told_to_be(tmp_path: Path) -> None:
+    gpu, cpu, *_ = read(tmp_path, LAB)
+    profile = find(gpu.profile)
+    assert profile is not None
+    assert (profile.gpus, profile.model, profile.gpu_memory_bytes) == (8, "H100", 80 * GIB)
+    assert (profile.cpus, profile.memory_bytes) == (96, 2048 * GIB)
+    assert [device.index for device in describe_gpus(profile, gpu.name)] == list(range(8))
+    plain = find(cpu.profile)
+    assert plain is not None
+    assert (plain.gpus, plain.cpus) == (0, 32)
+    assert find("") is None
+
+
+def test_nodes_that_are_alike_are_numbered() -> None:
+    assert alike(2, "h100x8") == (Machine("node-1", "h100x8"), Machine("node-2", "h100x8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must hold a list `clusters`"),
+        ("clusters: []", "must hold a list `clusters`"),
+        ("clusters: [{name: a}]", r"clusters\[0\] must hold a list `nodes`"),
+        ("clusters: [{nodes: [{name: A_B}]}]", r"clusters\[0\].nodes\[0\].name"),
+        ("clusters: [{nodes: [{name: a, gpus: -1}]}]", "gpus must be a whole number"),
+        ("clusters: [{nodes: [{name: a, gpus: true}]}]", "gpus must be a whole number"),
+        ("clusters: [{nodes: [{name: a, gpus: 1.5}]}]", "gpus must be a whole number"),
+        ("clusters: [{nodes: [{name: a, memory_gb: 9999999}]}]", "memory_gb must be a whole number"),
+        ("clusters: [{nodes: [{name: a, gpus: 1}]}]", "both gpus and gpu_type"),
+        ("clusters: [{nodes: [{name: a, gpus: 1, gpu_type: 'x,gpus=9'}]}]", "gpu_type must be a name"),
+        ("clusters: [{nodes: [{name: a, colour: red}]}]", "colour is not known"),
+        ("clusters: [{nodes: [{name: a}, {name: a}]}]", "names the node a twice"),
+        ("clusters: [{nodes: [{name: a, count: 64}, {name: b}]}]", "65 nodes"),
+        ("clusters: [", "is not YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_a_file_that_makes_no_sense_gets_a_sentence(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(StackError, match=says):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="can't be read"):
+        read_cluster(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["h900x8", "gpus=8,colour=red", "gpus=eight", "gpus=-1", "cpu_cores=1e3"])
+def test_a_profile_that_is_none_gets_a_sentence(text: str) -> None:
+    with pytest.raises(SettingsError, match="profile"):
+        find(text)
