@@ -74,13 +74,20 @@ class Nvml:
         try:
             return GpuReading(
                 index=index,
-                utilisation_percent=int(library.nvmlDeviceGetUtilizationRates(handle).gpu),
+                utilisation_percent=self._utilisation_percent(handle),
                 memory_used_bytes=int(library.nvmlDeviceGetMemoryInfo(handle).used),
                 temperature_c=int(library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU)),
                 power_w=int(library.nvmlDeviceGetPowerUsage(handle)) // 1000,
             )
         except library.NVMLError:
             return GpuReading(index, 0, 0, 0, 0, healthy=False)
+
+    def _utilisation_percent(self, handle: Any) -> int:
+        """0 where the device does not tell: one that is cut into instances (MIG) has no figure of its own."""
+        try:
+            return int(self._library.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except self._library.NVMLError_NotSupported:
+            return 0
 
 
 def _text(value: str | bytes) -> str:

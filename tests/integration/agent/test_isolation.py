@@ -1,6 +1,7 @@
 """What a job can not reach, tried from inside a real one at each level that this machine has."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_a_job_can_not_see_the_environment_of_the_nodes_processes(confined_node:
     confined_node.run(a_spec("r1", script=TRY_TO_READ, script_name="spy.py", arguments=arguments))
     assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
     assert not [line for line in plane.lines("r1") if line.startswith("READ")]
+
+
+def test_a_job_is_given_its_three_descriptors_and_none_of_the_nodes(confined_node: Node, plane: ControlPlane) -> None:
+    script = "import os\nprint([fd for fd in range(1024) if os.path.exists(f'/proc/self/fd/{fd}')])\n"
+    confined_node.run(a_spec("r1", "/bin/sh", "-c", f'{sys.executable} -c "$0"', script))
+    plane.end_of("r1")
+    assert plane.lines("r1") == ["[0, 1, 2]"], plane.logs["r1"]
 
 
 def test_a_job_has_no_privileges_to_lose(confined_node: Node, plane: ControlPlane) -> None:

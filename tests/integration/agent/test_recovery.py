@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent import commands, sweep
+from agent.layout import Home
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from trellis.vocabulary import Cause, ReplicaState
+from trellis.wire import CUT_OFF_GRACE_S
 
 CODE = Path(__file__).parents[3]
 TICK = "for number in $(seq 1 60); do echo $number; sleep 0.05; done; exit 7"
@@ -98,6 +100,22 @@ def test_a_node_that_hears_nothing_kills_its_jobs_when_the_lease_ends(
     plane.down = False
     end = plane.end_of("r1")
     assert (end.state, end.cause) == (ReplicaState.LOST, Cause.NODE_LOST)
+
+
+def test_a_daemon_that_is_frozen_does_not_keep_its_jobs_alive(plane: ControlPlane, home: Path) -> None:
+    plane.lease_s = 2.0
+    plane.want(a_spec("r1", "/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"))
+    daemon = _node_process(plane, home)
+    wait_until(lambda: "up" in plane.lines("r1"))
+    daemon.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    replica = Home(home.resolve()).replica("r1", 1)
+    wait_until(lambda: not replica.alive())
+    assert time.monotonic() - began < plane.lease_s + CUT_OFF_GRACE_S
+    daemon.send_signal(signal.SIGCONT)
+    assert plane.end_of("r1").cause == Cause.NODE_LOST
+    daemon.kill()
+    daemon.wait()
 
 
 def test_what_happens_while_the_control_plane_is_down_arrives_in_order_and_once(

@@ -59,16 +59,22 @@ class _Broken(Exception):
     pass
 
 
+class _NotSupported(_Broken):
+    pass
+
+
 def _driver(**changes: Any) -> Any:
     """What of the vendor's library is used, with two linked devices."""
 
     def read(handle: int) -> Any:
         if handle in changes.get("dead", ()):
             raise _Broken
+        if handle in changes.get("cut", ()):
+            raise _NotSupported
         return SimpleNamespace(gpu=50)
 
     return SimpleNamespace(
-        NVMLError=_Broken, NVML_P2P_CAPS_INDEX_NVLINK=2, NVML_P2P_STATUS_OK=0, NVML_TEMPERATURE_GPU=0,
+        NVMLError=_Broken, NVMLError_NotSupported=_NotSupported, NVML_P2P_CAPS_INDEX_NVLINK=2, NVML_P2P_STATUS_OK=0, NVML_TEMPERATURE_GPU=0,
         nvmlDeviceGetCount=lambda: 2, nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}", nvmlDeviceGetMinorNumber=lambda handle: 1 - handle,
         nvmlDeviceGetName=lambda handle: b"NVIDIA Old",
@@ -90,3 +96,8 @@ def test_a_device_that_does_not_answer_is_not_healthy() -> None:
     readings = Nvml(_driver(dead=(1,))).read()
     assert (readings[0].utilisation_percent, readings[0].power_w, readings[0].healthy) == (50, 250, True)
     assert not readings[1].healthy
+
+
+def test_a_device_that_is_cut_into_instances_is_healthy_though_it_tells_no_utilisation() -> None:
+    readings = Nvml(_driver(cut=(0,))).read()
+    assert (readings[0].utilisation_percent, readings[0].memory_used_bytes, readings[0].healthy) == (0, 4, True)
