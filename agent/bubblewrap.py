@@ -56,7 +56,7 @@ def common_files(home: str) -> tuple[str, ...]:
     """The part that is the same for every job of the node."""
     view = host_view()
     # Bubblewrap gives the directories that it makes no rights for others; where the job is another user, it needs them.
-    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]
+    options = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108  # the job's own
     for root in view.system:
         options += ["--ro-bind", root, root]
     for link, target in view.links:
@@ -67,7 +67,7 @@ def common_files(home: str) -> tuple[str, ...]:
 
 def _own(replica: ReplicaDir) -> list[str]:
     """The job's directory, its /tmp (on disk, and gone with it), and the Python that may lie below /tmp."""
-    options = ["--bind", str(replica.job), "/job", "--bind", str(replica.tmp), "/tmp"]
+    options = ["--bind", str(replica.job), "/job", "--bind", str(replica.tmp), "/tmp"]  # noqa: S108  # the job's own
     for path in host_view().python:
         for parent in _parents(path):
             options += ["--perms", "0755", "--dir", parent]
@@ -77,7 +77,7 @@ def _own(replica: ReplicaDir) -> list[str]:
 
 def _parents(path: str) -> list[str]:
     above = []
-    while (path := os.path.dirname(path)) not in ("/", "/tmp"):
+    while (path := os.path.dirname(path)) not in ("/", "/tmp"):  # noqa: S108  # the job's own, made before
         above.append(path)
     return above[::-1]
 

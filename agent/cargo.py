@@ -24,14 +24,17 @@ class Load:
 
     @property
     def points(self) -> tuple[MetricPoint, ...]:
+        """What of it goes on the wire."""
         return tuple(entry.point for entry in self.metrics)
 
     @property
     def told(self) -> tuple[Report, ...]:
+        """What of it goes on the wire."""
         return tuple(entry.report for entry in self.reports)
 
     @property
     def size_bytes(self) -> int:
+        """About what it takes on the wire."""
         return (len(self.log.text) if self.log else 0) + 128 * len(self.metrics) + 256 * len(self.reports)
 
     def __bool__(self) -> bool:
@@ -59,7 +62,7 @@ class Cargo:
     @classmethod
     def resume(cls, replica: ReplicaDir) -> "Cargo":
         """Go on where an earlier daemon stopped. What it sent and did not note is sent again, and known there."""
-        stored = read_json(replica.shipped) or {"log": 0, "metrics": 0, "reports": 0}
+        stored = read_json(replica.shipped) or {"log": 0, "metrics": 0, "reports": 0}  # it knows what comes twice
         cargo = cls(replica, **stored)
         cargo._saved = (cargo.log, cargo.metrics, cargo.reports)
         entries = journal.read(replica.journal, 0)

@@ -38,4 +38,5 @@ class Ground:
 
     @property
     def home(self) -> Home:
+        """The node's directory, from the text that crossed."""
         return Home(Path(self.home_path))

@@ -2,9 +2,11 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.appending import Tail
 from trellis.vocabulary import ENDED_REPLICA_STATES
 from trellis.wire import Report, pack, unpack
 
@@ -13,26 +15,34 @@ class Journal:
     """The writing side. Only the supervisor writes while it lives; after its death the daemon may."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._tail = Tail(path)
         self._seq = 0
+        self._waiting = b""
 
     @classmethod
     def resume(cls, path: Path) -> "Journal":
         """Go on behind the last whole line: a machine that lost power may have left a torn one."""
         entries = read(path, 0)
         journal = cls(path)
-        os.truncate(path, entries[-1].end if entries else 0)
+        with suppress(FileNotFoundError):
+            os.truncate(path, entries[-1].end if entries else 0)
         journal._seq = entries[-1].report.seq if entries else 0
         return journal
 
     def append(self, report: Report) -> None:
-        """Write `report` with the next seq."""
+        """Write `report` with the next seq; what a full disk has no room for waits for `settle`."""
         self._seq += 1
-        os.write(self._fd, json.dumps(pack(replace(report, seq=self._seq))).encode() + b"\n")
+        self._waiting += json.dumps(pack(replace(report, seq=self._seq))).encode() + b"\n"
+        self.settle()
+
+    def settle(self) -> bool:
+        """Write what waits; whether nothing does any more."""
+        self._waiting = self._waiting and self._tail.write(self._waiting)
+        return not self._waiting
 
     def close(self) -> None:
         """Let go of the file; what was written stays."""
-        os.close(self._fd)
+        self._tail.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +54,12 @@ class Entry:
 
     @property
     def ended(self) -> bool:
+        """Whether it is a replica's last."""
         return self.report.state in ENDED_REPLICA_STATES
 
 
 def read(path: Path, offset: int) -> list[Entry]:
-    """The whole reports behind byte `offset`."""
+    """The whole reports behind byte `offset`, up to the first that is none: power that failed may leave noughts."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -58,5 +69,8 @@ def read(path: Path, offset: int) -> list[Entry]:
     entries = []
     for line in lines[:-1]:  # what follows the last newline is torn
         offset += len(line) + 1
-        entries.append(Entry(unpack(Report, json.loads(line)), offset))
+        try:
+            entries.append(Entry(unpack(Report, json.loads(line)), offset))
+        except ValueError:
+            break
     return entries

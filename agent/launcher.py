@@ -10,14 +10,16 @@ import gc
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
 import sys
 import traceback
+from dataclasses import replace
 from typing import Any, NoReturn
 
-from agent import bubblewrap
+from agent import bubblewrap, privileges, processes
 from agent.frames import receive, send
 from agent.ground import Ground
 from agent.layout import ReplicaDir, lock_file
@@ -28,47 +30,89 @@ from trellis.wire import ReplicaSpec, unpack
 
 
 def serve(daemon: socket.socket, ground: Ground) -> None:
-    """Launch what the daemon asks for until it hangs up."""
-    while (frame := receive(daemon)) is not None:
+    """Launch what the daemon asks for until it hangs up, and bury who ends meanwhile."""
+    ended, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up descriptor tells
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    poller = select.poll()
+    for fd in (daemon.fileno(), ended):
+        poller.register(fd, select.POLLIN)
+    supervisors: set[int] = set()
+    while True:
+        ready = {fd for fd, _ in poller.poll()}
+        if ended in ready:
+            os.read(ended, 4096)
+            bury(supervisors)
+        if daemon.fileno() not in ready:
+            continue
+        frame = receive(daemon)
+        if frame is None:
+            return
         failed = {}
         for packed in frame:
             spec = unpack(ReplicaSpec, packed)
             try:
-                launch(daemon, ground, spec)
+                if pid := launch(daemon, ground, spec):
+                    supervisors.add(pid)
             except (OSError, ValueError) as error:
                 failed[spec.replica_id] = str(error)
         send(daemon, failed)
 
 
-def launch(daemon: socket.socket, ground: Ground, spec: ReplicaSpec) -> bool:
-    """Fork a supervisor; False if this replica was launched before under this fence."""
+def bury(supervisors: set[int]) -> None:
+    """Collect who ended. What a supervisor that was killed left running fell to us, and is killed."""
+    orphans = False
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            break
+        orphans = orphans or status != 0 or pid not in supervisors
+        supervisors.discard(pid)
+    if orphans:
+        strays = [pid for pid in processes.children(os.getpid()) if pid not in supervisors]
+        for pid in strays:
+            processes.kill_below(pid)
+        processes.send(strays, signal.SIGKILL)
+
+
+def launch(daemon: socket.socket, ground: Ground, spec: ReplicaSpec) -> int | None:
+    """Fork a supervisor; its process id, or None if this replica was launched before under this fence."""
     replica = ground.home.replica(spec.replica_id, spec.fence)
     lock = _claim(ground, replica)
     if lock is None:
-        return False
-    pid = os.fork()
+        return None
+    try:
+        pid = os.fork()
+    except OSError:  # too many processes: a directory that stayed would say that it was launched
+        shutil.rmtree(replica.path)
+        os.close(lock)
+        raise
     if pid == 0:
         daemon.close()
         _supervise(ground, replica, spec, lock)
     os.close(lock)  # the supervisor has it now
-    return True
+    return pid
 
 
 def _claim(ground: Ground, replica: ReplicaDir) -> int | None:
     """Make the replica's directory, locked from the moment it can be seen; None if it is there."""
     if replica.path.exists():
         return None
-    fresh = ReplicaDir(ground.home.replicas / f".new-{replica.path.name}", replica.replica_id, replica.fence)
+    # By our number: a launcher that was killed here must not be in the way of the next one.
+    fresh = replace(replica, path=ground.home.replicas / f".new-{replica.path.name}.{os.getpid()}")
     fresh.path.mkdir(mode=0o711)
-    lock = lock_file(fresh.lock)
-    if lock is None:
-        raise OSError("the lock of a new directory is taken")
+    lock = None
     try:
+        lock = lock_file(fresh.lock)
         # Fails if the name is taken meanwhile: the old directory is never empty.
         os.rename(fresh.path, replica.path)
     except OSError:
-        os.close(lock)
         shutil.rmtree(fresh.path)
+        if lock is not None:
+            os.close(lock)
         if replica.path.exists():
             return None
         raise
@@ -99,7 +143,7 @@ def main(argv: list[str]) -> None:
     daemon.set_inheritable(False)
     ground = _ground(argv[2])
     os.umask(0o022)  # the modes in our code are meant as written, whoever started the node
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the supervisors
+    privileges.adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a job's secrets
     host_view()

@@ -33,6 +33,7 @@ class Launcher:
 
     @property
     def pid(self) -> int | None:
+        """Of the launcher process; None before the first."""
         return self._process.pid if self._process else None
 
     def warm(self) -> None:

@@ -12,7 +12,7 @@
            metrics.jsonl    points, one a line
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
            shipped.json     how far the control plane has all that
-           job/             what the job sees: metrics-<random>.sock, work/ artifacts/ tmp/
+           job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
 """
 
 import fcntl
@@ -38,30 +38,37 @@ class ReplicaDir:
 
     @property
     def lock(self) -> Path:
+        """Held by the supervisor; holds its process id as text."""
         return self.path / "lock"
 
     @property
     def journal(self) -> Path:
+        """Reports, one JSON object a line."""
         return self.path / "journal.jsonl"
 
     @property
     def log(self) -> Path:
+        """Stamped output; absent until the job says something."""
         return self.path / "output.log"
 
     @property
     def metrics(self) -> Path:
+        """Metric points, one JSON object a line; absent until there is one."""
         return self.path / "metrics.jsonl"
 
     @property
     def stop(self) -> Path:
+        """The wish to end it: JSON with `reason` and `grace_s`."""
         return self.path / "stop.json"
 
     @property
     def shipped(self) -> Path:
+        """How far the control plane has all that; the daemon's alone."""
         return self.path / "shipped.json"
 
     @property
     def job(self) -> Path:
+        """The only part that the job gets to see."""
         return self.path / "job"
 
     @property
@@ -71,14 +78,17 @@ class ReplicaDir:
 
     @property
     def work(self) -> Path:
+        """The job's working directory."""
         return self.job / "work"
 
     @property
     def artifacts(self) -> Path:
+        """What the job leaves here is stored when it has ended."""
         return self.job / "artifacts"
 
     @property
     def tmp(self) -> Path:
+        """The job's TMPDIR, on disk: it goes with the replica."""
         return self.job / "tmp"
 
     def alive(self) -> bool:
@@ -125,22 +135,27 @@ class Home:
 
     @property
     def replicas(self) -> Path:
+        """One directory a replica and fence."""
         return self.path / "replicas"
 
     @property
     def trash(self) -> Path:
+        """What is to be deleted: a rename here is at once, deleting is not."""
         return self.path / "trash"
 
     @property
     def lease(self) -> Path:
+        """Until when supervisors may go on; see `agent.lease`."""
         return self.path / "lease"
 
     @property
     def identity(self) -> Path:
+        """The node's id and token: readable to the agent's user alone."""
         return self.path / "node.json"
 
     @property
     def poke(self) -> Path:
+        """The pipe on which supervisors say that they wrote something."""
         return self.path / "poke"
 
     def create(self) -> None:
@@ -187,8 +202,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` left there; None if nothing is."""
+    """What `write_json` left there; None if nothing is, or what power that failed made of it."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None

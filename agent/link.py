@@ -1,8 +1,8 @@
 """The node's calls to the control plane."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -36,12 +36,13 @@ class Specs:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file to store as an artifact of a replica; `digest` is its SHA-256 in hex."""
+    """A file to store as an artifact of a replica: an open descriptor, its length, and its SHA-256 in hex."""
 
     replica_id: str
     fence: int
     name: str
-    path: Path
+    file: int
+    length: int
     digest: str
 
 
@@ -78,13 +79,12 @@ class Link:
 
     def upload(self, upload: Upload) -> None:
         """Store a file; storing the same one again does nothing."""
-        length = upload.path.stat(follow_symlinks=False).st_size
         request = self._client.build_request(
             "PUT",
             f"replicas/{upload.replica_id}/artifacts",
             params={"fence": upload.fence, "name": upload.name},
-            content=_pieces(upload.path, length),
-            headers={"Digest": f"sha-256={upload.digest}", "Content-Length": str(length)},
+            content=pieces(upload.file, upload.length),
+            headers={"Digest": f"sha-256={upload.digest}", "Content-Length": str(upload.length)},
             timeout=_UPLOAD_TIMEOUT,
         )
         self._send(request)
@@ -103,7 +103,7 @@ class Link:
     def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             answer = self._client.send(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # also an answer that can't be decoded
             raise Unavailable(f"the control plane can't be reached: {error}") from error
         if answer.is_success:
             return answer
@@ -120,12 +120,12 @@ def _error_of(answer: httpx.Response) -> TrellisError:
     return from_problem(problem if isinstance(problem, dict) else {}, answer.status_code)
 
 
-def _pieces(path: Path, length: int) -> Iterator[bytes]:
-    """Exactly `length` bytes, read as they are sent. Raises OSError if the file got shorter."""
-    with path.open("rb") as file:
-        while length:
-            piece = file.read(min(length, _PIECE_BYTES))
-            if not piece:
-                raise OSError(f"{path.name} changed while it was sent")
-            length -= len(piece)
-            yield piece
+def pieces(file: int, length: int) -> Iterator[bytes]:
+    """The first `length` bytes of an open file, read as they are taken. Raises OSError if the file got shorter."""
+    offset = 0
+    while offset < length:
+        piece = os.pread(file, min(length - offset, _PIECE_BYTES), offset)
+        if not piece:
+            raise OSError("it changed while it was sent")
+        offset += len(piece)
+        yield piece

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.appending import Lines
 from agent.clock import stamp
 from trellis.units import LARGEST
 from trellis.wire import MetricPoint
@@ -15,6 +15,7 @@ from trellis.wire import MetricPoint
 POINTS_A_SECOND = 1000
 NAME_LENGTH = 128
 _DATAGRAM_BYTES = 4096
+_AT_ONCE = 256
 
 
 class Meter:
@@ -24,36 +25,33 @@ class Meter:
         self.listener = listener
         self.dropped = 0
         self.refused = 0
-        self._path = path
-        self._fd: int | None = None
+        self._lines = Lines(path)
         self._seq = 0
         self._second = 0
         self._in_second = 0
 
     def read(self) -> bool:
-        """Take what is there; whether any of it was kept."""
-        lines = []
-        while True:
+        """Take what is there, but not for ever: a job may send faster than we read. Whether any of it was kept."""
+        kept = False
+        for _ in range(_AT_ONCE):
             try:
                 message = self.listener.recv(_DATAGRAM_BYTES)
             except BlockingIOError:
                 break
-            if line := self._accept(message):
-                lines.append(line)
-        if lines:
-            self._write("".join(lines).encode())
-        return bool(lines)
+            kept = self._keep(message) or kept
+        return kept
 
-    def _accept(self, message: bytes) -> str:
+    def _keep(self, message: bytes) -> bool:
         point = _parse(message)
         if point is None:
             self.refused += 1
-            return ""
-        if not self._has_room():
+            return False
+        line = json.dumps({"seq": self._seq + 1, **point, "at": stamp()}).encode() + b"\n"
+        if not (self._has_room() and self._lines.append(line)):
             self.dropped += 1
-            return ""
-        self._seq += 1
-        return json.dumps({"seq": self._seq, **point, "at": stamp()}) + "\n"
+            return False
+        self._seq += 1  # only now: the control plane waits for a number that is missing
+        return True
 
     def _has_room(self) -> bool:
         second = int(time.monotonic())
@@ -61,11 +59,6 @@ class Meter:
             self._second, self._in_second = second, 0
         self._in_second += 1
         return self._in_second <= POINTS_A_SECOND
-
-    def _write(self, block: bytes) -> None:
-        if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.write(self._fd, block)
 
 
 def _parse(message: bytes) -> dict[str, str | float | int | None] | None:

@@ -3,21 +3,23 @@
 import os
 from pathlib import Path
 
+from agent.appending import Lines
 from agent.clock import micros
 
 LINE_BYTES = 64 * 1024
 LOG_BYTES = 256 * 1024 * 1024
 READ_BYTES = 64 * 1024
+PIPE_BYTES = 1024 * 1024
 
 
 class OutputLog:
     """The file, up to `limit_bytes`; past that one line says so and the rest is dropped, so that the job goes on."""
 
     def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
-        self._path = path
-        self._fd: int | None = None
+        self._lines = Lines(path)
         self._left = limit_bytes
         self._full = False
+        self._dropping = False
 
     def write(self, mark: str, lines: bytes) -> None:
         """Append whole `lines`, each ending in a newline, under the mark o, e or s."""
@@ -39,11 +41,9 @@ class OutputLog:
         self._append(f"{micros()} s {one_line}\n".encode())
 
     def _append(self, block: bytes) -> None:
-        if self._fd is None:  # many a job says nothing, and a file is dear
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        view = memoryview(block)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        if self._dropping:
+            block = f"{micros()} s the disk was full: lines before this one were dropped\n".encode() + block
+        self._dropping = not self._lines.append(block)
 
 
 class LineReader:
@@ -68,8 +68,8 @@ class LineReader:
         return True
 
     def read_rest(self) -> None:
-        """Take all that is there without waiting, then end."""
-        while True:
+        """Take all that is there without waiting, then end. More than a pipe holds can't be: someone still writes."""
+        for _ in range(PIPE_BYTES // READ_BYTES):
             try:
                 fresh = os.read(self.fd, READ_BYTES)
             except BlockingIOError:

@@ -13,13 +13,14 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     queue = [pid]
     while queue:
-        below = _children(queue.pop())
+        below = children(queue.pop())
         found += below
         queue += below
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The children of `pid`, and of each of its threads; none if it is gone."""
     below: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -80,6 +81,11 @@ def _shared_bytes(pid: int) -> int:
     return int(status[at + 9 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
 
 
+def oom_preference() -> int:
+    """How readily the kernel ends this process: -1000 to 1000."""
+    return int(Path("/proc/self/oom_score_adj").read_bytes())
+
+
 def set_oom_preference(score: int) -> None:
-    """How readily the kernel ends this process, and what it starts from now on, when memory runs out: 0 to 1000."""
+    """How readily the kernel ends this process, and what it starts from now on, when memory runs out: -1000 to 1000."""
     Path("/proc/self/oom_score_adj").write_text(str(score))

@@ -5,6 +5,7 @@ import logging
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from time import monotonic
 
@@ -22,7 +23,8 @@ from trellis.wire import Held, Receipt, Report, Shipment, Stop
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
-_GATHER_S, _GATHER_BUSY_S, _BUSY = 0.005, 0.015, 4
+# The first few shipments after a calm leave almost at once; where they keep coming, more travels in each.
+_GATHER_S, _GATHER_BUSY_S, _AT_ONCE, _CALM_S = 0.005, 0.03, 8, 0.3
 _SWEEP_S = 1.0
 _ASIDE_S = 30.0
 _REMEMBERED = 100_000
@@ -36,7 +38,7 @@ class Shipper:
         self._home = home
         self._link = link
         self._unknown = unknown
-        self._porter = Porter(home, link, self._artifacts_stored)
+        self._porter = Porter(home, link, self._artifacts_stored, unknown)
         self._cargos: dict[str, Cargo] = {}
         self._settled: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -44,7 +46,7 @@ class Shipper:
         self._lock = Lock()
         self._wake = Event()
         self._stopping = Event()
-        self._gather_s = _GATHER_S
+        self._shipments, self._shipped_at = 0, 0.0
         self._threads = [
             Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._hear, self._run)
         ]
@@ -66,6 +68,9 @@ class Shipper:
         for thread in self._threads:
             thread.join()
         self._porter.stop()
+        for cargo in self._cargos.values():
+            with suppress(OSError):  # a full disk: the next daemon sends it again
+                cargo.save()
 
     def adopt(self, replica: ReplicaDir) -> None:
         """Ship for this replica from now on."""
@@ -94,9 +99,9 @@ class Shipper:
             cargo = self._cargos.get(replica.path.name)
         if cargo is None:
             return
-        if stop.reason is StopReason.STALE:
-            cargo.forgotten = True
         write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        if stop.reason is StopReason.STALE:  # not before the wish is safe: what is forgotten is not asked after again
+            cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
             self._touch(replica.path.name)
 
@@ -130,20 +135,32 @@ class Shipper:
         swept_at = monotonic()
         while not self._stopping.is_set():
             self._wake.wait(_SWEEP_S if self._cargos else None)
-            if self._stopping.wait(self._gather_s):
+            if self._stopping.wait(self._pace()):
                 return
-            if monotonic() - swept_at >= _SWEEP_S:
-                self._sweep()
-                swept_at = monotonic()
             self._wake.clear()
             try:
+                if monotonic() - swept_at >= _SWEEP_S:
+                    swept_at = monotonic()
+                    self._sweep()
                 self._ship_touched()
             except OSError as error:  # a full disk; nothing is lost, the sweep comes by again
                 _log.error("could not note what was shipped: %s", error)
 
+    def _pace(self) -> float:
+        """For how long to gather before the next shipment."""
+        now = monotonic()
+        self._shipments = 1 if now - self._shipped_at > _CALM_S else self._shipments + 1
+        self._shipped_at = now
+        return _GATHER_S if self._shipments <= _AT_ONCE else _GATHER_BUSY_S
+
     def _sweep(self) -> None:
-        """Pokes may be lost, and a supervisor that was killed sends none."""
+        """Pokes may be lost, and a supervisor that was killed sends none.
+
+        How far each replica is gets written down here and not at every shipment: a file is dear, most replicas are
+        done before, and what is sent again after a crash is known there.
+        """
         for name, cargo in list(self._cargos.items()):
+            cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
             self._touch(name)
@@ -166,7 +183,6 @@ class Shipper:
         with self._lock:
             names, self._touched = self._touched, {}
         loads = self._gather(names)
-        self._gather_s = _GATHER_BUSY_S if len(loads) >= _BUSY else _GATHER_S
         if loads and not self._send(loads):
             self._touch(*loads)
         for name in names:
@@ -239,13 +255,9 @@ class Shipper:
                 self._touch(name)  # there may be more
 
     def _settle(self, name: str) -> None:
-        """Forget a replica that is done; note how far the others are."""
+        """Forget a replica that is done."""
         cargo = self._cargos.get(name)
-        if cargo is None:
-            return
-        if not cargo.done:
-            cargo.save()
-        elif not cargo.replica.alive():
+        if cargo is not None and cargo.done and not cargo.replica.alive():
             with self._lock:
                 del self._cargos[name]
                 self._settled[name] = None

@@ -26,9 +26,12 @@ from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, ReplicaSpec, Report
 
 LEASE_LOOK_S = 5.0
+# KILL comes so long before others may have the devices: it takes effect, and is noticed, on a busy machine.
+CUT_OFF_RESERVE_S = 1.0
 MEMORY_LOOK_S = 1.0
 POKE_EVERY_S = 0.005
 SWEEP_EVERY_S = 0.02
+FULL_DISK_LOOK_S = 1.0
 # Blocked from the fork on until there is a handler: one that comes early waits.
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR1)
 _OOM_SCORE = 500
@@ -62,7 +65,7 @@ class Supervisor:
         self._report(ReplicaState.STARTING)
         try:
             self._start()
-        except (StartFailed, OSError) as error:
+        except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             self._verdict = verdicts.start_failed(str(error))
         if self._running is None:
             self._finish(Exit(None), self._verdict or verdicts.NODE_CUT_OFF)
@@ -91,12 +94,13 @@ class Supervisor:
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
         ends = self._open_outputs()
-        processes.set_oom_preference(_OOM_SCORE)
+        usual = processes.oom_preference()
+        processes.set_oom_preference(max(usual, _OOM_SCORE))  # the kernel lets no one but root go below his own
         self._started_at = time.monotonic()
         self._running = self._executor.start(
             Start(self._ground, self._replica, self._spec, program, stdout=ends[0], stderr=ends[1])
         )
-        processes.set_oom_preference(0)
+        processes.set_oom_preference(usual)
         for end in ends:
             os.close(end)
         self._report(ReplicaState.RUNNING)
@@ -200,7 +204,7 @@ class Supervisor:
     def _look_at_lease(self) -> None:
         left_s = lease.deadline(self._ground.home) - clock.boottime()
         if left_s <= 0:
-            self._stop(verdicts.NODE_CUT_OFF, min(CUT_OFF_GRACE_S, self._spec.grace_s))
+            self._stop(verdicts.NODE_CUT_OFF, min(CUT_OFF_GRACE_S - CUT_OFF_RESERVE_S, self._spec.grace_s))
         else:  # a machine that slept counts on for the lease, not for timers: look now and then
             self._timers[self._look_at_lease] = time.monotonic() + min(left_s, LEASE_LOOK_S)
 
@@ -234,6 +238,8 @@ class Supervisor:
         if verdict.silent:
             return
         self._report(verdict.state, verdict, ended)
+        while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost
+            time.sleep(FULL_DISK_LOOK_S)
         for _ in range(100):
             if pokes.poke(self._ground.home.poke, self._name):
                 return
@@ -246,6 +252,11 @@ class Supervisor:
         if ended and self._running:
             report = self._measured(report, self._running, ended)
         self._journal.append(report)
+        self._settle_journal()
+
+    def _settle_journal(self) -> None:
+        if not self._journal.settle():
+            self._timers[self._settle_journal] = time.monotonic() + FULL_DISK_LOOK_S
 
     def _measured(self, report: Report, running: Running, ended: Exit) -> Report:
         usage = self._executor.usage(running)

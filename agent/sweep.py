@@ -5,6 +5,7 @@ python -m agent.sweep --home DIR [--timeout SECONDS]
 
 import argparse
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds of grace")
     arguments = parser.parse_args()
-    print(f"{stop_all(arguments.home, arguments.timeout)} ended")
+    sys.stdout.write(f"{stop_all(arguments.home, arguments.timeout)} ended\n")
 
 
 if __name__ == "__main__":

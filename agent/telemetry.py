@@ -33,6 +33,7 @@ class Telemetry:
 
     @property
     def name(self) -> str:
+        """The node's name: as set, or the host's."""
         return self._settings.name or socket.gethostname()
 
     def devices(self) -> dict[str, str]:

@@ -97,7 +97,7 @@ def _spec(canary: Path) -> ReplicaSpec:
 def main(argv: list[str]) -> None:
     """The process's entry point."""
     privileges.adopt_orphans()
-    print(json.dumps({"fault": attempt(unpack(Ground, json.loads(argv[1])))}))
+    json.dump({"fault": attempt(unpack(Ground, json.loads(argv[1])))}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -4,31 +4,35 @@ import hashlib
 import logging
 import os
 import queue
-import shutil
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from threading import Event, Thread
 
+from agent import trees
 from agent.backoff import Backoff
 from agent.layout import Home, ReplicaDir
-from agent.link import Link, Upload
+from agent.link import Link, Upload, pieces
 from agent.output import OutputLog
-from trellis.errors import TrellisError, Unavailable
+from trellis.errors import TrellisError, Unauthenticated, Unavailable
 
 _log = logging.getLogger(__name__)
-_FILES_AT_MOST = 1000
+FILES_AT_MOST = 1000
 
 
 class Porter:
     """Stores the artifacts of replicas that ended, and clears away those that are done."""
 
-    def __init__(self, home: Home, link: Link, stored: Callable[[ReplicaDir], None]) -> None:
-        """`stored` is called, on the porter's thread, when a replica's artifacts are with the control plane."""
+    def __init__(
+        self, home: Home, link: Link, stored: Callable[[ReplicaDir], None], unknown: Callable[[], None]
+    ) -> None:
+        """`stored` is called, on the porter's thread, when a replica's artifacts are with the control plane.
+
+        `unknown` is called when the control plane does not know this node's token.
+        """
         self._home = home
         self._link = link
         self._stored = stored
+        self._unknown = unknown
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="porter", daemon=True)
@@ -36,7 +40,7 @@ class Porter:
     def start(self) -> None:
         """Begin, first with what an earlier process left to clear away."""
         for leftover in self._home.trash.iterdir():
-            self._work.put(partial(remove_tree, leftover))
+            self._work.put(partial(trees.remove, leftover))
         self._thread.start()
 
     def stop(self) -> None:
@@ -53,7 +57,7 @@ class Porter:
         """Delete the replica's directory; from now on no one finds it among the replicas."""
         grave = self._home.trash / replica.path.name
         replica.path.rename(grave)
-        self._work.put(partial(remove_tree, grave))
+        self._work.put(partial(trees.remove, grave))
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None and not self._stopping.is_set():
@@ -63,53 +67,45 @@ class Porter:
                 _log.error("could not tidy up after a replica: %s", error)
 
     def _store(self, replica: ReplicaDir) -> None:
-        for path, name in find_artifacts(replica.artifacts):
-            self._store_one(replica, path, name)
-            if self._stopping.is_set():
-                return
+        try:
+            for count, (name, file) in enumerate(trees.open_files(replica.artifacts, FILES_AT_MOST + 1)):
+                if count == FILES_AT_MOST:
+                    _say(replica, f"there are more than {FILES_AT_MOST} artifacts: the others were not stored")
+                    break
+                self._store_one(replica, name, file)
+                if self._stopping.is_set():
+                    return
+        except OSError as error:
+            _say(replica, f"the artifacts could not be read: {error.strerror}")
         self._stored(replica)
 
-    def _store_one(self, replica: ReplicaDir, path: Path, name: str) -> None:
+    def _store_one(self, replica: ReplicaDir, name: str, file: int) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                self._link.upload(Upload(replica.replica_id, replica.fence, name, path, _digest(path)))
-            except Unavailable:
+                self._link.upload(_upload(replica, name, file))
+            except (Unavailable, Unauthenticated) as error:
+                if isinstance(error, Unauthenticated):
+                    self._unknown()
                 backoff.wait(self._stopping)
-            except (TrellisError, OSError) as error:
-                _log.warning("artifact %s of %s was not stored: %s", name, replica.path.name, error)
-                # The supervisor is gone, and the end is not told before we are done: the log is ours.
-                OutputLog(replica.log).say(f"the artifact {name} was not stored: {error}")
+            except (TrellisError, OSError, ValueError) as error:  # ValueError: a name that is no text
+                shown = name.encode(errors="backslashreplace").decode()
+                _log.warning("artifact %s of %s was not stored: %s", shown, replica.path.name, error)
+                _say(replica, f"the artifact {shown} was not stored: {error}")
                 return
             else:
                 return
 
 
-def find_artifacts(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Regular files below `folder` and what to call them; nothing hidden, no links, not more than are sensible."""
-    found = 0
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or not stat.S_ISREG(path.lstat().st_mode):
-                continue
-            found += 1
-            if found > _FILES_AT_MOST:
-                return
-            yield path, path.relative_to(folder).as_posix()
+def _upload(replica: ReplicaDir, name: str, file: int) -> Upload:
+    name.encode()
+    length = os.fstat(file).st_size
+    digest = hashlib.sha256()
+    for piece in pieces(file, length):
+        digest.update(piece)
+    return Upload(replica.replica_id, replica.fence, name, file, length, digest.hexdigest())
 
 
-def _digest(path: Path) -> str:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remove_tree(path: Path) -> None:
-    """Delete `path` and all below, also directories whose owner took his own rights away."""
-    if os.geteuid() != 0:  # root is not kept out, and must not change what a link might lead to
-        for parent, folders, _ in os.walk(path):
-            for name in folders:
-                if not os.path.islink(os.path.join(parent, name)):
-                    os.chmod(os.path.join(parent, name), 0o700)
-    shutil.rmtree(path, ignore_errors=True)
+def _say(replica: ReplicaDir, message: str) -> None:
+    """A line in the replica's log: its supervisor is gone, and the end is not told before we are done."""
+    OutputLog(replica.log).say(message)

@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and beside what a measurement ran; `load` is the load average of the minute before it began."""
+    """Where and beside what a measurement ran.
+
+    `load` is the load average of the minute before it began; `loop_ms` the CPU time that a fixed loop of Python took
+    then: on a machine shared with others the same work costs more of it, so compare figures of a like `loop_ms`.
+    """
 
     cpus: int
     python: str
     kernel: str
     load: float
+    loop_ms: float
 
     @classmethod
     def now(cls) -> "Machine":
@@ -27,6 +33,7 @@ class Machine:
             platform.python_version(),
             f"{platform.system()} {platform.release()} {platform.machine()}",
             round(os.getloadavg()[0], 2),
+            round(min(_loop_s() for _ in range(5)) * 1000, 1),
         )
 
 
@@ -54,6 +61,13 @@ class Printer:
             n=len(seconds),
             **more,
         )
+
+
+def _loop_s() -> float:
+    began = time.thread_time()
+    for _ in range(200_000):
+        pass
+    return time.thread_time() - began
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

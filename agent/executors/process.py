@@ -23,11 +23,13 @@ class ProcessExecutor:
     """The default executor."""
 
     def start(self, start: Start) -> Running:
+        """See Executor.start. The job's own program may still fail to start: then it ends with 126 or 127."""
         if start.ground.confinement.level is Isolation.NAMESPACES:
             return _start_in_namespaces(start)
         return _start_forked(start)
 
     def poll(self, running: Running) -> Exit | None:
+        """See Executor.poll. Kills what a main process that ended left in the background."""
         if not running.ours:
             alive = any(processes.started_at(pid) for pid in running.strays)
             return None if alive else Exit(None)
@@ -42,6 +44,7 @@ class ProcessExecutor:
         return _exit_of(running)
 
     def signal(self, running: Running, signum: int) -> None:
+        """See Executor.signal. In namespaces TERM goes past bubblewrap, which would take the job along at once."""
         if not running.ours:
             processes.send(running.strays, signum)
             return
@@ -55,11 +58,13 @@ class ProcessExecutor:
         processes.send(targets, signum)
 
     def usage(self, running: Running) -> Usage:
+        """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         below = processes.descendants(os.getpid()) if running.ended is None else []
         return Usage(spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024, processes.memory_bytes(below))
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
+        """See Executor.adopt: whoever bears the replica's mark in its environment."""
         strays = tuple(_find_strays(replica))
         return Running(strays[0], ours=False, strays=strays) if strays else None
 
@@ -71,7 +76,7 @@ def _start_in_namespaces(start: Start) -> Running:
         raise StartFailed("the command holds a NUL character")
     words = os.memfd_create("words")
     with os.fdopen(os.dup(words), "wb") as file:
-        file.write(b"".join(os.fsencode(option) + b"\0" for option in options))
+        file.write(os.fsencode("\0".join([*options, ""])))
     os.lseek(words, 0, os.SEEK_SET)
     status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,7 +131,7 @@ def _become_job(start: Start, told: int, parent: int) -> NoReturn:
         os.chdir(start.replica.work)
         sandbox.enter(start.ground, start.spec, start.program.places, parent)
         step = _EXEC_FAILED
-        os.execvpe(start.program.argv[0], start.program.argv, start.program.environment)
+        os.execvpe(start.program.argv[0], start.program.argv, start.program.environment)  # noqa: S606  # as it must be
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         code = 127 if missing else 126

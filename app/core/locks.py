@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from app.core.uow import UnitOfWork
 
@@ -35,6 +36,9 @@ def take_turn(uow: UnitOfWork, name: str, rest: Callable[[], None]) -> bool:
     try:
         execute(select(func.pg_advisory_xact_lock(running)))
         rest()
-    finally:
         execute(select(func.pg_advisory_unlock(waiting)))
+    except DBAPIError:
+        # This lock belongs to the connection, not to the transaction: it must not go back to the pool with it.
+        uow.session.connection().invalidate()
+        raise
     return True

@@ -19,6 +19,7 @@ from trellis.errors import Field, Invalid
 from trellis.vocabulary import Stream
 
 LARGEST_READ = 4 * 2**20
+LATEST_US = 253_402_300_799_000_000  # the last second of year 9999: beyond it no date can be written
 _STREAMS = {"o": Stream.STDOUT, "e": Stream.STDERR, "s": Stream.SYSTEM}
 
 
@@ -35,7 +36,7 @@ class Line:
 
     def as_json(self) -> dict[str, Any]:
         """As it is answered."""
-        at = datetime.fromtimestamp(self.us / 1e6, UTC).isoformat()
+        at = datetime.fromtimestamp(min(self.us, LATEST_US) / 1e6, UTC).isoformat()
         return {"at": at, "stream": str(self.stream), "replica": self.key[1], "attempt": self.key[0], "text": self.text}
 
 
@@ -79,6 +80,8 @@ def append_chunks(uow: UnitOfWork, replicas: Mapping[UUID, Replica], chunks: Ite
     for chunk in chunks:
         replica = replicas.get(UUID(chunk.replica_id))
         body = chunk.text.encode()
+        if not body.endswith(b"\n"):
+            raise Invalid(Field("/logs", "chunks must hold whole lines"))
         if replica is None or chunk.offset > replica.log_bytes or chunk.offset + len(body) <= replica.log_bytes:
             continue
         body = body[replica.log_bytes - chunk.offset :]
@@ -169,6 +172,8 @@ def _lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilt
 
 def _parse(raw: bytes) -> tuple[int, Stream, str]:
     stamp, _, rest = raw.decode("utf-8", "replace").partition(" ")
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 18):  # what a node sent need not make sense
+        return 0, Stream.SYSTEM, f"{stamp} {rest}"
     return int(stamp), _STREAMS.get(rest[:1], Stream.SYSTEM), rest[2:]
 
 

@@ -7,6 +7,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
 from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries
+from app.resources.gpus import gpu_type
 from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, JobState, NetworkPolicy, ReplicaState, Stream
 
 LARGEST_ARRAY = 10_000
@@ -38,6 +39,8 @@ class ResourcesSchema(Strict):
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> Resources:
         """Hand the rules a value, not a dictionary."""
+        if "gpu_type" in data:
+            data["gpu_type"] = gpu_type(data["gpu_type"])
         return Resources(**data)
 
 

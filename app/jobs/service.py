@@ -93,7 +93,7 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     spec = spec_of(job)
     place = Place(uow.get(Project, job.project_id), uow.get(Queue, job.queue_id))
     again = _make_job(uow, spec, place)
-    again.retry_of = job.id
+    again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
     _queue_all(uow, [again])
     return again
 

@@ -12,6 +12,7 @@ from app.http.paging import page_request
 from app.http.transaction import answers_secret, current_uow
 from app.resources import schemas
 from app.resources.allocations import live_on
+from app.resources.gpus import gpu_type
 from app.resources.models import Gpu, Node
 from app.resources.nodes import create_join_token, gpus_of
 from trellis.errors import Field, Invalid
@@ -33,7 +34,7 @@ class Nodes(MethodView):
         if query.get("state"):
             statement = statement.where(Node.state.in_(query["state"]))
         if query.get("gpu_type"):
-            statement = statement.where(Node.gpu_model == query["gpu_type"])
+            statement = statement.where(Node.gpu_model == gpu_type(query["gpu_type"]))
         for number, text in enumerate(query.get("label") or ()):
             name, colon, value = text.partition(":")
             if not colon:

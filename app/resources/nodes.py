@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
 from app.core.uow import UnitOfWork
+from app.resources.gpus import gpu_type
 from app.resources.models import Gpu, JoinToken, Node
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
 from trellis.vocabulary import ActorKind, NodeState
@@ -163,7 +164,7 @@ def _describe(node: Node, description: NodeDescription) -> None:
     node.boot_id = description.boot_id[:64]
     node.cpu_milli = description.cpu_milli
     node.memory_bytes = description.memory_bytes
-    node.gpu_model = description.gpus[0].model[:63] if description.gpus else ""
+    node.gpu_model = gpu_type(description.gpus[0].model) if description.gpus else ""
     node.isolation = description.isolation
     node.isolation_detail = description.isolation_detail[:2000]
     node.executors = [str(executor) for executor in description.executors]

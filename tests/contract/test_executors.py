@@ -11,7 +11,7 @@ from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from trellis.vocabulary import Cause, ExecutorKind, Isolation, ReplicaState, StopReason
 
 
-@pytest.fixture(params=[(kind, level) for kind in EXECUTORS for level in Isolation], ids=lambda pair: "-".join(pair))
+@pytest.fixture(params=[(kind, level) for kind in EXECUTORS for level in Isolation], ids="-".join)
 def kind(request: pytest.FixtureRequest, make_node: Callable[..., Node]) -> ExecutorKind:
     kind, level = request.param
     request.instance.node = make_node(level)

@@ -70,6 +70,7 @@ class ControlPlane:
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
     artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
     shipments: int = 0
+    uploads_refused: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def start(self) -> None:
@@ -186,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.control_plane.down:
             return self._answer(503, {})
+        if self.headers["Authorization"] != f"Bearer {self.control_plane.known_token}":
+            self.control_plane.uploads_refused += 1
+            return self._answer(401, {"code": "unauthenticated", "detail": "who are you?"})
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         replica_id = parts.path.split("/")[5]

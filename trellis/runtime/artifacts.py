@@ -22,7 +22,7 @@ def save_artifact(path: str | os.PathLike[str], name: str | None = None) -> Path
         NotInAJob: there is nowhere to keep it.
         OSError: the file can't be read, or the disk is full.
     """
-    kept_as = os.path.basename(path) if name is None else name
+    kept_as = Path(path).name if name is None else name
     if not _NAME.fullmatch(kept_as):
         raise ValueError(f"{kept_as!r} can't be an artifact's name: letters, digits, '.', '-' and '_' only")
     folder = context().artifacts_dir

@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from functools import cache
+from pathlib import Path
 
 from trellis.runtime.context import find_context
 
@@ -35,7 +36,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
         warnings.warn(f"the metric {name} was dropped: {error}", RuntimeWarning, stacklevel=2)
 
 
-def _encode(name: str, value: float, step: int | None) -> bytes:
+def _encode(name: object, value: float, step: int | None) -> bytes:
     if not isinstance(name, str) or not 0 < len(name) <= _NAME_LENGTH or not name.isprintable():
         raise ValueError(f"a metric's name has 1 to {_NAME_LENGTH} printable characters: {name!r}")
     number = float(value)
@@ -54,9 +55,10 @@ def _connect(path: str) -> socket.socket:
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sender.settimeout(_WAIT_S)
     # The kernel takes 107 bytes; through the directory's descriptor the name is short wherever it lies.
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+    place = Path(path)
+    folder = os.open(place.parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        sender.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        sender.connect(f"/proc/self/fd/{folder}/{place.name}")
     finally:
         os.close(folder)
     return sender

@@ -131,6 +131,28 @@ def test_a_killed_supervisor_is_told_as_lost_and_takes_its_job_along(confined_no
     wait_until(lambda: not _lives(mark))
 
 
+def test_a_killed_supervisors_job_can_not_hide_behind_an_empty_environment(
+    confined_node: Node, plane: ControlPlane
+) -> None:
+    mark = f"34{os.getpid()}"
+    confined_node.run(a_spec("r1", "/bin/sh", "-c", f"env -i setsid -f sleep {mark}; echo up; sleep {mark}"))
+    wait_until(lambda: "up" in plane.lines("r1"))
+    os.kill(int(confined_node.home.replica("r1", 1).lock.read_text()), signal.SIGKILL)
+    assert plane.end_of("r1").cause == Cause.NODE_LOST
+    wait_until(lambda: not _lives(mark), within_s=5.0)
+
+
+def test_an_artifact_waits_for_a_node_whose_token_is_gone(node: Node, plane: ControlPlane) -> None:
+    node.run(a_spec("r1", "/bin/sh", "-c", "echo up; sleep 0.5; echo x > $TRELLIS_ARTIFACTS_DIR/model"))
+    wait_until(lambda: "up" in plane.lines("r1"))
+    plane.known_token = "another"
+    wait_until(lambda: plane.uploads_refused)
+    plane.known_token = "node-secret"
+    plane.end_of("r1")
+    assert plane.artifacts_at_end["r1"] == ["model"]
+    assert plane.lines("r1", "s") == []
+
+
 def test_a_node_that_is_stopped_ends_its_jobs_and_the_next_daemon_says_so(node: Node, plane: ControlPlane) -> None:
     node.run(
         a_spec("r1", "/bin/sleep", "1000"),
@@ -167,9 +189,9 @@ def _node_process(plane: ControlPlane, home: Path, level: str = "") -> subproces
 
 def _lives(word: str) -> bool:
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            found.append(Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"))
+            found.append((process / "cmdline").read_bytes().split(b"\0"))
         except OSError:
             continue
     return any(word.encode() in line for line in found)

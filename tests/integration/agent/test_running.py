@@ -23,7 +23,7 @@ def test_a_job_reports_its_states_output_and_exit_code_and_leaves_nothing_behind
     end = plane.end_of("r1")
     assert [report.state for report in plane.reports["r1"]] == ["starting", "running", "failed"]
     assert (end.cause, end.exit_code, end.signal) == (Cause.EXIT_CODE, 3, None)
-    assert end.run_s > 0 and end.cpu_s > 0 and end.peak_memory_bytes > 0
+    assert min(end.run_s, end.cpu_s, end.peak_memory_bytes) > 0
     assert (plane.lines("r1"), plane.lines("r1", "e")) == (["out"], ["err"])
     wait_until(lambda: not list(node.home.find_replicas()))
 
@@ -200,11 +200,50 @@ def test_many_short_jobs_all_end(node: Node, plane: ControlPlane) -> None:
 
 def _processes_with(word: str) -> list[int]:
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = Path(f"/proc/{name}/cmdline").read_bytes()
+            line = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if word.encode() in line.split(b"\0") and processes.started_at(int(name)):
-            found.append(int(name))
+        if word.encode() in line.split(b"\0") and processes.started_at(int(process.name)):
+            found.append(int(process.name))
     return found
+
+
+def test_artifacts_with_names_that_are_no_text_and_deep_folders_hold_up_nothing(
+    node: Node, plane: ControlPlane
+) -> None:
+    script = r"""
+import os
+os.chdir(os.environ["TRELLIS_ARTIFACTS_DIR"])
+open(b"\xff\xfe.bin", "wb").close()
+open("good.bin", "wb").close()
+for _ in range(1500):
+    os.mkdir("d")
+    os.chdir("d")
+"""
+    node.run(a_spec("r1", script=script, script_name="trap.py"))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    assert plane.artifacts_at_end["r1"] == ["good.bin"]
+    assert any("was not stored" in line for line in plane.lines("r1", "s"))
+    wait_until(lambda: not list(node.home.find_replicas()) and not list(node.home.trash.iterdir()))
+    node.run(a_spec("r2", "/bin/sh", "-c", "echo x > $TRELLIS_ARTIFACTS_DIR/later"))
+    plane.end_of("r2")
+    assert plane.artifacts_at_end["r2"] == ["later"]
+
+
+def test_more_artifacts_than_are_kept_are_not_dropped_without_a_word(node: Node, plane: ControlPlane) -> None:
+    node.run(a_spec("r1", "/bin/sh", "-c", "cd $TRELLIS_ARTIFACTS_DIR; seq 1 1003 | xargs touch"))
+    plane.end_of("r1", 60)
+    assert len(plane.artifacts["r1"]) == 1000
+    assert plane.lines("r1", "s") == ["there are more than 1000 artifacts: the others were not stored"]
+
+
+@pytest.mark.parametrize("words", [("/bin/echo", "\ud800"), ("/bin/echo", "a\0b")])
+def test_words_that_no_program_can_be_given_are_the_jobs_fault_and_not_the_nodes(
+    confined_node: Node, plane: ControlPlane, words: tuple[str, ...]
+) -> None:
+    confined_node.run(a_spec("r1", *words))
+    end = plane.end_of("r1")
+    assert end.state == ReplicaState.FAILED
+    assert end.cause in (Cause.START_FAILED, Cause.EXIT_CODE)

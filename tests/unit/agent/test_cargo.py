@@ -33,11 +33,14 @@ def test_the_end_is_held_back_until_the_whole_log_goes_along(replica: ReplicaDir
     cargo = Cargo(replica)
     first = cargo.next_load()
     assert [report.state for report in first.told] == ["starting", "running"]
-    assert first.log and len(first.log.text) <= LOG_BYTES and first.log.text.endswith("\n")
+    assert first.log
+    assert len(first.log.text) <= LOG_BYTES
+    assert first.log.text.endswith("\n")
     cargo.accept(_receipt(len(first.log.text), 2), first)
     second = cargo.next_load()
     assert [report.state for report in second.told] == ["succeeded"]
-    assert second.log and second.log.offset == len(first.log.text)
+    assert second.log
+    assert second.log.offset == len(first.log.text)
     cargo.accept(_receipt(300_000, 3), second)
     assert cargo.done
 
@@ -56,10 +59,12 @@ def test_what_was_not_received_is_sent_again(replica: ReplicaDir) -> None:
     replica.log.write_text("a\nb\nhalf")
     cargo = Cargo(replica)
     load = cargo.next_load()
-    assert load.log and load.log.text == "a\nb\n"
+    assert load.log
+    assert load.log.text == "a\nb\n"
     assert cargo.accept(_receipt(2, 0), load)
     again = cargo.next_load()
-    assert again.log and (again.log.offset, again.log.text) == (2, "b\n")
+    assert again.log
+    assert (again.log.offset, again.log.text) == (2, "b\n")
     assert not cargo.accept(_receipt(2, 0), again)
 
 
@@ -72,3 +77,11 @@ def test_the_next_daemon_goes_on_where_this_one_stopped(replica: ReplicaDir) -> 
     resumed = Cargo.resume(replica)
     assert resumed.state == ReplicaState.RUNNING
     assert not resumed.next_load()
+
+
+def test_a_note_that_a_power_failure_emptied_means_sending_all_again(replica: ReplicaDir) -> None:
+    replica.log.write_text("a\n")
+    replica.shipped.touch()
+    load = Cargo.resume(replica).next_load()
+    assert load.log
+    assert load.log.offset == 0

@@ -38,3 +38,13 @@ def test_a_torn_line_is_not_read_and_is_overwritten(tmp_path: Path) -> None:
 def test_a_journal_that_was_never_begun_can_be_resumed(tmp_path: Path) -> None:
     Journal.resume(tmp_path / "journal").append(_report(ReplicaState.LOST))
     assert journal.read(tmp_path / "journal", 0)[0].report.seq == 1
+
+
+def test_noughts_that_a_power_failure_left_are_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal(path).append(_report(ReplicaState.STARTING))
+    with path.open("ab") as file:
+        file.write(b"\0" * 100 + b"\n")
+    assert len(journal.read(path, 0)) == 1
+    Journal.resume(path).append(_report(ReplicaState.LOST))
+    assert [entry.report.seq for entry in journal.read(path, 0)] == [1, 2]

@@ -1,9 +1,12 @@
 """Metric points from a socket to a file."""
 
+import errno
 import json
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -65,3 +68,39 @@ def test_points_over_the_limit_are_counted_and_dropped(
         meter.read()
     assert meter.dropped == 5
     assert len((tmp_path / "metrics").read_text().splitlines()) == POINTS_A_SECOND
+
+
+def test_a_job_that_never_stops_sending_does_not_keep_the_supervisor(tmp_path: Path) -> None:
+    class Endless:
+        taken = 0
+
+        def recv(self, size: int) -> bytes:
+            self.taken += 1
+            assert self.taken < 100_000, "it reads for ever"
+            return b'{"name":"a","value":1}'
+
+    endless = Endless()
+    Meter(tmp_path / "metrics", cast("socket.socket", endless)).read()
+    assert endless.taken < 1000
+
+
+def test_a_point_that_the_disk_had_no_room_for_leaves_no_gap_and_no_torn_line(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(tmp_path / "metrics", pair[0])
+    real = os.write
+    room = [1000, 7, 0, 0, 1000, 1000]
+    monkeypatch.setattr(os, "write", lambda fd, block: _write(real, room.pop(0), fd, block))
+    for step in range(4):
+        pair[1].send(json.dumps({"name": "loss", "value": step}).encode())
+        meter.read()
+    monkeypatch.undo()
+    kept = metering.read(tmp_path / "metrics", 0, 100, "r", 1)
+    assert [entry.point.seq for entry in kept] == [1, 2, 3]
+    assert [entry.point.value for entry in kept] == [0.0, 1.0, 3.0]
+
+
+def _write(real: Callable[[int, bytes], int], room: int, fd: int, block: bytes) -> int:
+    if not room:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return real(fd, block[:room])

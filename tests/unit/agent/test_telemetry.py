@@ -51,7 +51,7 @@ def test_an_unknown_profile_is_refused_with_the_names_of_the_known(tmp_path: Pat
 def test_a_heartbeat_measures_the_machine(tmp_path: Path) -> None:
     beat = Telemetry(NodeSettings("http://x", home=tmp_path, profile="t4x4")).heartbeat(())
     assert 0 <= beat.load_percent <= 100
-    assert beat.memory_used_bytes > 0 and beat.disk_free_bytes > 0
+    assert min(beat.memory_used_bytes, beat.disk_free_bytes) > 0
     assert [reading.temperature_c for reading in beat.gpus] == [30] * 4
 
 
