@@ -13,7 +13,7 @@ def test_with_servers_that_were_there_already_a_job_runs_to_its_end(broker: str)
     with (
         TemporaryDirectory(prefix="trellis-e2e-") as folder,
         servers(Path(folder), broker) as given,
-        running(**given) as platform,
+        running(1, **given) as platform,
     ):
         assert set(platform.pids()) == {"api", "control", "beat", "node-1", "flower"}
         job = platform.run_job("/bin/sh", "-c", "echo hello; exit 5")

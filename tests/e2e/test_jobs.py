@@ -1,5 +1,6 @@
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_chain_runs_in_order_and_each_kind_of_dependency_is_kept(platform: Pla
     never = submit(command=["/bin/true"], depends_on=[{"job": bad.id, "kind": "after_success"}])
     chain = [platform.ended(job) for job in (good, after, bad, rescue)]
     assert [job.state for job in chain] == ["succeeded", "succeeded", "failed", "succeeded"]
-    for before, later in zip(chain, chain[1:], strict=False):
+    for before, later in pairwise(chain):
         assert before.ended_at
         assert later.started_at
         assert before.ended_at <= later.started_at
@@ -118,7 +119,7 @@ def test_an_array_runs_each_index_once_and_no_more_at_a_time_than_allowed(platfo
     assert [platform.lines(job) for job in jobs] == [["0"], ["2"], ["4"], ["7"]]
     spans = sorted((job.started_at, job.ended_at) for job in jobs if job.started_at and job.ended_at)
     assert len(spans) == 4
-    assert all(ended <= began for (_, ended), (began, _) in zip(spans, spans[1:], strict=False))
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
 
 
 def test_a_batch_script_runs_as_its_lines_say(platform: Platform, tmp_path: Path) -> None:

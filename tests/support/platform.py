@@ -4,7 +4,6 @@ Tests start one with `running`, reach it through the Python client and the comma
 process here is a child of this test session's and ends with it.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -31,13 +30,7 @@ from trellis.transport import Retry
 
 UP_S = 90.0
 DOWN_S = 60.0
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_us() -> None:
-    """A test session that is killed leaves no platform behind."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+LEASH = (sys.executable, "-m", "tests.support.leash")  # a test session that is killed leaves no platform behind
 
 
 @dataclass
@@ -67,9 +60,9 @@ class Platform:
         """Type `trellis up`, in a terminal of its own."""
         with self.screen.open("wb") as output:
             self._up = subprocess.Popen(
-                self.argv("up", "--no-example", "--nodes", str(self.nodes), *self.ports),
+                [*LEASH, *self.argv("up", "--no-example", "--nodes", str(self.nodes), *self.ports)],
                 cwd=ROOT, env=self.env, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                start_new_session=True, preexec_fn=_end_with_us,
+                start_new_session=True,
             )  # fmt: skip
         return self._up
 
@@ -98,8 +91,8 @@ class Platform:
         """Start one more process beside the platform's own; it ends with the platform."""
         with (self.folder / log).open("ab") as output:
             process = subprocess.Popen(
-                argv, cwd=ROOT, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=_end_with_us,
+                [*LEASH, *argv], cwd=ROOT, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
             )  # fmt: skip
         self._started.append(process)
         return process

@@ -2,6 +2,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,3 +124,18 @@ def test_the_servers_of_a_test_session_are_shared_by_its_workers(
 
 def _appended(valkey: Valkey) -> bytes:
     return b"".join(file.read_bytes() for file in (valkey.folder / "data" / "appendonlydir").glob("*.aof"))
+
+
+def test_the_lock_of_a_server_that_nobody_has_buried_is_taken_away() -> None:
+    with TemporaryDirectory(prefix="trellis-test-") as folder:
+        postgres, _ = build(Path(folder))
+        lock = postgres.data / "postmaster.pid"
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        wait_until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, 30, "a zombie")
+        lock.write_text(f"{dead.pid}\n")
+        postgres.prepare()
+        assert not lock.exists()
+        dead.wait()
+        lock.write_text(f"{os.getpid()}\n")  # of one that lives, PostgreSQL itself is the judge
+        postgres.prepare()
+        assert lock.exists()
