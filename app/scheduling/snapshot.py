@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select, text
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
@@ -80,17 +80,31 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
     )
 
 
+# From class to class by the index of queued jobs, and of each the eldest: what this costs depends on the number of
+# classes, not on how many wait.
+_PENDING = text(
+    """
+    WITH RECURSIVE classes AS (
+        (SELECT class_key FROM jobs WHERE state = 'queued' ORDER BY class_key LIMIT 1)
+        UNION ALL
+        SELECT (SELECT next.class_key FROM jobs next
+                WHERE next.state = 'queued' AND next.class_key > classes.class_key ORDER BY next.class_key LIMIT 1)
+        FROM classes WHERE classes.class_key IS NOT NULL
+    )
+    SELECT eldest.* FROM classes CROSS JOIN LATERAL (
+        SELECT id, class_key, project_id, queue_id, priority, created_at, cpu_milli, memory_bytes, gpu_milli, gpu_model,
+               replicas, time_limit_s
+        FROM jobs WHERE state = 'queued' AND class_key = classes.class_key
+        ORDER BY priority, created_at, id LIMIT :window
+    ) eldest
+    WHERE classes.class_key IS NOT NULL
+    ORDER BY created_at, id
+    """
+)
+
+
 def _pending(uow: UnitOfWork) -> Sequence[Any]:
-    rank = func.row_number().over(partition_by=Job.class_key, order_by=(Job.priority.desc(), Job.created_at, Job.id))
-    ranked = (
-        select(Job.id, rank.label("rank"))
-        .where(Job.state == JobState.QUEUED)
-        .subquery()
-    )  # fmt: skip
-    columns = (Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.created_at, Job.cpu_milli,
-               Job.memory_bytes, Job.gpu_milli, Job.gpu_model, Job.replicas, Job.time_limit_s)  # fmt: skip
-    statement = select(*columns).join(ranked, ranked.c.id == Job.id).where(ranked.c.rank <= WINDOW)
-    return uow.session.execute(statement.order_by(Job.created_at, Job.id)).all()
+    return uow.session.execute(_PENDING, {"window": WINDOW}).all()
 
 
 def _pending_job(row: Any) -> plain.PendingJob:

@@ -154,6 +154,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index("ix_jobs_recent", "jobs", ["created_at", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        ["queue_id", "priority", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued'"),
+    )
     op.create_table(
         "join_tokens",
         sa.Column("name", sa.String(length=63), nullable=False),
@@ -517,6 +524,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_nodes_state"), table_name="nodes")
     op.drop_table("nodes")
     op.drop_table("join_tokens")
+    op.drop_index("ix_jobs_waiting", table_name="jobs", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_jobs_recent", table_name="jobs")
     op.drop_index("ix_jobs_queued", table_name="jobs", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index(op.f("ix_jobs_project_id"), table_name="jobs")
