@@ -16,7 +16,7 @@ from benchmarks import backlog, latency, rest, scheduler, startup, throughput
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
-from benchmarks.stack import BenchError, Stack, folder_for_stack
+from benchmarks.stack import NODES, SLOTS, BenchError, Stack, folder_for_stack
 from trellis.errors import TrellisError
 
 WITHIN_S = 350
@@ -33,31 +33,33 @@ def main() -> int:
     """Run the sections that were asked for, all of them when none was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    wanted = parser.parse_args().sections or list(SECTIONS)
+    parser.add_argument("--nodes", type=int, choices=(1, 2, 4, 8), default=NODES, help=f"over which {SLOTS} slots are spread")
+    given = parser.parse_args()
+    wanted = given.sections or list(SECTIONS)
     if unknown := set(wanted) - set(SECTIONS):
         parser.error(f"there is no section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _end)
     signal.alarm(WITHIN_S)
-    failed = [name for name, act in _plan(wanted) if not _done(name, act)]
+    failed = [name for name, act in _plan(wanted, given.nodes) if not _done(name, act)]
     if failed:
         say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
-def _plan(wanted: Sequence[str]) -> Iterator[tuple[str, Callable[[], None]]]:
+def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[], None]]]:
     """The sections in order; the stack lives for as long as one needs it."""
     if "startup" in wanted:
         yield "startup of commands", lambda: startup.measure_commands(Printer())
     on_stack = [name for name in ON_STACK if name in wanted]
     if on_stack or "startup" in wanted:
-        yield "stack", lambda: _on_stack(on_stack, cold="startup" in wanted)
+        yield "stack", lambda: _on_stack(on_stack, nodes, cold="startup" in wanted)
     if "scheduler" in wanted:
         yield "scheduler", lambda: scheduler.measure(Printer())
 
 
-def _on_stack(names: Sequence[str], *, cold: bool) -> None:
-    with folder_for_stack() as stack:
+def _on_stack(names: Sequence[str], nodes: int, *, cold: bool) -> None:
+    with folder_for_stack(nodes) as stack:
         say(f"starting a stack in {stack.home}")
         if cold:
             startup.measure_stack(Printer(), stack)

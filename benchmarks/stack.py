@@ -20,7 +20,7 @@ from trellis import Client
 
 ROOT = Path(__file__).parents[1]
 TRELLIS = (sys.executable, "-c", "from trellis.cli import main; main()")
-NODES, PROFILE, SLOTS = 4, "cpu8", 32
+NODES, SLOTS = 4, 32
 UP_S, DOWN_S = 120.0, 60.0
 
 
@@ -35,11 +35,13 @@ class Stack:
     home: Path
     port: int
     flower_port: int
+    nodes: int = NODES
 
     def up(self) -> float:
         """Start it in the background; the seconds until all of it was ready. Raises BenchError."""
         return self._run(
-            UP_S, "up", "--detach", "--no-example", "--nodes", str(NODES), "--profile", PROFILE,
+            UP_S, "up", "--detach", "--no-example", "--nodes", str(self.nodes),
+            "--profile", f"cpu_cores={SLOTS // self.nodes},memory_gb=64",
             "--port", str(self.port), "--flower-port", str(self.flower_port),
         )  # fmt: skip
 
@@ -66,7 +68,7 @@ class Stack:
         """Wait until every node has joined and beats. Raises BenchError after 30 s."""
         deadline = time.monotonic() + 30
         with self.client() as client:
-            while sum(node.state == "ready" for node in client.nodes.list()) < NODES:
+            while sum(node.state == "ready" for node in client.nodes.list()) < self.nodes:
                 if time.monotonic() > deadline:
                     raise BenchError("the nodes did not join within 30 s")
                 time.sleep(0.1)
@@ -90,14 +92,14 @@ class Stack:
 
 
 @contextmanager
-def folder_for_stack() -> Iterator[Stack]:
+def folder_for_stack(nodes: int) -> Iterator[Stack]:
     """A stack that is not up yet; whatever of it runs in the end is stopped, and its folder removed."""
     # The servers' account must be able to pass through, which mkdtemp's 0700 would forbid.
     folder = Path(tempfile.mkdtemp(prefix="trellis-bench-"))
     folder.chmod(0o711)
     (folder / "home").mkdir(mode=0o711)
     port = free_port()
-    stack = Stack(folder / "home", port, free_port(avoid=(port,)))
+    stack = Stack(folder / "home", port, free_port(avoid=(port,)), nodes)
     try:
         yield stack
     finally:

@@ -56,7 +56,7 @@ def _report(bench: Bench, name: str, load: Load) -> None:
     used["clients"] = _children_s() - clients_before
     others = max(0.0, machine_busy_s() - busy - sum(used.values()))
     bench.printer.line(
-        name, load.jobs / seconds, "jobs/s", jobs=load.jobs, clients=load.clients, slots=SLOTS,
+        name, load.jobs / seconds, "jobs/s", jobs=load.jobs, clients=load.clients, slots=SLOTS, nodes=bench.stack.nodes,
         seconds=round(seconds, 2), submitting_s=round(submitting_s, 2), other_load_cores=round(others / seconds, 2),
     )  # fmt: skip
     bench.printer.line(f"{name}.cpu", sum(used.values()) * 1000 / load.jobs, "ms/job", exact=bench.meter.exact)
