@@ -20,8 +20,10 @@ run: setup ## the whole platform on this machine, with an example job; Ctrl-C st
 	@$(bin)/trellis up $(ARGS)
 
 test: setup ## every test, on real PostgreSQL and Valkey
-	@$(bin)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/e2e
-	@if [ -d tests/e2e ]; then $(bin)/python -m pytest -q -n 2 --dist loadfile tests/e2e; fi
+	@failed=; \
+	$(bin)/python -m pytest -q -n 2 --ignore tests/e2e || failed=1; \
+	$(bin)/python -m pytest -q -n 2 --dist loadfile tests/e2e || failed=1; \
+	test -z "$$failed"
 
 check: setup ## lint, format, types, import contracts, migrations; all of them, then the verdict
 	@failed=; \

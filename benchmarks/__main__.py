@@ -33,7 +33,9 @@ def main() -> int:
     """Run the sections that were asked for, all of them when none was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--nodes", type=int, choices=(1, 2, 4, 8), default=NODES, help=f"over which {SLOTS} slots are spread")
+    parser.add_argument(
+        "--nodes", type=int, choices=(1, 2, 4, 8), default=NODES, help=f"over which {SLOTS} slots are spread"
+    )
     given = parser.parse_args()
     wanted = given.sections or list(SECTIONS)
     if unknown := set(wanted) - set(SECTIONS):

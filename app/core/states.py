@@ -87,14 +87,3 @@ NODE = Machine(
 QUEUE = Machine("queue", QueueState.OPEN, table(QueueState, "open: paused\n paused: open"))
 
 MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE)}
-
-
-def draw() -> str:
-    """The page `docs/states.md`: every machine as a Mermaid diagram."""
-    parts = ["# States\n\nDrawn from `app/core/states.py` by `states.draw`; change the tables there, then this page.\n"]
-    for machine in MACHINES.values():
-        moves = [f"    {before} --> {after}" for before, ends in machine.moves.items() for after in sorted(ends)]
-        last = [f"    {state} --> [*]" for state in sorted(machine.ends)]
-        lines = ["stateDiagram-v2", f"    [*] --> {machine.initial}", *moves, *last]
-        parts.append(f"\n## {machine.noun.capitalize()}\n\n```mermaid\n" + "\n".join(lines) + "\n```\n")
-    return "".join(parts)

@@ -1,11 +1,9 @@
-"""The state tables: every word has a line, every state a way out or an end, and the page shows them."""
-
-from pathlib import Path
+"""The state tables: every word has a line, every state a way out or an end."""
 
 import pytest
 
 from app.core.events import ANNOUNCED, KINDS
-from app.core.states import MACHINES, Machine, draw, table
+from app.core.states import MACHINES, Machine, table
 from trellis.vocabulary import ENDED_JOB_STATES, ENDED_REPLICA_STATES, QueueState
 
 machines = pytest.mark.parametrize("machine", MACHINES.values(), ids=lambda machine: machine.noun)
@@ -36,11 +34,6 @@ def test_every_state_of_a_thing_that_ends_leads_to_an_end(machine: Machine) -> N
 @machines
 def test_every_move_has_its_event(machine: Machine) -> None:
     assert {f"{machine.noun}.{state}" for state in machine.moves} <= KINDS
-
-
-def test_the_page_shows_the_tables_as_they_are() -> None:
-    page = Path(__file__).parents[3] / "docs" / "states.md"
-    assert page.read_text() == draw(), "write states.draw() to docs/states.md"
 
 
 def test_what_is_announced_is_a_kind() -> None:
