@@ -1,5 +1,8 @@
 """The first job of a new stack: submits the example, shows its log live, and sums up what became of it."""
 
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +58,10 @@ def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> Non
     table.add_row("API", urls["api"])
     table.add_row("API reference", f"{urls['api']}/docs")
     table.add_row("Flower", urls["flower"])
-    table.add_row("try next", "trellis jobs")
-    table.add_row("", f"trellis job {job_id}" if job_id else "trellis nodes")
-    table.add_row("", "trellis submit -- echo hello")
+    here = "" if shutil.which("trellis") else f"{os.path.relpath(Path(sys.executable).parent)}/"  # not activated
+    table.add_row("try next", f"{here}trellis jobs")
+    table.add_row("", f"{here}trellis job {job_id}" if job_id else f"{here}trellis nodes")
+    table.add_row("", f"{here}trellis submit -- echo hello")
     console.print(table)
 
 

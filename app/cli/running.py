@@ -2,12 +2,12 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -112,12 +112,20 @@ def _ended_by_signals(stack: Stack, reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        reporter.say("\nStopping in order; Ctrl-C once more kills instead.")
+        with suppress(OSError):  # the terminal may be what is gone
+            reporter.say("\nStopping in order; Ctrl-C once more kills instead.")
         stack.stop()
-        reporter.say("Stopped.")
+        with suppress(OSError):
+            reporter.say("Stopped.")
     finally:
         stack.stop()
 
 
 def _wait_for_a_signal() -> None:
-    threading.Event().wait()
+    """Until a signal, or until the terminal is closed: the kernel tells only its session's first process of that, which
+    may be a `make` that does not pass it on."""
+    poller = select.poll()
+    if sys.stdout.isatty():
+        poller.register(sys.stdout.fileno(), 0)  # a hang-up is reported unasked
+    poller.poll()
+    raise KeyboardInterrupt
