@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,6 +99,24 @@ def test_ctrl_c_ends_every_process_in_order(terminal: Terminal) -> None:
     log = (terminal.home / "logs" / "postgres.log").read_text()
     assert log.rstrip().endswith("database system is shut down")
     assert terminal.said.rstrip().endswith("Stopped.")
+
+
+def test_a_closed_terminal_ends_it_though_the_sessions_first_process_does_not_pass_that_on(terminal: Terminal) -> None:
+    ours, theirs = os.openpty()
+    words = shlex.join(terminal._argv("up", *terminal.options))
+    leader = subprocess.Popen(
+        ["/bin/sh", "-c", f"trap '' HUP; {words}; exit 0"],
+        cwd=ROOT, env=terminal._environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while b"Running;" not in said:
+        said += os.read(ours, 65536)
+    pids = [service["pid"] for service in terminal.status()["services"]]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    os.close(ours)
+    leader.wait(60)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_what_is_killed_comes_back_and_a_second_up_is_refused(terminal: Terminal) -> None:
