@@ -9,14 +9,14 @@ from trellis.settings import BrokerSettings, load
 app = make_app(load(BrokerSettings, os.environ).broker_url)
 app.conf.update(
     beat_scheduler="celery.beat:Scheduler",  # in memory: nothing to keep, nothing to unpickle
-    beat_max_loop_interval=1,
+    beat_max_loop_interval=5,
     beat_schedule={
         # A tick that nobody took in time is worth nothing: the next one says the same.
         name: {"task": task, "schedule": every, "options": {"queue": queue, "expires": every * 3}}
         for name, task, queue, every in (
-            ("cycle", "tasks.scheduling.run_due_cycle", queues.SCHEDULING, 2.0),
+            ("cycle", "tasks.scheduling.run_due_cycle", queues.SCHEDULING, 4.0),
             ("due", "tasks.jobs.wake_due", queues.CONTROL, 2.0),
-            ("nodes", "tasks.resources.watch_nodes", queues.CONTROL, 2.0),
+            ("nodes", "tasks.resources.watch_nodes", queues.CONTROL, 4.0),
             ("sweep", "tasks.jobs.sweep", queues.CONTROL, 10.0),
         )
     },
