@@ -1,13 +1,51 @@
 """How the scheduler is told to behave."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class BackfillOrder(StrEnum):
+    """In which order jobs are tried that may pass a blocked head: the queue's, or the shortest first."""
+
+    QUEUE = "queue"
+    SHORTEST = "shortest"
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """When a running job may be evicted for a waiting one.
+
+    The waiting one's priority is at least `priority_threshold` higher (a reclaim needs no such thing); the victim has
+    run `min_run_s`, has been evicted fewer than `max_preemptions` times, and gets `grace_s` to end.
+    """
+
+    enabled: bool = True
+    grace_s: float = 60.0
+    priority_threshold: int = 1
+    max_preemptions: int = 3
+    min_run_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`policy` ranks the jobs of queues that name none; `backfill` lets later jobs pass a blocked head
-    where they do not delay it; `max_placements` bounds one plan, so that its transaction stays short."""
+    """`policy` and `second_policy` rank the jobs of queues that name none.
+
+    `backfill` lets later jobs pass a blocked one where they delay none of the first `reserved_heads` blocked ones of a
+    queue; None: none at all (conservative). `predictions` backfills by expected run times, not by limits alone.
+    `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`.
+    `max_placements` bounds one plan, so that its transaction stays short.
+    """
 
     policy: str = "priority"
+    second_policy: str = "fifo"
     backfill: bool = True
+    backfill_order: BackfillOrder = BackfillOrder.QUEUE
+    reserved_heads: int | None = 1
+    predictions: bool = False
+    gangs: bool = True
+    preemption: Preemption = field(default_factory=Preemption)
+    reclaim: bool = True
+    consolidate: bool = True
+    restart_s: float = 120.0
+    ageing_per_hour: float = 0.0
     max_placements: int = 500

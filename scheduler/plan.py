@@ -1,17 +1,31 @@
-"""What the scheduler answers: who starts where, and of everybody else, why not yet."""
+"""What the scheduler answers: who starts where, who must go for whom, and of everybody else, why not yet."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from scheduler.snapshot import Slice
 
 
 class Reason(StrEnum):
     """Why a job is not started by this plan; programs compare these, people read the message beside it."""
 
     QUEUE_PAUSED = "queue_paused"
+    QUEUE_LIMIT = "queue_limit"
+    QUOTA = "quota"
     NO_NODES = "no_nodes"
     NEVER_FITS = "never_fits"
     NO_ROOM = "no_room"
     BEHIND_HEAD = "behind_head"
+    RESERVED = "reserved"
+    ROOM_COMING = "room_coming"
+
+
+class EvictionKind(StrEnum):
+    """Why a running job must go: for a higher priority, for the owner of what it borrowed, or to move together."""
+
+    PREEMPT = "preempt"
+    RECLAIM = "reclaim"
+    CONSOLIDATE = "consolidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +34,9 @@ class ReplicaPlacement:
 
     index: int
     node_id: str
-    gpus: tuple[tuple[int, int], ...]
+    gpus: tuple[tuple[int, int], ...] = ()
+    slices: tuple[Slice, ...] = ()
+    role: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +50,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A job that waits: why, in words with the nearest miss; its place in its queue, from 1; and when it may start.
+    """Jobs of one class that wait, first to start first: why, in words with the nearest miss.
 
-    `starts_at` is on the snapshot's clock, None where nothing allows an estimate.
+    `position` is the first one's place in its queue, from 1. `starts_at` is when the first may start, on the
+    snapshot's clock; None where nothing allows an estimate.
     """
 
-    job_id: str
+    job_ids: tuple[str, ...]
     reason: Reason
     message: str
     position: int
@@ -47,8 +64,42 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """When a waiting job starts at the latest, if no limit is overrun, and on which nodes."""
+
+    job_id: str
+    starts_at: float
+    node_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A running job that must make room for `for_job_id`; it is told, checkpoints if it can, and has `grace_s` to end."""
+
+    job_id: str
+    kind: EvictionKind
+    for_job_id: str
+    grace_s: float
+    checkpoint: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """An elastic job that gets replicas more, or gives some up: `removed` are places in its holdings."""
+
+    job_id: str
+    added: tuple[ReplicaPlacement, ...] = ()
+    removed: tuple[int, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Every pending job of the snapshot is in exactly one of the two."""
+    """Every pending job of the snapshot is in exactly one of `placements` and `verdicts`."""
 
     placements: tuple[Placement, ...]
     verdicts: tuple[Verdict, ...]
+    promises: tuple[Promise, ...] = ()
+    evictions: tuple[Eviction, ...] = ()
+    resizes: tuple[Resize, ...] = ()
