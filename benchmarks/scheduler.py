@@ -7,7 +7,18 @@ from random import Random
 from benchmarks.lines import Printer
 from scheduler.config import Config
 from scheduler.engine import plan
-from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
+from scheduler.snapshot import (
+    Account,
+    Holding,
+    JobClass,
+    Node,
+    PendingJob,
+    Queue,
+    Request,
+    Role,
+    RunningJob,
+    Snapshot,
+)
 
 SEED = 7
 NODES, DEVICES, PENDING, CLASSES = 1000, 8, 20_000, 200
@@ -43,7 +54,8 @@ def _large(percent_full: int) -> Snapshot:
     queues = (Queue("q0", "batch", weight=1), Queue("q1", "research", weight=3, policy="fair_share"))
     classes = [_draw_class(random) for _ in range(CLASSES)]
     pending = tuple(_pending(number, random.choice(classes)) for number in range(PENDING))
-    return Snapshot(NOW, tuple(nodes), queues, pending, tuple(running), {f"p{i}": i / 10 for i in range(4)})
+    accounts = tuple(Account(f"p{i}", used=i / 10) for i in range(4))
+    return Snapshot(NOW, tuple(nodes), queues, pending, tuple(running), accounts=accounts)
 
 
 def _gpu_node(number: int, busy: list[bool]) -> Node:
@@ -66,33 +78,36 @@ def _running_on(number: int, busy: list[bool], random: Random) -> Iterator[Runni
         if one:
             holding = Holding(f"n{number:04}", CPU_A_GPU, MEMORY_A_GPU, ((device, 1000),))
             ends_by = NOW + random.randrange(86_400) if random.random() < 0.8 else None
-            yield RunningJob(f"r{number:04}{device}", f"p{device % 4}", (holding,), ends_by, f"q{device % 2}")
+            request = Request(CPU_A_GPU, MEMORY_A_GPU, 1000)
+            job_class = JobClass(f"p{device % 4}", f"q{device % 2}", (Role(request),))
+            yield RunningJob(f"r{number:04}{device}", job_class, (holding,), ends_by=ends_by)
 
 
-Drawn = tuple[str, str, int, int | None, Request]
-
-
-def _draw_class(random: Random) -> Drawn:
+def _draw_class(random: Random) -> JobClass:
     gpu_milli = random.choice((0, 250, 500, 1000, 1000, 2000, 4000, 8000))
     request = Request(
         cpu_milli=random.randrange(1, 9) * 1000 * max(1, gpu_milli // 1000),
         memory_bytes=random.randrange(4, 64) * GIB * max(1, gpu_milli // 1000),
         gpu_milli=gpu_milli,
-        gpu_model=random.choice(("", *MODELS)) if gpu_milli else "",
-        replicas=random.choice((1, 1, 1, 2, 4)),
+        gpu_models=random.choice(((), *((model,) for model in MODELS))) if gpu_milli else (),
     )
-    limit = random.choice((None, random.randrange(60, 86_400)))
-    return f"p{random.randrange(4)}", f"q{random.randrange(2)}", random.randrange(3), limit, request
+    replicas = random.choice((1, 1, 1, 2, 4))
+    return JobClass(
+        time_limit_s=random.choice((None, random.randrange(60, 86_400))),
+        project_id=f"p{random.randrange(4)}",
+        queue_id=f"q{random.randrange(2)}",
+        priority=random.randrange(3),
+        roles=(Role(request, replicas, replicas),),
+    )
 
 
-def _pending(number: int, drawn: Drawn) -> PendingJob:
-    project_id, queue_id, priority, limit, request = drawn
-    return PendingJob(f"j{number:05}", project_id, queue_id, priority, NOW - PENDING + number, request, limit)
+def _pending(number: int, job_class: JobClass) -> PendingJob:
+    return PendingJob(f"j{number:05}", NOW - PENDING + number, job_class)
 
 
 def _one_job() -> Snapshot:
     nodes = tuple(_gpu_node(number, [False] * DEVICES) for number in range(NODES))
-    job = PendingJob("j", "p", "q", 0, NOW, Request(8000, 64 * GIB, 1000, "h100"))
+    job = PendingJob("j", NOW, JobClass("p", "q", (Role(Request(8000, 64 * GIB, 1000, ("h100",))),)))
     return Snapshot(NOW, nodes, (Queue("q", "default"),), (job,))
 
 
@@ -101,8 +116,10 @@ def _small(*, busy: bool) -> Snapshot:
         Node(f"n{i}", f"node-{i}", True, 8000, 16 * GIB, 0 if busy else 8000, (8 if busy else 16) * GIB)
         for i in range(4)
     )
-    running = tuple(RunningJob(f"r{i}", "p", (Holding(f"n{i % 4}", 1000, GIB),)) for i in range(32 if busy else 0))
-    pending = tuple(PendingJob(f"j{i:04}", "p", "q", 0, float(i), Request(1000, GIB)) for i in range(1000))
+    job_class = JobClass("p", "q", (Role(Request(1000, GIB)),))
+    count = 32 if busy else 0
+    running = tuple(RunningJob(f"r{i}", job_class, (Holding(f"n{i % 4}", 1000, GIB),)) for i in range(count))
+    pending = tuple(PendingJob(f"j{i:04}", float(i), job_class) for i in range(1000))
     return Snapshot(NOW, nodes, (Queue("q", "default"),), pending, running)
 
 

@@ -1,4 +1,4 @@
-"""Reservations for blocked heads, and the test that keeps later jobs from delaying them.
+"""Claims for blocked heads, and the test that keeps later jobs from delaying them.
 
 EASY backfill (Lifka 1995; Mu'alem and Feitelson, TPDS 2001), with a node set in place of sums: what a
 blocked job will need is kept free on the very nodes where it will start.
@@ -6,31 +6,34 @@ blocked job will need is kept free on the very nodes where it will start.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import merge
 from math import inf
 
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant, Room
-from scheduler.snapshot import PendingJob, Request, RunningJob
+from scheduler.snapshot import JobClass, PendingJob, Role
 
 Release = tuple[float, str, tuple[Grant, ...]]
 """When (`inf` where no limit says), whose, and what becomes free."""
 
+Counts = tuple[int, ...]
+"""Replicas on one node, by role."""
+
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """A blocked job's claim: `grants` from `starts_at` to `ends_at`, each `inf` where no limit says.
+class Claim:
+    """What a blocked job is owed: `grants` from `starts_at` to `ends_at`, each `inf` where no limit says.
 
     `rooms` are the claimed nodes as they will be at `starts_at`, before the job itself; they shrink as jobs start
     that will still be there then. `counts` are its replicas by node number.
     """
 
-    job_id: str
-    request: Request
+    job: PendingJob
     starts_at: float
     ends_at: float
     grants: tuple[Grant, ...]
     rooms: dict[int, Room]
-    counts: dict[int, int]
+    counts: dict[int, Counts]
 
     def concerns(self, grant: Grant, ends_at: float) -> bool:
         """Tell whether a start now until `ends_at` would still be on a claimed node when the claim begins."""
@@ -41,130 +44,152 @@ class Reservation:
         """Tell whether the claim still fits its node beside `grant`."""
         room = self.rooms[grant.number]
         room.take(grant)
-        fits = room.replicas(self.request) >= self.counts[grant.number]
+        fits = _fits(room, self.job.job_class.roles, self.counts[grant.number])
         room.give(grant)
         return fits
 
 
 class Guard:
-    """Lets a job that runs until `ends_at` start only where no reservation is delayed."""
+    """Lets a job that runs until `ends_at` start only where no claim is delayed."""
 
-    def __init__(self, reservations: Sequence[Reservation], ends_at: float) -> None:
-        self._reservations = reservations
+    def __init__(self, claims: Sequence[Claim], ends_at: float) -> None:
+        self._claims = claims
         self._ends_at = ends_at
-        self.refused_for: str | None = None
+        self.refused_for: PendingJob | None = None
 
     def permits(self, grant: Grant) -> bool:
-        """Tell whether `grant` delays nobody; else keep the name of the job it would delay."""
-        for reservation in self._reservations:
-            if reservation.concerns(grant, self._ends_at) and not reservation.leaves_room(grant):
-                self.refused_for = reservation.job_id
+        """Tell whether `grant` delays nobody; else remember the job it would delay."""
+        for claim in self._claims:
+            if claim.concerns(grant, self._ends_at) and not claim.leaves_room(grant):
+                self.refused_for = claim.job
                 return False
         return True
 
     def hold(self, grant: Grant) -> None:
-        """Shrink what the reservations count on by a granted start."""
-        for reservation in self._concerned(grant):
-            reservation.rooms[grant.number].take(grant)
+        """Shrink what the claims count on by a granted start."""
+        for claim in self._concerned(grant):
+            claim.rooms[grant.number].take(grant)
 
     def release(self, grant: Grant) -> None:
         """Take back a `hold`."""
-        for reservation in self._concerned(grant):
-            reservation.rooms[grant.number].give(grant)
+        for claim in self._concerned(grant):
+            claim.rooms[grant.number].give(grant)
 
-    def _concerned(self, grant: Grant) -> Iterable[Reservation]:
-        return (one for one in self._reservations if one.concerns(grant, self._ends_at))
-
-
-def list_releases(ledger: Ledger, running: Iterable[RunningJob]) -> list[Release]:
-    """Turn what runs into what becomes free, in no order; holdings on nodes the snapshot lacks help nobody."""
-    number_of = ledger.number_of
-    return [
-        (
-            inf if job.ends_by is None else job.ends_by,
-            job.id,
-            tuple(
-                Grant(number_of[holding.node_id], holding.cpu_milli, holding.memory_bytes, holding.gpus)
-                for holding in job.holdings
-                if holding.node_id in number_of
-            ),
-        )
-        for job in running
-    ]
+    def _concerned(self, grant: Grant) -> Iterable[Claim]:
+        return (one for one in self._claims if one.concerns(grant, self._ends_at))
 
 
-def reserve(
-    job: PendingJob, ledger: Ledger, releases: Sequence[Release], earlier: Sequence[Reservation], now: float
-) -> Reservation | None:
+def claim(
+    job: PendingJob, ledger: Ledger, releases: Sequence[Release], earlier: Sequence[Claim], now: float
+) -> Claim | None:
     """Find when and where a blocked job can start beside `earlier` claims; None where no release makes room.
 
-    Of releases without a time the one with the lowest id is taken to come first: ids grow with time.
+    `releases` are sorted. Of those without a time the one with the lowest id is taken to come first: ids grow with
+    time.
     """
     rooms = {number: room.copy() for number, room in enumerate(ledger.rooms) if ledger.nodes[number].ready}
-    for claim in earlier:
+    for other in earlier:
         # Held from now on, not only from its start: then neither claim can come to delay the other.
-        for grant in claim.grants:
+        for grant in other.grants:
             rooms[grant.number].take(grant)
-    ends = [(claim.ends_at, claim.job_id, claim.grants) for claim in earlier]
-    starts_at = _advance(rooms, job.request, sorted([*releases, *ends]), now)
+    ends = sorted((other.ends_at, other.job.id, other.grants) for other in earlier)
+    roles = job.job_class.roles
+    starts_at = _advance(rooms, roles, merge(releases, ends), now)
     if starts_at is None:
         return None
-    counts = _choose_nodes(rooms, job.request)
+    counts = _choose_nodes(rooms, roles)
     claimed = {number: rooms[number] for number in counts}
-    return Reservation(
-        job_id=job.id,
-        request=job.request,
+    return Claim(
+        job=job,
         starts_at=starts_at,
-        ends_at=ends_at(starts_at, job.time_limit_s),
-        grants=_grants(claimed, counts, job.request),
+        ends_at=ends_at(starts_at, job.job_class),
+        grants=_grants(claimed, counts, roles),
         rooms=claimed,
         counts=counts,
     )
 
 
-def ends_at(starts_at: float, time_limit_s: int | None) -> float:
+def ends_at(starts_at: float, job_class: JobClass) -> float:
     """Return when a start then ends at the latest, `inf` without a limit."""
-    return inf if time_limit_s is None else starts_at + time_limit_s
+    return inf if job_class.time_limit_s is None else starts_at + job_class.time_limit_s
 
 
-def _advance(rooms: dict[int, Room], request: Request, releases: Iterable[Release], now: float) -> float | None:
-    """Release into `rooms` until `request` fits; return that time, `inf` where no limit says, None if it never does."""
-    fits = {number: room.replicas(request) for number, room in rooms.items()}
-    total = sum(fits.values())
+def _advance(rooms: dict[int, Room], roles: Sequence[Role], releases: Iterable[Release], now: float) -> float | None:
+    """Release into `rooms` until the roles fit; return that time, `inf` where no limit says, None if it never does."""
+    slots = [{number: room.slots(role.request, role.least) for number, room in rooms.items()} for role in roles]
+    totals = [sum(each.values()) for each in slots]
     reached = now
     for at, _, grants in releases:
         # What ends in the same instant is free in that instant; what has no time is not assumed to come together.
-        if total >= request.replicas and not at <= reached < inf:
-            break
+        if not at <= reached < inf and _enough(rooms, roles, totals):
+            return reached
         reached = max(reached, at)
         for grant in grants:
             if grant.number in rooms:
                 room = rooms[grant.number]
                 room.give(grant)
-                total -= fits[grant.number]
-                fits[grant.number] = room.replicas(request)
-                total += fits[grant.number]
-    return reached if total >= request.replicas else None
+                for index, role in enumerate(roles):
+                    fresh = room.slots(role.request, role.least)
+                    totals[index] += fresh - slots[index][grant.number]
+                    slots[index][grant.number] = fresh
+    return reached if _enough(rooms, roles, totals) else None
 
 
-def _choose_nodes(rooms: dict[int, Room], request: Request) -> dict[int, int]:
-    """Fill nodes by number: what starts beside the claim never changes which, so the next plan keeps them."""
-    counts: dict[int, int] = {}
-    missing = request.replicas
-    for number, room in rooms.items():
-        here = min(room.replicas(request), missing) if missing else 0
-        if here:
-            counts[number] = here
-            missing -= here
-    return counts
+def _enough(rooms: dict[int, Room], roles: Sequence[Role], totals: Sequence[int]) -> bool:
+    if any(total < role.least for total, role in zip(totals, roles, strict=True)):
+        return False
+    return len(roles) == 1 or bool(_choose_nodes(rooms, roles))
 
 
-def _grants(rooms: dict[int, Room], counts: dict[int, int], request: Request) -> tuple[Grant, ...]:
+def _choose_nodes(rooms: dict[int, Room], roles: Sequence[Role]) -> dict[int, Counts]:
+    """Fill nodes by number: what starts beside the claim never changes which, so the next plan keeps them.
+
+    Empty where the roles do not fit beside each other.
+    """
+    counts: dict[int, list[int]] = {}
+    left: dict[int, Room] = {}
+    for index, role in enumerate(roles):
+        missing = role.least
+        for number, room in rooms.items():
+            here = left.get(number, room).slots(role.request, missing) if missing else 0
+            if here:
+                counts.setdefault(number, [0] * len(roles))[index] = here
+                missing -= here
+                if len(roles) > 1:
+                    left.setdefault(number, room.copy())
+                    _take(left[number], number, role, index, here)
+        if missing:
+            return {}
+    return {number: tuple(each) for number, each in counts.items()}
+
+
+def _fits(room: Room, roles: Sequence[Role], counts: Counts) -> bool:
+    if len(roles) == 1:
+        return room.slots(roles[0].request, counts[0]) >= counts[0]
+    copy = room.copy()
+    for index, (role, count) in enumerate(zip(roles, counts, strict=True)):
+        if copy.slots(role.request, count) < count:
+            return False
+        _take(copy, 0, role, index, count)
+    return True
+
+
+def _grants(rooms: dict[int, Room], counts: dict[int, Counts], roles: Sequence[Role]) -> tuple[Grant, ...]:
+    left = {number: rooms[number].copy() for number in counts}
+    return tuple(
+        grant
+        for index, role in enumerate(roles)
+        for number, each in counts.items()
+        for grant in _take(left[number], number, role, index, each[index])
+    )
+
+
+def _take(room: Room, number: int, role: Role, index: int, count: int) -> list[Grant]:
     grants = []
-    for number, count in counts.items():
-        room = rooms[number].copy()
-        for _ in range(count):
-            grant = Grant(number, request.cpu_milli, request.memory_bytes, room.devices_for(request.gpu_milli))
-            room.take(grant)
-            grants.append(grant)
-    return tuple(grants)
+    for _ in range(count):
+        request = role.request
+        devices = room.devices_for(request.gpu_milli)
+        grant = Grant(number, request.cpu_milli, request.memory_bytes, devices, role=index)
+        room.take(grant)
+        grants.append(grant)
+    return grants

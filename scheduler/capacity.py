@@ -1,7 +1,7 @@
 """The capacity index: ready nodes by GPU model and free devices, so that a placement looks at one or two of them."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from scheduler.placement.rooms import Room
 from scheduler.snapshot import WHOLE
@@ -39,10 +39,10 @@ class Capacity:
                 holes = self._holes[room.model]
                 del holes[bisect_left(holes, (milli, number, device))]
 
-    def models(self, wanted: str) -> list[str]:
-        """Name the models that answer a request for `wanted`, which is "" for any."""
+    def models(self, wanted: Sequence[str]) -> list[str]:
+        """Name the models that answer a request for one of `wanted`; none named: any."""
         if wanted:
-            return [wanted] if wanted in self._buckets else []
+            return [model for model in wanted if model in self._buckets]
         return sorted(self._buckets)
 
     def widest(self) -> int:

@@ -1,158 +1,281 @@
 """The scheduler's one question: who starts now, where, and why everybody else waits.
 
-Pure: no clock, no chance, no state between calls. Equal snapshots, whatever the order of their rows, give equal plans.
+Pure: no clock and no chance. Equal states give equal plans, whatever the order of rows and whatever came before.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import inf
 
 from scheduler import explain
-from scheduler.backfill import Guard, Release, Reservation, ends_at, list_releases, reserve
+from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
-from scheduler.gang import place_gang
+from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
-from scheduler.order import JobClass, Line, Turns, form_lines, group_pending
+from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.placement.rooms import Grant
-from scheduler.plan import Placement, Plan, ReplicaPlacement, Verdict
-from scheduler.snapshot import PendingJob, Request, Snapshot
-from scheduler.usage import Usage
+from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
+from scheduler.snapshot import Amounts, JobClass, PendingJob, RunningJob, Snapshot
+from scheduler.usage import Usage, asked, held
 
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:
     """Decide for every pending job of `snapshot`.
 
-    Rounds follow one another until one starts nothing. Planning the applied plan again is such a round, so it
-    starts nothing either, and the reservations told to users are those of the cluster as the plan leaves it.
     Raises: ValueError for broken input, such as an unknown queue; "does not fit" is a verdict.
     """
-    cluster = _Cluster(snapshot, config)
-    current = _Round(cluster)
-    while current.run() and not cluster.full:
-        current = _Round(cluster)
-    return Plan(tuple(cluster.placements), tuple(_give_verdicts(cluster, current)))
+    return Planner(snapshot, config).plan(snapshot.now)
 
 
-class _Cluster:
-    """The snapshot on paper, with what the plan has started so far."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a running job holds in the ledger, and when it is due to end."""
+
+    job_class: JobClass
+    amounts: Amounts
+    release: Release
+
+
+class Planner:
+    """A cluster on paper that is kept from plan to plan: told what happened since, it need not be read anew.
+
+    What a plan starts counts as running from then on; where that could not be done, say `end` and `submit`.
+    """
 
     def __init__(self, snapshot: Snapshot, config: Config) -> None:
-        usage = Usage(snapshot.nodes, snapshot.usage)
-        usage.count_running(snapshot.running)
-        self.snapshot = snapshot
         self.config = config
-        self.ledger = Ledger(snapshot.nodes, usage)
+        self.ledger = Ledger(snapshot.nodes, Usage(snapshot.nodes, snapshot.accounts))
         self.shapes = explain.Shapes(snapshot.nodes)
-        self.classes = group_pending(snapshot.pending)
-        self.placements: list[Placement] = []
-        self._started: list[Release] = []
-        self._releases: list[Release] | None = None
+        self.lines = form_lines(snapshot.queues, config, self.ledger)
+        self._pending: dict[str, PendingJob] = {}
+        self._running: dict[str, _Held] = {}
+        self._releases: list[Release] = []
+        self._last: _Round | None = None
+        self._add_pending(snapshot.pending)
+        for job in snapshot.running:
+            self._add_running(job)
+
+    # What happened
+
+    def submit(self, job: PendingJob) -> None:
+        """A job waits. Raises ValueError for broken input."""
+        self._note_pending(job)
+        check(job.job_class)
+        self._line(job.job_class).add(job)
+
+    def withdraw(self, job_id: str) -> None:
+        """A job waits no longer. Raises KeyError for one that does not."""
+        job = self._pending.pop(job_id)
+        self._line(job.job_class).remove(job)
+
+    def end(self, job_id: str) -> None:
+        """A running job is gone, and what it held is free. Raises KeyError for one that does not run."""
+        gone = self._running.pop(job_id)
+        del self._releases[bisect_left(self._releases, gone.release)]
+        for grant in gone.release[2]:
+            self.ledger.give(grant)
+        self.ledger.usage.discharge(gone.job_class, gone.amounts)
+        self.ledger.settle()
+
+    # What follows
+
+    def plan(self, now: float) -> Plan:
+        """Decide for every job that waits, and say of those left why."""
+        made = self.decide(now)
+        return Plan(made.placements, tuple(self.verdicts()), made.promises, made.evictions, made.resizes)
+
+    def decide(self, now: float) -> Plan:
+        """Decide what happens now, without a word about those left: `verdicts` has them, until something changes.
+
+        Rounds follow one another until one starts nothing. Planning the applied plan again is such a round, so it
+        starts nothing either, and the claims told to users are those of the cluster as the plan leaves it.
+        """
+        placements: list[Placement] = []
+        current = _Round(self, now, placements)
+        while current.run() and not current.full:
+            current = _Round(self, now, placements)
+        self._last = current
+        return Plan(tuple(placements), (), tuple(map(self._promise, current.claims)))
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Say of every class that waits why, as things stand after the last `decide`."""
+        if self._last is None:
+            raise ValueError("nothing has been decided yet")
+        return self._last.verdicts()
+
+    # Used by the round
+
+    def releases(self) -> Sequence[Release]:
+        """What will become free, soonest first."""
+        return self._releases
+
+    def start(self, job: PendingJob, grants: Sequence[Grant], now: float) -> None:
+        """Note a start whose grants are taken."""
+        del self._pending[job.id]
+        release = (ends_at(now, job.job_class), job.id, tuple(grants))
+        self._hold(job.id, job.job_class, asked(job.job_class), release)
+
+    def _hold(self, job_id: str, job_class: JobClass, amounts: Amounts, release: Release) -> None:
+        if job_id in self._running:
+            raise ValueError(f"job {job_id} runs twice")
+        self._running[job_id] = _Held(job_class, amounts, release)
+        insort(self._releases, release)
+        self.ledger.usage.charge(job_class, amounts)
+
+    def _add_running(self, job: RunningJob) -> None:
+        numbers = self.ledger.number_of
+        # What lies on nodes that the snapshot lacks helps nobody.
+        grants = tuple(
+            Grant.of(numbers[holding.node_id], holding) for holding in job.holdings if holding.node_id in numbers
+        )
+        release = (inf if job.ends_by is None else job.ends_by, job.id, grants)
+        self._hold(job.id, job.job_class, held(job.holdings), release)
+
+    def _add_pending(self, pending: Iterable[PendingJob]) -> None:
+        by_identity: dict[int, list[PendingJob]] = {}
+        for job in pending:
+            self._note_pending(job)
+            by_identity.setdefault(id(job.job_class), []).append(job)
+        classes: dict[JobClass, list[PendingJob]] = {}
+        for jobs in by_identity.values():
+            classes.setdefault(jobs[0].job_class, []).extend(jobs)
+        for job_class, jobs in classes.items():
+            check(job_class)
+            self._line(job_class).add_all(job_class, jobs)
+
+    def _note_pending(self, job: PendingJob) -> None:
+        if job.id in self._pending:
+            raise ValueError(f"two pending jobs have the id {job.id}")
+        self._pending[job.id] = job
+
+    def _line(self, job_class: JobClass) -> Line:
+        line = self.lines.get(job_class.queue_id)
+        if line is None:
+            raise ValueError(f"jobs wait in queue {job_class.queue_id!r}, which the snapshot lacks")
+        return line
+
+    def _promise(self, owed: Claim) -> Promise:
+        nodes = tuple(self.ledger.nodes[number].id for number in owed.counts)
+        return Promise(owed.job.id, owed.starts_at, nodes)
+
+
+class _Round:
+    """One pass over all lines with fresh claims; what failed in it, and for whom."""
+
+    def __init__(self, planner: Planner, now: float, placements: list[Placement]) -> None:
+        self.claims: list[Claim] = []
+        self._planner = planner
+        self._config = planner.config
+        self._ledger = planner.ledger
+        self._now = now
+        self._placements = placements
+        self._never: dict[JobClass, explain.Because | None] = {}
+        self._failed: set[Waiting] = set()
 
     @property
     def full(self) -> bool:
         """Whether the plan may start no more."""
-        return len(self.placements) >= self.config.max_placements
-
-    def releases(self) -> list[Release]:
-        """Return what will become free, of what ran before and of what the plan started."""
-        if self._releases is None:
-            self._releases = list_releases(self.ledger, self.snapshot.running)
-        return self._releases + self._started
-
-    def start(self, job: PendingJob, grants: list[Grant], reason: str) -> None:
-        """Note a start whose grants are taken."""
-        replicas = (
-            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus)
-            for index, grant in enumerate(grants)
-        )
-        self.placements.append(Placement(job.id, tuple(replicas), reason))
-        self._started.append((ends_at(self.snapshot.now, job.time_limit_s), job.id, tuple(grants)))
-        self.ledger.usage.count_started(job)
-
-
-class _Round:
-    """One pass over all lines with fresh reservations; what failed in it, and for whom."""
-
-    def __init__(self, cluster: _Cluster) -> None:
-        self.lines = form_lines(cluster.snapshot, cluster.config, cluster.classes, cluster.ledger)
-        self.reservations: list[Reservation] = []
-        self.queue_names: dict[str, str] = {}
-        self.because: dict[JobClass, explain.Because] = {}
-        self._cluster = cluster
-        self._never: dict[Request, explain.Because | None] = {}
+        return len(self._placements) >= self._config.max_placements
 
     def run(self) -> bool:
         """Serve the lines in turns until nothing more starts; tell whether anything did."""
-        before = len(self._cluster.placements)
-        turns = Turns((line for line in self.lines if not line.queue.paused), self._cluster.ledger)
-        while not self._cluster.full and (line := turns.next()) is not None:
-            # A job that cannot start costs its queue no turn.
-            while (group := line.peek()) is not None and not self._try_head(line, group):
-                line.skip()
-                if line.blocked and not self._cluster.config.backfill:
-                    break
-            else:
-                turns.add(line)
-        return len(self._cluster.placements) > before
+        before = len(self._placements)
+        open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
+        for line in open_lines:
+            line.begin_round()
+        turns = Turns(open_lines, self._ledger)
+        while not self.full and (served := turns.next()) is not None:
+            if self._serve(served):
+                turns.add(served)
+        return len(self._placements) > before
 
-    def _try_head(self, line: Line, group: JobClass) -> bool:
-        """Start the oldest job of a class, or learn why none of the class can start."""
-        cluster, job = self._cluster, group.head
-        never = self._why_never(group.request)
-        if never is not None:
-            self.because[group] = never
-            return False
-        guard = Guard(self.reservations, ends_at(cluster.snapshot.now, group.time_limit_s))
-        grants = place_gang(cluster.ledger, group.request, guard)
-        if len(grants) == group.request.replicas:
-            cluster.start(job, grants, self._why_there(grants, line))
-            line.started()
-            return True
-        self.because[group] = self._why_not(group.request, guard, len(grants))
-        self._block(line, job)
+    def _serve(self, line: Line) -> bool:
+        """Start the first job of a line that can; one that cannot costs its queue no turn."""
+        while (group := line.peek()) is not None:
+            if self._try_head(line, group):
+                return True
+            line.skip()
+            if line.blocked and not self._config.backfill:
+                return False
         return False
 
-    def _why_never(self, request: Request) -> explain.Because | None:
-        if request not in self._never:
-            self._never[request] = self._cluster.shapes.why_never(request)
-        return self._never[request]
+    def _try_head(self, line: Line, group: Waiting) -> bool:
+        """Start the oldest job of a class, or learn that none of the class can start."""
+        job_class = group.job_class
+        if self._why_never(job_class) is not None:
+            self._failed.add(group)
+            return False
+        if group.tried_at != self._ledger.gains:
+            guard = Guard(self.claims, ends_at(self._now, job_class))
+            grants = place_gang(self._ledger, job_class, guard)
+            if len(grants) == needed(job_class):
+                self._start(line, group.head, grants)
+                return True
+            if guard.refused_for is None:
+                group.tried_at = self._ledger.gains
+        self._failed.add(group)
+        self._block(line, group.head)
+        return False
+
+    def _start(self, line: Line, job: PendingJob, grants: list[Grant]) -> None:
+        replicas = tuple(
+            ReplicaPlacement(index, self._ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
+            for index, grant in enumerate(grants)
+        )
+        self._placements.append(Placement(job.id, replicas, self._why_there(grants, line)))
+        self._planner.start(job, grants, self._now)
+        self._ledger.settle()
+        line.start()
+
+    def _block(self, line: Line, job: PendingJob) -> None:
+        """Claim room for the first jobs of a line that could start later."""
+        most = self._config.reserved_heads
+        if most is not None and line.blocked >= most:
+            return
+        owed = claim(job, self._ledger, self._planner.releases(), self.claims, self._now)
+        if owed is not None:
+            line.blocked += 1
+            self.claims.append(owed)
+
+    def _why_never(self, job_class: JobClass) -> explain.Because | None:
+        if job_class not in self._never:
+            self._never[job_class] = self._planner.shapes.why_never(job_class)
+        return self._never[job_class]
+
+    # In words
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Yield a verdict for every class that waits."""
+        starts_at = {owed.job.id: owed.starts_at for owed in self.claims if owed.starts_at < inf}
+        for line in self._planner.lines.values():
+            for position, group in line.in_order():
+                reason, message = self._why_waiting(line, group, position)
+                ids = tuple(job.id for job in group.jobs())
+                yield Verdict(ids, reason, message, position, starts_at.get(ids[0]))
+
+    def _why_waiting(self, line: Line, group: Waiting, position: int) -> explain.Because:
+        if line.queue.paused:
+            return explain.why_paused(line.queue.name)
+        if group not in self._failed:
+            return explain.PLAN_FULL if self.full else explain.why_behind(position)
+        return self._why_never(group.job_class) or self._why_not(group.job_class)
+
+    def _why_not(self, job_class: JobClass) -> explain.Because:
+        """Tell room that is missing from room that is promised."""
+        mark = self._ledger.mark()
+        guard = Guard(self.claims, ends_at(self._now, job_class))
+        placed = len(place_gang(self._ledger, job_class, guard))
+        if guard.refused_for is not None:
+            placed = len(place_gang(self._ledger, job_class, Guard((), inf)))
+        self._ledger.rollback(mark)
+        if placed == needed(job_class) and guard.refused_for is not None:
+            owner = guard.refused_for
+            return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
+        return explain.why_no_room(self._ledger, job_class, placed)
 
     def _why_there(self, grants: list[Grant], line: Line) -> str:
-        nodes = self._cluster.ledger.nodes
+        nodes = self._ledger.nodes
         names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
         passing = "; delays no job ahead of it" if line.blocked else ""
         return f"least left over on {names}{passing}"
-
-    def _why_not(self, request: Request, guard: Guard, placed: int) -> explain.Because:
-        """Tell room that is missing from room that is promised."""
-        ledger = self._cluster.ledger
-        if guard.refused_for is not None:
-            mark = ledger.mark()
-            placed = len(place_gang(ledger, request, Guard((), inf)))
-            ledger.rollback(mark)
-            if placed == request.replicas:
-                return explain.why_delayed(guard.refused_for, self.queue_names[guard.refused_for])
-        return explain.why_no_room(ledger, request, placed)
-
-    def _block(self, line: Line, job: PendingJob) -> None:
-        """Reserve for the first job of a line that could start later."""
-        if line.blocked:
-            return
-        cluster = self._cluster
-        claim = reserve(job, cluster.ledger, cluster.releases(), self.reservations, cluster.snapshot.now)
-        if claim is not None:
-            line.blocked = True
-            self.queue_names[job.id] = line.queue.name
-            self.reservations.append(claim)
-
-
-def _give_verdicts(cluster: _Cluster, last: _Round) -> Iterator[Verdict]:
-    starts_at = {claim.job_id: claim.starts_at for claim in last.reservations if claim.starts_at < inf}
-    for line in last.lines:
-        paused = explain.why_paused(line.queue.name) if line.queue.paused else None
-        for position, (job, group) in enumerate(line.in_order(), start=1):
-            because = paused or last.because.get(group) or _why_untried(cluster, position)
-            yield Verdict(job.id, because[0], because[1], position, starts_at.get(job.id))
-
-
-def _why_untried(cluster: _Cluster, position: int) -> explain.Because:
-    return explain.PLAN_FULL if cluster.full else explain.why_behind(position)

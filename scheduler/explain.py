@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Room
 from scheduler.plan import Reason
-from scheduler.snapshot import WHOLE, Node, Request
+from scheduler.snapshot import WHOLE, JobClass, Node, Request, Role
 
 Because = tuple[Reason, str]
 
@@ -25,31 +25,37 @@ class Shapes:
             for (cpu_milli, memory_bytes, devices, model, ready), count in sorted(kinds.items())
         ]
 
-    def why_never(self, request: Request) -> Because | None:
-        """Say why no change of load could let `request` start, None where one could."""
+    def why_never(self, job_class: JobClass) -> Because | None:
+        """Say why no change of load could let a job of this class start, None where one could."""
         if not self._kinds:
             return Reason.NO_NODES, "the cluster has no node"
-        if self._slots(request, [True]) >= request.replicas:
+        return next((why for role in job_class.roles if (why := self._why_role_never(role))), None)
+
+    def _why_role_never(self, role: Role) -> Because | None:
+        if self._slots(role, [True]) >= role.least:
             return None
-        if self._slots(request, [True, False]) < request.replicas:
-            return Reason.NEVER_FITS, self._shortage(request)
-        able = sum(count for room, ready, count in self._kinds if not ready and room.replicas(request))
+        if self._slots(role, [True, False]) < role.least:
+            return Reason.NEVER_FITS, self._shortage(role)
+        able = sum(count for room, ready, count in self._kinds if not ready and room.slots(role.request, 1))
         verb = "is not" if able == 1 else "are not"
         return Reason.NO_NODES, f"{_count(able, 'node')} that could hold it {verb} ready"
 
-    def _slots(self, request: Request, ready: Sequence[bool]) -> int:
-        return sum(room.replicas(request) * count for room, is_ready, count in self._kinds if is_ready in ready)
+    def _slots(self, role: Role, ready: Sequence[bool]) -> int:
+        request, most = role.request, role.least
+        return sum(room.slots(request, most) * count for room, is_ready, count in self._kinds if is_ready in ready)
 
-    def _shortage(self, request: Request) -> str:
-        slots = self._slots(request, [True, False])
+    def _shortage(self, role: Role) -> str:
+        slots = self._slots(role, [True, False])
         if slots:
-            return f"asks for {request.replicas} replicas; the whole cluster, if empty, has room for {slots}"
-        return f"no node of the cluster could ever hold this: {self._misfit(request)}"
+            return f"asks for {role.least} replicas; the whole cluster, if empty, has room for {slots}"
+        return f"no node of the cluster could ever hold this: {self._misfit(role.request)}"
 
     def _misfit(self, request: Request) -> str:
         rooms = [room for room, _, _ in self._kinds]
         if request.gpu_milli:
-            rooms = [room for room in rooms if room.gpus and request.gpu_model in ("", room.model)]
+            rooms = [
+                room for room in rooms if room.gpus and (not request.gpu_models or room.model in request.gpu_models)
+            ]
             kind = _gpu_kind(request)
             if not rooms:
                 return f"none has a {kind}"
@@ -65,10 +71,11 @@ class Shapes:
         return "no single node has all that a replica asks for"
 
 
-def why_no_room(ledger: Ledger, request: Request, placed: int) -> Because:
-    """Say what is missing now for `request`, of whose replicas `placed` would find room."""
+def why_no_room(ledger: Ledger, job_class: JobClass, placed: int) -> Because:
+    """Say what is missing now for a job of this class, of whose replicas `placed` would find room."""
     if placed:
-        return Reason.NO_ROOM, f"room for {placed} of {request.replicas} replicas"
+        return Reason.NO_ROOM, f"room for {placed} of {sum(role.least for role in job_class.roles)} replicas"
+    request = job_class.roles[0].request
     able = _nodes_with_gpus(ledger, request)
     message = _rest_short(ledger, request, able) if able else _gpus_short(ledger, request)
     return Reason.NO_ROOM, message
@@ -92,7 +99,7 @@ def why_paused(queue_name: str) -> Because:
 def _nodes_with_gpus(ledger: Ledger, request: Request) -> list[int]:
     """Find the ready nodes where GPUs are not what is missing; for a job without GPUs, all."""
     capacity = ledger.capacity
-    models = capacity.models(request.gpu_model if request.gpu_milli else "")
+    models = capacity.models(request.gpu_models if request.gpu_milli else ())
     fewest = -(-request.gpu_milli // WHOLE)
     numbers = {
         number
@@ -107,7 +114,7 @@ def _nodes_with_gpus(ledger: Ledger, request: Request) -> list[int]:
 
 def _gpus_short(ledger: Ledger, request: Request) -> str:
     capacity, kind = ledger.capacity, _gpu_kind(request)
-    models = capacity.models(request.gpu_model)
+    models = capacity.models(request.gpu_models)
     if request.gpu_milli < WHOLE:
         largest = max((milli for model in models for milli, _, _ in capacity.holes(model, 1)), default=0)
         return f"needs {request.gpu_milli / WHOLE:g} of a {kind}; the largest free share is {largest / WHOLE:g}"
@@ -139,7 +146,7 @@ def _of_nodes(fitting: int, ready: int) -> str:
 
 
 def _gpu_kind(request: Request) -> str:
-    return f"{request.gpu_model} GPU".lstrip()
+    return f"{' or '.join(request.gpu_models)} GPU".lstrip()
 
 
 def _count(amount: int, noun: str) -> str:

@@ -28,6 +28,8 @@ class Ledger:
         for number, node in enumerate(self.nodes):
             if node.ready:
                 self.capacity.add(number, self.rooms[number])
+        self.gains = 0
+        """How often something became free for good: what failed before may fit since."""
         self._log: list[tuple[Grant, bool]] = []
 
     def take(self, grant: Grant) -> None:
@@ -39,8 +41,13 @@ class Ledger:
 
     def give(self, grant: Grant) -> None:
         """Free what `grant` names."""
+        self.gains += 1
         self._move(grant, taken=False)
         self._log.append((grant, False))
+
+    def settle(self) -> None:
+        """Forget how to undo what was done so far: it has happened."""
+        self._log.clear()
 
     def mark(self) -> int:
         """Return a point to roll back to."""

@@ -1,68 +1,114 @@
 """Who is tried next: pending jobs in classes, classes in the lines of their queues, queues by weight."""
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
+from typing import Any
 
 from scheduler.config import Config
 from scheduler.ledger import Ledger
 from scheduler.policies import POLICIES, Policy
-from scheduler.snapshot import WHOLE, PendingJob, Queue, Request, Snapshot
+from scheduler.snapshot import WHOLE, JobClass, PendingJob, Queue
 
 _AGE = attrgetter("submitted_at", "id")
-_CLASS = attrgetter(
-    "queue_id", "project_id", "priority", "time_limit_s",
-    "request.cpu_milli", "request.memory_bytes", "request.gpu_milli", "request.gpu_model", "request.replicas",
-)  # fmt: skip
 
 
-class JobClass:
-    """Jobs that no rule tells apart but by age: where one does not fit, none does; they start oldest first."""
+class Waiting:
+    """The jobs of one class that wait: where one does not fit, none does; they start oldest first.
 
-    __slots__ = ("_jobs", "_started", "queue_id", "request", "time_limit_s")
+    `tried_at` is the ledger's `gains` when its first job last found no room: until there are more, none will.
+    """
 
-    def __init__(self, jobs: list[PendingJob]) -> None:
+    __slots__ = ("_first", "_jobs", "job_class", "tried_at")
+
+    def __init__(self, job_class: JobClass, jobs: Iterable[PendingJob] = ()) -> None:
+        self.job_class = job_class
+        self.tried_at = -1
         self._jobs = sorted(jobs, key=_AGE)
-        self._started = 0
-        self.queue_id = jobs[0].queue_id
-        self.request = jobs[0].request
-        self.time_limit_s = jobs[0].time_limit_s
+        self._first = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs) - self._first
 
     @property
     def head(self) -> PendingJob:
-        """The oldest job that has not been started."""
-        return self._jobs[self._started]
+        """The oldest job. Raises IndexError where none waits."""
+        return self._jobs[self._first]
 
-    def waiting(self) -> list[PendingJob]:
-        """Return the jobs that have not been started, oldest first."""
-        return self._jobs[self._started :]
+    def jobs(self) -> Sequence[PendingJob]:
+        """Return those that wait, oldest first."""
+        return self._jobs[self._first :] if self._first else self._jobs
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether all have been started."""
-        return self._started == len(self._jobs)
+    def add(self, job: PendingJob) -> None:
+        """Let one more job wait."""
+        insort(self._jobs, job, lo=self._first, key=_AGE)
 
-    def start_head(self) -> None:
-        """Move on to the next job."""
-        self._started += 1
+    def remove(self, job: PendingJob) -> None:
+        """Let a job wait no longer. Raises KeyError if it does not."""
+        place = bisect_left(self._jobs, _AGE(job), lo=self._first, key=_AGE)
+        if place == len(self._jobs) or self._jobs[place].id != job.id:
+            raise KeyError(job.id)
+        if place == self._first:
+            self._take_head()
+        else:
+            del self._jobs[place]
+
+    def _take_head(self) -> None:
+        self._first += 1
+        if self._first * 2 > len(self._jobs):  # half of it is gone: moving the rest costs less than it did to get here
+            del self._jobs[: self._first]
+            self._first = 0
+
+    def count_before(self, key: tuple[Any, ...], policy: Policy, ledger: Ledger) -> int:
+        """Count the jobs whose key is lower than `key`."""
+        if policy(self._jobs[-1], ledger) < key:
+            return len(self)
+        if not policy(self.head, ledger) < key:
+            return 0
+        return bisect_left(self._jobs, key, lo=self._first, key=lambda job: policy(job, ledger)) - self._first
 
 
 class Line:
-    """The classes of one queue, first by its policy in front; each is tried until it fails once.
+    """What waits in one queue, first by its policy in front; in a round each class is tried until it fails once.
 
-    `blocked` is set once a job that could start later has failed: later jobs pass it only by backfill.
+    `blocked` counts the jobs that have failed in the round and could start later: others pass them only by backfill.
     """
 
-    def __init__(self, queue: Queue, policy: Policy, classes: list[JobClass], ledger: Ledger) -> None:
+    def __init__(self, queue: Queue, policy: Policy, ledger: Ledger) -> None:
         self.queue = queue
-        self.classes = [group for group in classes if not group.exhausted]
-        self.blocked = False
+        self.blocked = 0
+        self._classes: dict[JobClass, Waiting] = {}
         self._ledger = ledger
         self._policy = policy
-        self._untried = [(policy(group.head, ledger), group) for group in self.classes]
+        self._untried: list[tuple[tuple[Any, ...], Waiting]] = []
+
+    def add(self, job: PendingJob) -> None:
+        """Stand a job in line."""
+        group = self._classes.get(job.job_class)
+        if group is None:
+            self._classes[job.job_class] = Waiting(job.job_class, [job])
+        else:
+            group.add(job)
+
+    def add_all(self, job_class: JobClass, jobs: Iterable[PendingJob]) -> None:
+        """Stand all jobs of a class, so far unknown, in line at once."""
+        self._classes[job_class] = Waiting(job_class, jobs)
+
+    def remove(self, job: PendingJob) -> None:
+        """Take a job out of the line. Raises KeyError if it does not stand there."""
+        group = self._classes[job.job_class]
+        group.remove(job)
+        if not group:
+            del self._classes[job.job_class]
+
+    def begin_round(self) -> None:
+        """Have every class tried again."""
+        self.blocked = 0
+        self._untried = [(self._policy(group.head, self._ledger), group) for group in self._classes.values()]
         heapify(self._untried)
 
-    def peek(self) -> JobClass | None:
+    def peek(self) -> Waiting | None:
         """Return the class whose head is next, None when all have been tried."""
         while self._untried:
             key, group = self._untried[0]
@@ -74,53 +120,29 @@ class Line:
             heappush(self._untried, (present, group))
         return None
 
-    def started(self) -> None:
-        """Note that the head that `peek` named has been started."""
+    def start(self) -> None:
+        """Take out of the line the head that `peek` named."""
         _, group = heappop(self._untried)
-        group.start_head()
-        if not group.exhausted:
+        self.remove(group.head)
+        if group:
             heappush(self._untried, (self._policy(group.head, self._ledger), group))
 
     def skip(self) -> None:
         """Leave the class that `peek` named alone for the rest of this round."""
         heappop(self._untried)
 
-    def in_order(self) -> Iterator[tuple[PendingJob, JobClass]]:
-        """Yield every waiting job with its class, in the order in which they are to start."""
-        waiting = [(job, group) for group in self.classes for job in group.waiting()]
-        if len(self.classes) > 1:
-            waiting.sort(key=lambda pair: self._policy(pair[0], self._ledger))
-        return iter(waiting)
+    def in_order(self) -> Iterator[tuple[int, Waiting]]:
+        """Yield every class, by its first job, with that job's place in the queue, from 1."""
+        policy, ledger = self._policy, self._ledger
+        ranked = sorted((policy(group.head, ledger), group) for group in self._classes.values())
+        for key, group in ranked:
+            yield 1 + sum(other.count_before(key, policy, ledger) for _, other in ranked), group
 
 
-def group_pending(pending: Sequence[PendingJob]) -> list[JobClass]:
-    """Gather jobs into classes. Raises ValueError for a job that comes twice or asks for what there cannot be."""
-    groups: dict[object, list[PendingJob]] = {}
-    for job in pending:
-        key = _CLASS(job)
-        group = groups.get(key)
-        if group is None:
-            _check(job)
-            groups[key] = [job]
-        else:
-            group.append(job)
-    if len({job.id for job in pending}) < len(pending):
-        raise ValueError("two pending jobs of the snapshot have the same id")
-    return [JobClass(jobs) for jobs in groups.values()]
-
-
-def form_lines(snapshot: Snapshot, config: Config, classes: list[JobClass], ledger: Ledger) -> list[Line]:
-    """Stand the classes in the lines of their queues, by queue name. Raises ValueError for an unknown name."""
-    of_queue: dict[str, list[JobClass]] = {queue.id: [] for queue in snapshot.queues}
-    for group in classes:
-        if group.queue_id not in of_queue:
-            raise ValueError(f"jobs wait in queue {group.queue_id!r}, which the snapshot lacks")
-        of_queue[group.queue_id].append(group)
-    return [
-        Line(queue, _policy_of(queue, config), of_queue[queue.id], ledger)
-        for queue in sorted(snapshot.queues, key=lambda queue: (queue.name, queue.id))
-        if of_queue[queue.id]
-    ]
+def form_lines(queues: Iterable[Queue], config: Config, ledger: Ledger) -> dict[str, Line]:
+    """A line for each queue, by its id, in the order of names. Raises ValueError for an unknown policy."""
+    ordered = sorted(queues, key=lambda queue: (queue.name, queue.id))
+    return {queue.id: Line(queue, _policy_of(queue, config), ledger) for queue in ordered}
 
 
 class Turns:
@@ -148,6 +170,18 @@ class Turns:
         return heappop(self._ranked)[-1] if self._ranked else None
 
 
+def check(job_class: JobClass) -> None:
+    """Raise ValueError for a class that asks for what there cannot be."""
+    for role in job_class.roles:
+        request = role.request
+        if min(request.cpu_milli, request.memory_bytes, request.gpu_milli) < 0 or not 1 <= role.least <= role.most:
+            raise ValueError(f"{job_class} asks for a negative amount or for no replica")
+        if request.gpu_milli > WHOLE and request.gpu_milli % WHOLE:
+            raise ValueError(f"{job_class} asks for {request.gpu_milli} milli-GPU: neither whole nor a share")
+    if not job_class.roles:
+        raise ValueError(f"{job_class} has no role")
+
+
 def _policy_of(queue: Queue, config: Config) -> Policy:
     name = queue.policy or config.policy
     if name not in POLICIES:
@@ -155,11 +189,3 @@ def _policy_of(queue: Queue, config: Config) -> Policy:
     if queue.weight < 1:
         raise ValueError(f"queue {queue.name!r} has weight {queue.weight}; it must be at least 1")
     return POLICIES[name]
-
-
-def _check(job: PendingJob) -> None:
-    request: Request = job.request
-    if min(request.cpu_milli, request.memory_bytes, request.gpu_milli) < 0 or request.replicas < 1:
-        raise ValueError(f"job {job.id} asks for a negative amount or for no replica")
-    if request.gpu_milli > WHOLE and request.gpu_milli % WHOLE:
-        raise ValueError(f"job {job.id} asks for {request.gpu_milli} milli-GPU: neither whole nor a share")

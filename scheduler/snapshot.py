@@ -27,6 +27,9 @@ class Amounts(NamedTuple):
     gpu_milli: int = UNLIMITED
 
 
+NO_LIMIT = Amounts()
+
+
 class Operator(StrEnum):
     """How a term compares a node's label; `above` and `below` compare as numbers and hold for no text."""
 
@@ -283,7 +286,7 @@ class Queue:
     policy: str = ""
     second_policy: str = ""
     pool_id: str = ""
-    most: Amounts = Amounts()
+    most: Amounts = NO_LIMIT
     most_running: int = UNLIMITED
 
 
@@ -299,8 +302,8 @@ class Pool:
     parent_id: str = ""
     weight: int = 1
     nominal: Amounts | None = None
-    lends: Amounts = Amounts()
-    borrows: Amounts = Amounts()
+    lends: Amounts = NO_LIMIT
+    borrows: Amounts = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +317,7 @@ class Account:
     parent_id: str = ""
     weight: int = 1
     used: float = 0.0
-    most: Amounts = Amounts()
+    most: Amounts = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,11 @@
 """Who has how much of the cluster: past use, decayed by the caller, and what is held now."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from scheduler.snapshot import WHOLE, Holding, Node, PendingJob, Request, RunningJob
+from scheduler.snapshot import WHOLE, Account, Amounts, Holding, JobClass, Node
 
 WHOLE_CLUSTER = 10**9
 """Use is counted in billionths of the cluster: integers, so that the order of additions never matters."""
-
-Amounts = tuple[int, int, int]
-"""CPU milli, memory bytes, GPU milli."""
 
 
 class Usage:
@@ -19,13 +16,13 @@ class Usage:
     Source: Ghodsi et al., Dominant Resource Fairness, NSDI 2011.
     """
 
-    def __init__(self, nodes: Sequence[Node], past: Mapping[str, float] | None = None) -> None:
-        self._total: Amounts = (
+    def __init__(self, nodes: Sequence[Node], accounts: Iterable[Account] = ()) -> None:
+        self._total = Amounts(
             sum(node.cpu_milli for node in nodes),
             sum(node.memory_bytes for node in nodes),
             sum(WHOLE * len(node.gpu_milli_free) for node in nodes),
         )
-        self._of_project = {project: round(use * WHOLE_CLUSTER) for project, use in (past or {}).items()}
+        self._of_project = {account.id: round(account.used * WHOLE_CLUSTER) for account in accounts}
         self._of_queue: dict[str, int] = {}
 
     def of_project(self, project_id: str) -> int:
@@ -36,19 +33,17 @@ class Usage:
         """Return what the jobs of a queue hold now, in billionths of the cluster."""
         return self._of_queue.get(queue_id, 0)
 
-    def count_running(self, running: Iterable[RunningJob]) -> None:
-        """Count what running jobs hold."""
-        for job in running:
-            self._charge(job.project_id, job.queue_id, _held(job.holdings))
+    def charge(self, job_class: JobClass, held: Amounts) -> None:
+        """Count what a job of this class holds from now on."""
+        self._add(job_class, self._dominant_share(held))
 
-    def count_started(self, job: PendingJob) -> None:
-        """Count a job that the plan starts."""
-        self._charge(job.project_id, job.queue_id, _asked(job.request))
+    def discharge(self, job_class: JobClass, held: Amounts) -> None:
+        """Count no longer what a job held."""
+        self._add(job_class, -self._dominant_share(held))
 
-    def _charge(self, project_id: str, queue_id: str, amounts: Amounts) -> None:
-        share = self._dominant_share(amounts)
-        self._of_project[project_id] = self.of_project(project_id) + share
-        self._of_queue[queue_id] = self.of_queue(queue_id) + share
+    def _add(self, job_class: JobClass, share: int) -> None:
+        self._of_project[job_class.project_id] = self.of_project(job_class.project_id) + share
+        self._of_queue[job_class.queue_id] = self.of_queue(job_class.queue_id) + share
 
     def _dominant_share(self, amounts: Amounts) -> int:
         return max(
@@ -57,15 +52,21 @@ class Usage:
         )
 
 
-def _asked(request: Request) -> Amounts:
-    each = request.replicas
-    return request.cpu_milli * each, request.memory_bytes * each, request.gpu_milli * each
+def asked(job_class: JobClass) -> Amounts:
+    """What a job of this class holds when it starts with the fewest replicas."""
+    cpu_milli = memory_bytes = gpu_milli = 0
+    for role in job_class.roles:
+        cpu_milli += role.request.cpu_milli * role.least
+        memory_bytes += role.request.memory_bytes * role.least
+        gpu_milli += role.request.gpu_milli * role.least
+    return Amounts(cpu_milli, memory_bytes, gpu_milli)
 
 
-def _held(holdings: Iterable[Holding]) -> Amounts:
+def held(holdings: Iterable[Holding]) -> Amounts:
+    """What the replicas of a running job hold together."""
     cpu_milli = memory_bytes = gpu_milli = 0
     for holding in holdings:
         cpu_milli += holding.cpu_milli
         memory_bytes += holding.memory_bytes
         gpu_milli += sum(milli for _, milli in holding.gpus)
-    return cpu_milli, memory_bytes, gpu_milli
+    return Amounts(cpu_milli, memory_bytes, gpu_milli)

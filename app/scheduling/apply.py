@@ -75,11 +75,10 @@ def _gpus(uow: UnitOfWork, nodes: Mapping[UUID, Node]) -> dict[UUID, dict[int, G
 
 def _note(uow: UnitOfWork, verdicts: Iterable[Verdict], class_keys: Mapping[str, str]) -> None:
     """One row a class: that of its eldest job. Rows that say the same already are not written again."""
-    waiting = {verdict.job_id: verdict for verdict in verdicts}
     heads: dict[str, Verdict] = {}
-    for job_id, class_key in class_keys.items():
-        if job_id in waiting:
-            heads.setdefault(class_key, waiting[job_id])
+    for verdict in verdicts:
+        for job_id in verdict.job_ids:
+            heads.setdefault(class_keys[job_id], verdict)
     known = {row.class_key: row for row in uow.session.execute(select(ClassVerdict)).scalars()}
     gone = known.keys() - heads.keys()
     if gone:
@@ -98,7 +97,7 @@ def _row(uow: UnitOfWork, class_key: str, verdict: Verdict) -> dict[str, object]
         "class_key": class_key,
         "reason": str(verdict.reason),
         "message": verdict.message,
-        "head_job_id": UUID(verdict.job_id),
+        "head_job_id": UUID(verdict.job_ids[0]),
         "starts_at": starts_at,
         "decided_at": uow.clock.now(),
     }

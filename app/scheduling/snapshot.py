@@ -39,7 +39,7 @@ class Loaded:
 def load_snapshot(uow: UnitOfWork) -> Loaded:
     """The cluster, what runs on it, and of every class of queued jobs the eldest WINDOW."""
     rows = _pending(uow)
-    pending = tuple(map(_pending_job, rows))
+    pending = _pending_jobs(rows)
     snapshot = plain.Snapshot(
         now=uow.clock.now().timestamp(),
         nodes=_nodes(uow) if pending else (),
@@ -107,23 +107,31 @@ def _pending(uow: UnitOfWork) -> Sequence[Any]:
     return uow.session.execute(_PENDING, {"window": WINDOW}).all()
 
 
-def _pending_job(row: Any) -> plain.PendingJob:
-    request = plain.Request(row.cpu_milli, row.memory_bytes, row.gpu_milli, row.gpu_model, row.replicas)
-    return plain.PendingJob(
-        id=str(row.id),
+def _pending_jobs(rows: Sequence[Any]) -> tuple[plain.PendingJob, ...]:
+    classes: dict[str, plain.JobClass] = {}
+    for row in rows:
+        if row.class_key not in classes:
+            classes[row.class_key] = _job_class(row)
+    return tuple(plain.PendingJob(str(row.id), row.created_at.timestamp(), classes[row.class_key]) for row in rows)
+
+
+def _job_class(row: Any) -> plain.JobClass:
+    models = (row.gpu_model,) if row.gpu_model else ()
+    request = plain.Request(row.cpu_milli, row.memory_bytes, row.gpu_milli, models)
+    return plain.JobClass(
         project_id=str(row.project_id),
         queue_id=str(row.queue_id),
+        roles=(plain.Role(request, row.replicas, row.replicas),),
         priority=row.priority,
-        submitted_at=row.created_at.timestamp(),
-        request=request,
         time_limit_s=row.time_limit_s,
     )
 
 
 def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
     gpus = _held_gpus(uow)
-    columns = (Job.id, Job.project_id, Job.queue_id, Job.queued_at, Job.started_at, Job.time_limit_s, Allocation.id.label("held"),
-               Allocation.node_id, Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
+    columns = (Job.id, Job.project_id, Job.queue_id, Job.priority, Job.started_at, Job.time_limit_s,
+               Job.gpu_milli, Job.gpu_model, Job.replicas, Allocation.id.label("held"), Allocation.node_id,
+               Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
     statement = (
         select(*columns)
         .join(Allocation, (Allocation.job_id == Job.id) & Allocation.released_at.is_(None))
@@ -136,7 +144,7 @@ def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
         holding = plain.Holding(str(row.node_id), row.cpu_milli, row.memory_bytes, tuple(gpus.get(row.held, ())))
         found.setdefault(row.id, (row, []))[1].append(holding)
     return tuple(
-        plain.RunningJob(str(job_id), str(row.project_id), tuple(held), _ends_by(row, now), str(row.queue_id))
+        plain.RunningJob(str(job_id), _job_class(row), tuple(held), ends_by=_ends_by(row, now))
         for job_id, (row, held) in found.items()
     )
 

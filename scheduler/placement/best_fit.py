@@ -28,7 +28,7 @@ def find_room(ledger: Ledger, request: Request, permits: Permits) -> Grant | Non
 def _find_hole(ledger: Ledger, request: Request, permits: Permits) -> Grant | None:
     """Find the tightest partly used device, so that whole ones stay whole."""
     found = []
-    for model in ledger.capacity.models(request.gpu_model):
+    for model in ledger.capacity.models(request.gpu_models):
         for milli, number, device in ledger.capacity.holes(model, request.gpu_milli):
             room = ledger.rooms[number]
             if room.cpu_milli >= request.cpu_milli and room.memory_bytes >= request.memory_bytes:
@@ -42,7 +42,7 @@ def _find_hole(ledger: Ledger, request: Request, permits: Permits) -> Grant | No
 def _tiers(ledger: Ledger, request: Request) -> Iterator[list[Bucket]]:
     """Yield groups of equally good buckets, those that leave least over first."""
     capacity = ledger.capacity
-    models = capacity.models(request.gpu_model if request.gpu_milli else "")
+    models = capacity.models(request.gpu_models if request.gpu_milli else ())
     if not request.gpu_milli:
         # Nodes without devices first: a CPU job on a GPU node strands what it was bought for.
         yield [capacity.bucket("", 0)]

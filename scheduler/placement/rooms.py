@@ -3,16 +3,26 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scheduler.snapshot import WHOLE, Request
+from scheduler.snapshot import UNLIMITED, WHOLE, Holding, Request, Slice
 
 
 class Grant(NamedTuple):
-    """What one replica takes of the node with this number in the ledger; `gpus` are pairs of device index and milli."""
+    """What one replica takes of the node with this number in the ledger; `gpus` are pairs of device index and milli.
+
+    `role` is the number of the replica's role in its job.
+    """
 
     number: int
     cpu_milli: int
     memory_bytes: int
-    gpus: tuple[tuple[int, int], ...]
+    gpus: tuple[tuple[int, int], ...] = ()
+    slices: tuple[Slice, ...] = ()
+    role: int = 0
+
+    @classmethod
+    def of(cls, number: int, holding: Holding) -> "Grant":
+        """The grant that a running replica's holding is."""
+        return cls(number, holding.cpu_milli, holding.memory_bytes, holding.gpus, holding.slices, holding.role)
 
 
 class Room:
@@ -56,11 +66,10 @@ class Room:
             and all(self.gpus[device] >= milli for device, milli in grant.gpus)
         )
 
-    def replicas(self, request: Request) -> int:
-        """Count the members of `request` that fit here side by side, at most all of them."""
-        most = request.replicas
+    def slots(self, request: Request, most: int = UNLIMITED) -> int:
+        """Count the replicas of `request` that fit here side by side, up to `most`."""
         if request.gpu_milli:
-            if request.gpu_model not in ("", self.model):
+            if request.gpu_models and self.model not in request.gpu_models:
                 return 0
             most = min(most, self._gpu_slots(request.gpu_milli))
         if request.cpu_milli:

@@ -11,4 +11,4 @@ def fair_share(job: PendingJob, ledger: Ledger) -> tuple[int, int, float, str]:
     Inside a project the higher priority goes first, then the older job, then the id, so that equal
     snapshots give equal plans. Starves nobody: use decays, and a project that is served falls behind.
     """
-    return ledger.usage.of_project(job.project_id), -job.priority, job.submitted_at, job.id
+    return ledger.usage.of_project(job.job_class.project_id), -job.job_class.priority, job.submitted_at, job.id

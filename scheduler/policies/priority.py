@@ -9,4 +9,4 @@ def priority(job: PendingJob, ledger: Ledger) -> tuple[int, float, str]:
 
     An endless stream of higher priorities starves lower ones: that is what its users ask for.
     """
-    return -job.priority, job.submitted_at, job.id
+    return -job.job_class.priority, job.submitted_at, job.id

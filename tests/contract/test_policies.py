@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from scheduler.ledger import Ledger
 from scheduler.policies import POLICIES
-from scheduler.snapshot import PendingJob, Queue
-from scheduler.usage import Usage
+from scheduler.snapshot import Account, PendingJob, Queue
+from scheduler.usage import Usage, asked
 from tests.support.clusters import a_job, a_node, a_request, a_snapshot, started
 
 NODES = [a_node(cpus=64, gpus=8)]
@@ -33,7 +33,7 @@ every_policy = pytest.mark.parametrize("name", sorted(POLICIES))
 
 
 def key_by(name: str, usage: dict[str, float]) -> Callable[[PendingJob], tuple[object, ...]]:
-    ledger = Ledger(NODES, Usage(NODES, usage))
+    ledger = Ledger(NODES, Usage(NODES, [Account(project, used=used) for project, used in usage.items()]))
     return lambda job: POLICIES[name](job, ledger)
 
 
@@ -63,10 +63,10 @@ def test_a_policy_does_not_look_at_the_order_of_rows(
 @every_policy
 @given(jobs=jobs, usage=usages)
 def test_starting_jobs_never_improves_a_rank(name: str, jobs: list[PendingJob], usage: dict[str, float]) -> None:
-    ledger = Ledger(NODES, Usage(NODES, usage))
+    ledger = Ledger(NODES, Usage(NODES, [Account(project, used=used) for project, used in usage.items()]))
     before = [POLICIES[name](job, ledger) for job in jobs]
     for job in jobs:
-        ledger.usage.count_started(job)
+        ledger.usage.charge(job.job_class, asked(job.job_class))
     assert all(now >= then for now, then in zip((POLICIES[name](job, ledger) for job in jobs), before, strict=True))
 
 

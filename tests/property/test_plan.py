@@ -9,15 +9,26 @@ from typing import TypeVar
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scheduler.backfill import Guard, list_releases, reserve
+from scheduler.backfill import Guard, claim
 from scheduler.config import Config
-from scheduler.engine import plan
-from scheduler.gang import place_gang
+from scheduler.engine import Planner, plan
+from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Reason
 from scheduler.policies import POLICIES
-from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
+from scheduler.snapshot import (
+    Account,
+    Holding,
+    JobClass,
+    Node,
+    PendingJob,
+    Queue,
+    Request,
+    Role,
+    RunningJob,
+    Snapshot,
+)
 from tests.support.clusters import NOW, applied, without
 
 T = TypeVar("T")
@@ -31,9 +42,9 @@ requests = st.builds(
     cpu_milli=st.integers(0, 4000),
     memory_bytes=st.integers(0, 6),
     gpu_milli=st.sampled_from([0, 0, 250, 500, 700, 1000, 1000, 2000, 3000]),
-    gpu_model=st.sampled_from(["", *MODELS]),
-    replicas=st.sampled_from([1, 1, 1, 2, 3]),
+    gpu_models=st.sampled_from([(), *((model,) for model in MODELS), MODELS]),
 )
+roles = st.builds(lambda request, size: Role(request, size, size), requests, st.sampled_from([1, 1, 1, 2, 3]))
 limits = st.none() | st.integers(1, 100)
 
 
@@ -66,13 +77,15 @@ def snapshots(draw: st.DrawFn, *, queues: int = 3, exact: bool = False) -> Snaps
     names = [f"q{number}" for number in range(queues)]
     pending = tuple(
         PendingJob(
-            id=f"j{number:02}",
-            project_id=draw(st.sampled_from("ab")),
-            queue_id=draw(st.sampled_from(names)),
-            priority=draw(st.integers(0, 1)),
-            submitted_at=float(draw(st.integers(0, 9))),
-            request=draw(requests),
-            time_limit_s=draw(st.integers(1, 100) if exact else limits),
+            f"j{number:02}",
+            float(draw(st.integers(0, 9))),
+            JobClass(
+                project_id=draw(st.sampled_from("ab")),
+                queue_id=draw(st.sampled_from(names)),
+                priority=draw(st.integers(0, 1)),
+                roles=(draw(roles),),
+                time_limit_s=draw(st.integers(1, 100) if exact else limits),
+            ),
         )
         for number in range(draw(st.integers(0, 12)))
     )
@@ -86,7 +99,9 @@ def snapshots(draw: st.DrawFn, *, queues: int = 3, exact: bool = False) -> Snaps
         )
         for name in names
     )
-    return Snapshot(NOW, nodes, lines, pending, running, {"a": draw(st.sampled_from([0.0, 0.3]))})
+    return Snapshot(
+        NOW, nodes, lines, pending, running, accounts=(Account("a", used=draw(st.sampled_from([0.0, 0.3]))),)
+    )
 
 
 def _run_some(
@@ -95,24 +110,23 @@ def _run_some(
     ledger = Ledger(nodes)
     running = []
     for number in range(draw(st.integers(0, 8))):
-        request = draw(requests)
-        grants = place_gang(ledger, request, Guard((), inf))
-        if len(grants) == request.replicas:
+        queue = f"q{draw(st.integers(0, queues - 1))}"
+        job_class = JobClass(draw(st.sampled_from("ab")), queue, (draw(roles),))
+        grants = place_gang(ledger, job_class, Guard((), inf))
+        if len(grants) == needed(job_class):
             ends_by = NOW + draw(st.integers(-5 if not exact else 1, 90)) if exact or draw(st.booleans()) else None
             holdings = tuple(
                 Holding(ledger.nodes[one.number].id, one.cpu_milli, one.memory_bytes, one.gpus) for one in grants
             )
-            queue = f"q{draw(st.integers(0, queues - 1))}"
-            running.append(RunningJob(f"r{number}", draw(st.sampled_from("ab")), holdings, ends_by, queue))
+            running.append(RunningJob(f"r{number}", job_class, holdings, ends_by=ends_by))
     held = [holding for job in running for holding in job.holdings]
     return tuple(without(node, held) for node in nodes), tuple(running)
 
 
-def slots(node: Node, request: Request) -> int:
+def slots(node: Node, request: Request, most: int) -> int:
     """Count the replicas that fit on a node, written apart from the code under test."""
-    if not node.ready or (request.gpu_milli and request.gpu_model not in ("", node.gpu_model)):
+    if not node.ready or (request.gpu_milli and request.gpu_models and node.gpu_model not in request.gpu_models):
         return 0
-    most = request.replicas
     if request.gpu_milli >= 1000:
         most = min(most, sum(milli == 1000 for milli in node.gpu_milli_free) * 1000 // request.gpu_milli)
     elif request.gpu_milli:
@@ -124,8 +138,9 @@ def slots(node: Node, request: Request) -> int:
     return most
 
 
-def fits(snapshot: Snapshot, request: Request) -> bool:
-    return sum(slots(node, request) for node in snapshot.nodes) >= request.replicas
+def fits(snapshot: Snapshot, job_class: JobClass) -> bool:
+    (role,) = job_class.roles
+    return sum(slots(node, role.request, role.least) for node in snapshot.nodes) >= role.least
 
 
 @given(snapshots())
@@ -138,32 +153,72 @@ def test_no_device_cpu_or_memory_is_given_beyond_what_is_free(snapshot: Snapshot
 
 @given(snapshots())
 def test_every_replica_gets_what_was_asked_for_and_gangs_start_whole(snapshot: Snapshot) -> None:
-    jobs = {job.id: job.request for job in snapshot.pending}
+    roles_of = {job.id: job.job_class.roles[0] for job in snapshot.pending}
     models = {node.id: node.gpu_model for node in snapshot.nodes}
     for placement in plan(snapshot, UNBOUNDED).placements:
-        request = jobs[placement.job_id]
-        assert [one.index for one in placement.replicas] == list(range(request.replicas))
+        role = roles_of[placement.job_id]
+        request = role.request
+        assert [one.index for one in placement.replicas] == list(range(role.least))
         for one in placement.replicas:
             assert sum(milli for _, milli in one.gpus) == request.gpu_milli
             assert len({device for device, _ in one.gpus}) == -(-request.gpu_milli // 1000)
-            assert not request.gpu_milli or request.gpu_model in ("", models[one.node_id])
+            assert not request.gpu_milli or not request.gpu_models or models[one.node_id] in request.gpu_models
 
 
 @given(snapshots(), st.integers(0, 4))
 def test_every_pending_job_is_in_exactly_one_of_placements_and_verdicts(snapshot: Snapshot, bound: int) -> None:
     made = plan(snapshot, Config(max_placements=bound))
-    answered = Counter([one.job_id for one in made.placements] + [one.job_id for one in made.verdicts])
+    answered = Counter(
+        [one.job_id for one in made.placements] + [job_id for one in made.verdicts for job_id in one.job_ids]
+    )
     assert answered == Counter(job.id for job in snapshot.pending)
     assert len(made.placements) <= bound
 
 
 @given(snapshots())
-def test_places_in_a_queue_are_numbered_from_one_without_gaps(snapshot: Snapshot) -> None:
-    queue_of = {job.id: job.queue_id for job in snapshot.pending}
-    positions: dict[str, list[int]] = {}
+def test_the_classes_of_a_queue_have_places_of_their_own_from_the_first_on(snapshot: Snapshot) -> None:
+    classes = {job.id: job.job_class for job in snapshot.pending}
+    places: dict[str, dict[int, int]] = {}
     for verdict in plan(snapshot, UNBOUNDED).verdicts:
-        positions.setdefault(queue_of[verdict.job_id], []).append(verdict.position)
-    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in positions.values())
+        queue = places.setdefault(classes[verdict.job_ids[0]].queue_id, {})
+        assert verdict.position not in queue
+        queue[verdict.position] = len(verdict.job_ids)
+    for queue in places.values():
+        assert min(queue) == 1
+        assert max(queue) <= sum(queue.values())
+
+
+@given(snapshots(), st.data())
+def test_a_planner_told_of_changes_plans_as_if_read_anew(snapshot: Snapshot, data: st.DataObject) -> None:
+    first = snapshot.pending[: data.draw(st.integers(0, len(snapshot.pending)), "known at first")]
+    planner = Planner(replace(snapshot, pending=first), UNBOUNDED)
+    present = replace(snapshot, pending=first)
+    for job in snapshot.pending[len(first) :]:
+        present = replace(applied(present, made := planner.plan(present.now)), now=present.now + 1)
+        assert made.verdicts == plan(present, UNBOUNDED).verdicts
+        present = _end_or_withdraw(planner, present, data)
+        planner.submit(job)
+        present = replace(present, pending=(*present.pending, job))
+    assert planner.plan(present.now) == plan(present, UNBOUNDED)
+
+
+def _end_or_withdraw(planner: Planner, snapshot: Snapshot, data: st.DataObject) -> Snapshot:
+    if data.draw(st.booleans(), "one ends") and snapshot.running:
+        gone = data.draw(st.sampled_from(snapshot.running))
+        planner.end(gone.id)
+        back = [_given_back(holding) for holding in gone.holdings]
+        nodes = tuple(without(node, back) for node in snapshot.nodes)
+        return replace(snapshot, nodes=nodes, running=tuple(job for job in snapshot.running if job is not gone))
+    if data.draw(st.booleans(), "one is withdrawn") and snapshot.pending:
+        gone_job = data.draw(st.sampled_from(snapshot.pending))
+        planner.withdraw(gone_job.id)
+        return replace(snapshot, pending=tuple(job for job in snapshot.pending if job is not gone_job))
+    return snapshot
+
+
+def _given_back(holding: Holding) -> Holding:
+    gpus = tuple((index, -milli) for index, milli in holding.gpus)
+    return Holding(holding.node_id, -holding.cpu_milli, -holding.memory_bytes, gpus)
 
 
 @given(snapshots(), st.randoms(use_true_random=False))
@@ -186,10 +241,10 @@ def _shuffled(rows: tuple[T, ...], random: Random) -> tuple[T, ...]:
 def test_no_job_is_left_that_fits_and_delays_no_reservation(snapshot: Snapshot) -> None:
     made = plan(snapshot, UNBOUNDED)
     after = applied(snapshot, made)
-    requests_of = {job.id: job.request for job in snapshot.pending}
-    waiting = {verdict.job_id: verdict.reason for verdict in made.verdicts}
+    classes = {job.id: job.job_class for job in snapshot.pending}
+    waiting = {job_id for verdict in made.verdicts for job_id in verdict.job_ids}
     for verdict in made.verdicts:
-        fitting = fits(after, requests_of[verdict.job_id])
+        fitting = fits(after, classes[verdict.job_ids[0]])
         if verdict.reason is Reason.BEHIND_HEAD:
             assert fitting
             assert verdict.message.split()[3].rstrip(",") in waiting
@@ -213,7 +268,7 @@ def test_of_a_class_the_older_never_waits_while_the_younger_starts(snapshot: Sna
     for placement in made.placements:
         young = jobs[placement.job_id]
         for verdict in made.verdicts:
-            old = jobs[verdict.job_id]
+            old = jobs[verdict.job_ids[0]]
             alike = replace(old, id=young.id, submitted_at=young.submitted_at) == young
             assert not (alike and (old.submitted_at, old.id) < (young.submitted_at, young.id))
 
@@ -224,11 +279,11 @@ def test_backfilled_jobs_never_delay_the_head(snapshot: Snapshot) -> None:
     # Fair share ranks anew as jobs start, so that another may become the head.
     snapshot = replace(snapshot, queues=tuple(replace(queue, policy="fifo") for queue in snapshot.queues))
     strict = plan(snapshot, replace(UNBOUNDED, backfill=False))
-    promised = {one.job_id: one.starts_at for one in strict.verdicts if one.starts_at is not None}
+    promised = {one.job_ids[0]: one.starts_at for one in strict.verdicts if one.starts_at is not None}
     assume(promised)
     ((head, starts_at),) = promised.items()
     made = plan(snapshot, UNBOUNDED)
-    assert {one.job_id: one.starts_at for one in made.verdicts}[head] == starts_at
+    assert {one.job_ids[0]: one.starts_at for one in made.verdicts}[head] == starts_at
     assert _fits_at(applied(snapshot, made), head, starts_at)
 
 
@@ -237,23 +292,21 @@ def _fits_at(snapshot: Snapshot, job_id: str, at: float) -> bool:
     ended = [job for job in snapshot.running if job.ends_by is not None and job.ends_by <= at]
     nodes = snapshot.nodes
     for job in ended:
-        for one in job.holdings:
-            back = Holding(
-                one.node_id, -one.cpu_milli, -one.memory_bytes, tuple((index, -milli) for index, milli in one.gpus)
-            )
-            nodes = tuple(without(node, [back]) for node in nodes)
-    (request,) = (job.request for job in snapshot.pending if job.id == job_id)
-    return fits(replace(snapshot, nodes=nodes), request)
+        back = [_given_back(holding) for holding in job.holdings]
+        nodes = tuple(without(node, back) for node in nodes)
+    (job_class,) = (job.job_class for job in snapshot.pending if job.id == job_id)
+    return fits(replace(snapshot, nodes=nodes), job_class)
 
 
 @given(snapshots())
 def test_a_reserved_job_fits_the_nodes_it_was_promised(snapshot: Snapshot) -> None:
-    ledger = Ledger(snapshot.nodes)
+    planner = Planner(snapshot, UNBOUNDED)
     for job in snapshot.pending:
-        claim = reserve(job, ledger, list_releases(ledger, snapshot.running), (), NOW)
-        if claim is not None:
-            assert sum(claim.counts.values()) == job.request.replicas == len(claim.grants)
-            assert all(claim.rooms[number].replicas(job.request) >= count for number, count in claim.counts.items())
+        (role,) = job.job_class.roles
+        owed = claim(job, planner.ledger, planner.releases(), (), NOW)
+        if owed is not None:
+            assert sum(count for (count,) in owed.counts.values()) == role.least == len(owed.grants)
+            assert all(owed.rooms[number].slots(role.request) >= count for number, (count,) in owed.counts.items())
 
 
 @given(snapshots(), st.lists(st.tuples(requests, st.booleans()), max_size=12), st.integers(0, 12))
@@ -275,7 +328,7 @@ def _change(ledger: Ledger, held: list[Grant], request: Request, *, gives: bool)
     if gives and held:
         ledger.give(held.pop())
     else:
-        held.extend(place_gang(ledger, replace(request, replicas=1), Guard((), inf)))
+        held.extend(place_gang(ledger, JobClass("p", "q", (Role(request),)), Guard((), inf)))
 
 
 def _state(ledger: Ledger) -> object:
@@ -283,8 +336,8 @@ def _state(ledger: Ledger) -> object:
     rooms = [(room.cpu_milli, room.memory_bytes, tuple(room.gpus), room.whole) for room in ledger.rooms]
     buckets = {
         (model, whole): list(ledger.capacity.bucket(model, whole))
-        for model in ledger.capacity.models("")
+        for model in ledger.capacity.models(())
         for whole in range(ledger.capacity.widest() + 1)
     }
-    holes = {model: list(ledger.capacity.holes(model, 1)) for model in ledger.capacity.models("")}
+    holes = {model: list(ledger.capacity.holes(model, 1)) for model in ledger.capacity.models(())}
     return rooms, buckets, holes

@@ -5,7 +5,18 @@ from dataclasses import replace
 from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.plan import Plan, Verdict
-from scheduler.snapshot import Holding, Node, PendingJob, Queue, Request, RunningJob, Snapshot
+from scheduler.snapshot import (
+    Account,
+    Holding,
+    JobClass,
+    Node,
+    PendingJob,
+    Queue,
+    Request,
+    Role,
+    RunningJob,
+    Snapshot,
+)
 
 GIB = 2**30
 NOW = 1000.0
@@ -27,9 +38,14 @@ def a_node(name: str = "n1", *, cpus: int = 8, gib: int = 32, gpus: int = 0, mod
     )
 
 
-def a_request(*, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "", replicas: int = 1) -> Request:
+def a_request(*, cpus: int = 1, gib: int = 1, gpu_milli: int = 0, model: str = "") -> Request:
     """Return a request of whole CPUs and GiB."""
-    return Request(cpus * 1000, gib * GIB, gpu_milli, model, replicas)
+    return Request(cpus * 1000, gib * GIB, gpu_milli, (model,) if model else ())
+
+
+def a_class(request: Request | None = None, *, replicas: int = 1, queue: str = "q", project: str = "p") -> JobClass:
+    """Return a class of jobs with one role."""
+    return JobClass(project, queue, (Role(request or a_request(), replicas, replicas),))
 
 
 def a_job(
@@ -39,11 +55,13 @@ def a_job(
     at: float = 0.0,
     limit: int | None = None,
     priority: int = 0,
+    replicas: int = 1,
     queue: str = "q",
     project: str = "p",
 ) -> PendingJob:
     """Return a pending job."""
-    return PendingJob(job_id, project, queue, priority, at, request or a_request(), limit)
+    job_class = a_class(request, replicas=replicas, queue=queue, project=project)
+    return PendingJob(job_id, at, replace(job_class, priority=priority, time_limit_s=limit))
 
 
 def a_snapshot(
@@ -63,7 +81,7 @@ def a_snapshot(
         tuple(queues or [DEFAULT]),
         tuple(pending),
         tuple(running),
-        usage or {},
+        accounts=tuple(Account(project, used=used) for project, used in (usage or {}).items()),
     )
 
 
@@ -76,7 +94,7 @@ def a_running(
     job_id: str, *holdings: Holding, ends_by: float | None = None, queue: str = "q", project: str = "p"
 ) -> RunningJob:
     """Return a running job."""
-    return RunningJob(job_id, project, holdings, ends_by, queue)
+    return RunningJob(job_id, a_class(queue=queue, project=project), holdings, ends_by=ends_by)
 
 
 def without(node: Node, holdings: list[Holding]) -> Node:
@@ -99,12 +117,14 @@ def applied(snapshot: Snapshot, made: Plan) -> Snapshot:
     started = []
     for placement in made.placements:
         job = jobs.pop(placement.job_id)
+        requests = [job.job_class.roles[one.role].request for one in placement.replicas]
         holdings = tuple(
-            Holding(one.node_id, job.request.cpu_milli, job.request.memory_bytes, one.gpus)
-            for one in placement.replicas
+            Holding(one.node_id, request.cpu_milli, request.memory_bytes, one.gpus, one.slices, one.role)
+            for one, request in zip(placement.replicas, requests, strict=True)
         )
-        ends_by = None if job.time_limit_s is None else snapshot.now + job.time_limit_s
-        started.append(RunningJob(job.id, job.project_id, holdings, ends_by, job.queue_id))
+        limit = job.job_class.time_limit_s
+        ends_by = None if limit is None else snapshot.now + limit
+        started.append(RunningJob(job.id, job.job_class, holdings, snapshot.now, ends_by))
     held = [holding for job in started for holding in job.holdings]
     return replace(
         snapshot,
@@ -129,5 +149,5 @@ def places(snapshot: Snapshot) -> dict[str, list[tuple[str, tuple[tuple[int, int
 
 
 def verdicts(snapshot: Snapshot, config: Config | None = None) -> dict[str, Verdict]:
-    """Plan and return the verdicts by job id."""
-    return {verdict.job_id: verdict for verdict in plan(snapshot, config or Config()).verdicts}
+    """Plan and return by job id the verdict of its class."""
+    return {job_id: one for one in plan(snapshot, config or Config()).verdicts for job_id in one.job_ids}

@@ -93,14 +93,14 @@ def test_what_else_ends_in_the_shadow_instant_is_left_over_too() -> None:
 def test_a_gang_may_not_use_the_same_left_over_twice() -> None:
     head = a_job("head", a_request(gpu_milli=7000), limit=3600)
     running = [busy("r", "n1", 4, ends_by=NOW + 60)]
-    gang = a_job("gang", a_request(gpu_milli=1000, replicas=2), at=1)
+    gang = a_job("gang", a_request(gpu_milli=1000), replicas=2, at=1)
     assert started(a_snapshot([a_node(gpus=8)], [head, gang, one_gpu()], running=running)) == ["small"]
 
 
 def test_a_gang_that_fails_beside_a_claim_uses_nothing_up() -> None:
     running = [a_running("r", a_holding("n1", cpus=4), ends_by=NOW + 60)]
     head = a_job("head", a_request(cpus=6), limit=3600)
-    gang, small = a_job("gang", a_request(replicas=3), at=1), a_job("small", a_request(cpus=2), at=2)
+    gang, small = a_job("gang", replicas=3, at=1), a_job("small", a_request(cpus=2), at=2)
     assert started(a_snapshot([a_node(cpus=8)], [head, gang, small], running=running)) == ["small"]
 
 
@@ -124,7 +124,7 @@ def test_a_second_head_waits_for_the_first_to_end_where_there_is_one_node() -> N
 def test_a_claim_spreads_over_nodes_for_a_gang() -> None:
     nodes = [a_node("n1", gpus=1), a_node("n2", gpus=1), a_node("n3", gpus=1)]
     running = [busy("r1", "n1", 1, ends_by=NOW + 60), busy("r2", "n2", 1, ends_by=NOW + 90)]
-    gang = a_job("gang", a_request(gpu_milli=1000, replicas=2))
+    gang = a_job("gang", a_request(gpu_milli=1000), replicas=2)
     snapshot = a_snapshot(nodes, [gang, one_gpu("long"), one_gpu("short", limit=60)], running=running)
     assert verdicts(snapshot)["gang"].starts_at == NOW + 60
     assert started(snapshot) == ["short"]

@@ -32,6 +32,6 @@ def test_no_model_means_any_and_an_unknown_one_means_none() -> None:
     capacity = Capacity()
     for number, model in enumerate(("", "h100", "a100")):
         capacity.add(number, Room(0, 0, [], model))
-    assert capacity.models("") == ["", "a100", "h100"]
-    assert capacity.models("h100") == ["h100"]
-    assert capacity.models("b200") == []
+    assert capacity.models(()) == ["", "a100", "h100"]
+    assert capacity.models(("h100",)) == ["h100"]
+    assert capacity.models(("b200",)) == []

@@ -27,7 +27,7 @@ def test_an_idle_cluster_starts_its_only_job_at_once() -> None:
 def test_every_pending_job_is_either_started_or_judged() -> None:
     made = plan(a_snapshot([a_node(cpus=2)], [a_job(f"j{i}", at=i) for i in range(5)]), Config())
     assert [placement.job_id for placement in made.placements] == ["j0", "j1"]
-    assert [(verdict.job_id, verdict.position) for verdict in made.verdicts] == [("j2", 1), ("j3", 2), ("j4", 3)]
+    assert [(verdict.job_ids, verdict.position) for verdict in made.verdicts] == [(("j2", "j3", "j4"), 1)]
 
 
 def test_of_equal_jobs_the_oldest_starts_whatever_the_order_of_rows() -> None:
@@ -41,7 +41,7 @@ def test_a_higher_priority_starts_first() -> None:
 
 
 def test_a_gang_starts_whole_or_not_at_all() -> None:
-    gang = a_job("gang", a_request(replicas=3))
+    gang = a_job("gang", replicas=3)
     assert started(a_snapshot([a_node("n1", cpus=1), a_node("n2", cpus=1)], [gang])) == []
     assert places(a_snapshot([a_node("n1", cpus=1), a_node("n2", cpus=2)], [gang])) == {
         "gang": [("n1", ()), ("n2", ()), ("n2", ())]
@@ -49,7 +49,7 @@ def test_a_gang_starts_whole_or_not_at_all() -> None:
 
 
 def test_a_gang_that_fails_leaves_its_room_to_others() -> None:
-    jobs = [a_job("gang", a_request(replicas=3), at=1, limit=10), a_job("small", at=2)]
+    jobs = [a_job("gang", replicas=3, at=1, limit=10), a_job("small", at=2)]
     assert started(a_snapshot([a_node(cpus=2)], jobs)) == ["small"]
 
 
@@ -90,7 +90,7 @@ def test_a_job_that_can_never_run_blocks_nobody() -> None:
 
 def test_without_backfill_nothing_passes_a_blocked_head() -> None:
     running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
-    jobs = [a_job("head", a_request(cpus=8)), a_job("j2", at=1, limit=10), a_job("j3", at=2, limit=10)]
+    jobs = [a_job("head", a_request(cpus=8)), a_job("j2", at=1, limit=10), a_job("j3", at=2, limit=20)]
     snapshot = a_snapshot([a_node()], jobs, running=running)
     assert started(snapshot, Config(backfill=False)) == []
     judged = verdicts(snapshot, Config(backfill=False))
@@ -145,11 +145,11 @@ def test_a_placement_says_where_and_why() -> None:
     ("snapshot", "complaint"),
     [
         (a_snapshot([a_node()], [a_job(queue="gone")]), "which the snapshot lacks"),
-        (a_snapshot([a_node()], [a_job(), a_job()]), "same id"),
+        (a_snapshot([a_node()], [a_job(), a_job()]), "have the id j1"),
         (a_snapshot([a_node(), a_node()], [a_job()]), "same id"),
         (a_snapshot([a_node()], [a_job(request=a_request(gpu_milli=1500))]), "1500 milli-GPU"),
         (a_snapshot([a_node()], [a_job(request=a_request(cpus=-1))]), "negative"),
-        (a_snapshot([a_node()], [a_job(request=a_request(replicas=0))]), "no replica"),
+        (a_snapshot([a_node()], [a_job(replicas=0)]), "no replica"),
         (a_snapshot([a_node()], [a_job()], queues=[Queue("q", "default", policy="luck")]), "policy 'luck'"),
         (a_snapshot([a_node()], [a_job()], queues=[Queue("q", "default", weight=0)]), "weight 0"),
     ],

@@ -6,7 +6,7 @@ from scheduler.explain import Shapes, why_behind, why_no_room
 from scheduler.ledger import Ledger
 from scheduler.plan import Reason
 from scheduler.snapshot import Node, Request
-from tests.support.clusters import GIB, a_job, a_node, a_request, a_snapshot, verdicts
+from tests.support.clusters import GIB, a_class, a_node, a_request
 
 
 def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) -> Node:
@@ -57,11 +57,11 @@ def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) 
     ],
 )
 def test_a_lack_of_room_names_the_nearest_miss(nodes: list[Node], request_: Request, message: str) -> None:
-    assert why_no_room(Ledger(nodes), request_, 0) == (Reason.NO_ROOM, message)
+    assert why_no_room(Ledger(nodes), a_class(request_), 0) == (Reason.NO_ROOM, message)
 
 
 def test_a_gang_is_told_how_many_replicas_have_room() -> None:
-    assert why_no_room(Ledger([a_node()]), a_request(replicas=9), 8)[1] == "room for 8 of 9 replicas"
+    assert why_no_room(Ledger([a_node()]), a_class(replicas=9), 8)[1] == "room for 8 of 9 replicas"
 
 
 @pytest.mark.parametrize(
@@ -77,32 +77,27 @@ def test_a_gang_is_told_how_many_replicas_have_room() -> None:
 def test_what_can_never_run_is_told_so(request_: Request, message: str) -> None:
     nodes = [a_node("n1", gpus=8, cpus=8, gib=16), a_node("n2", gpus=1, cpus=1, gib=32)]
     wanted = (Reason.NEVER_FITS, f"no node of the cluster could ever hold this: {message}")
-    assert Shapes(nodes).why_never(request_) == wanted
+    assert Shapes(nodes).why_never(a_class(request_)) == wanted
 
 
 def test_a_gang_beyond_the_whole_cluster_is_told_so() -> None:
-    because = Shapes([a_node("n1"), a_node("n2")]).why_never(a_request(replicas=17))
+    because = Shapes([a_node("n1"), a_node("n2")]).why_never(a_class(replicas=17))
     assert because == (Reason.NEVER_FITS, "asks for 17 replicas; the whole cluster, if empty, has room for 16")
 
 
 def test_load_is_no_reason_for_never() -> None:
-    assert Shapes([left("a", cpus=0, gib=0)]).why_never(a_request()) is None
+    assert Shapes([left("a", cpus=0, gib=0)]).why_never(a_class()) is None
 
 
 def test_a_node_that_is_away_is_no_reason_for_never() -> None:
     away = replace(a_node("n1", gpus=8), ready=False)
-    because = Shapes([away, a_node("n2")]).why_never(a_request(gpu_milli=1000))
+    because = Shapes([away, a_node("n2")]).why_never(a_class(a_request(gpu_milli=1000)))
     assert because == (Reason.NO_NODES, "1 node that could hold it is not ready")
 
 
 def test_an_empty_cluster_says_so() -> None:
-    assert Shapes([]).why_never(a_request()) == (Reason.NO_NODES, "the cluster has no node")
+    assert Shapes([]).why_never(a_class()) == (Reason.NO_NODES, "the cluster has no node")
 
 
 def test_the_first_in_line_waits_behind_nobody() -> None:
     assert why_behind(1)[1] == "waits behind 0 jobs of its queue"
-
-
-def test_jobs_of_a_class_share_one_text() -> None:
-    judged = verdicts(a_snapshot([a_node(cpus=1)], [a_job(f"j{i}", at=i) for i in range(4)]))
-    assert len({id(verdict.message) for verdict in judged.values()}) == 1

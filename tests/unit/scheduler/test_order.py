@@ -1,80 +1,108 @@
+import pytest
+
 from scheduler.config import Config
 from scheduler.ledger import Ledger
-from scheduler.order import JobClass, Line, Turns, form_lines, group_pending
+from scheduler.order import Line, Turns, Waiting, form_lines
 from scheduler.policies import POLICIES
-from scheduler.snapshot import Queue
-from tests.support.clusters import DEFAULT, a_job, a_node, a_request, a_snapshot
+from scheduler.snapshot import PendingJob, Queue
+from scheduler.usage import asked
+from tests.support.clusters import DEFAULT, a_job, a_node, a_request
 
 
-def test_jobs_that_differ_only_in_age_form_one_class() -> None:
-    classes = group_pending([a_job("b", at=2), a_job("a", at=1), a_job("c", at=1, priority=1), a_job("d", limit=5)])
-    assert [[job.id for job in group.waiting()] for group in classes] == [["a", "b"], ["c"], ["d"]]
+def test_the_jobs_of_a_class_start_oldest_first() -> None:
+    group = Waiting(a_job().job_class, [a_job("b", at=2), a_job("a", at=1)])
+    group.add(a_job("d", at=4))
+    group.add(a_job("c", at=3))
+    assert [job.id for job in group.jobs()] == ["a", "b", "c", "d"]
 
 
-def test_a_class_moves_from_its_oldest_job_on() -> None:
-    group = JobClass([a_job("b", at=2), a_job("a", at=1)])
-    assert group.head.id == "a"
-    group.start_head()
-    assert (group.head.id, group.exhausted) == ("b", False)
-    group.start_head()
-    assert group.exhausted
+def test_a_class_shrinks_at_both_ends_and_in_the_middle() -> None:
+    jobs = [a_job(f"j{i}", at=i) for i in range(6)]
+    group = Waiting(jobs[0].job_class, jobs)
+    for gone in (0, 3, 5, 1):
+        group.remove(jobs[gone])
+    assert (len(group), group.head.id) == (2, "j2")
+    assert [job.id for job in group.jobs()] == ["j2", "j4"]
 
 
-def line_of(*classes: JobClass, policy: str = "priority", ledger: Ledger | None = None) -> Line:
-    return Line(DEFAULT, POLICIES[policy], list(classes), ledger or Ledger([a_node()]))
+def test_a_job_that_does_not_wait_can_not_be_removed() -> None:
+    group = Waiting(a_job().job_class, [a_job("a", at=1)])
+    with pytest.raises(KeyError, match="b"):
+        group.remove(a_job("b", at=1))
+
+
+def line_of(*jobs: PendingJob, policy: str = "priority", ledger: Ledger | None = None) -> Line:
+    line = Line(DEFAULT, POLICIES[policy], ledger or Ledger([a_node()]))
+    for job in jobs:
+        line.add(job)
+    line.begin_round()
+    return line
+
+
+def head_of(line: Line) -> str | None:
+    group = line.peek()
+    return group.head.id if group else None
 
 
 def test_a_skipped_class_is_not_tried_again_but_still_waits_in_order() -> None:
-    line = line_of(JobClass([a_job("low", at=1)]), JobClass([a_job("high", at=2, priority=1)]))
+    line = line_of(a_job("low", at=1), a_job("high", at=2, priority=1))
     line.skip()
-    group = line.peek()
-    assert group is not None
-    assert group.head.id == "low"
-    assert [job.id for job, _ in line.in_order()] == ["high", "low"]
+    assert head_of(line) == "low"
+    assert [(place, group.head.id) for place, group in line.in_order()] == [(1, "high"), (2, "low")]
+
+
+def test_places_count_the_jobs_of_all_classes_that_go_before() -> None:
+    twos = [a_job(f"two{i}", at=i, limit=2) for i in (0, 1, 5)]
+    line = line_of(*twos, a_job("one", at=2), a_job("last", at=9, limit=9), a_job("first", at=8, priority=1))
+    assert [(place, group.head.id) for place, group in line.in_order()] == [
+        (1, "first"), (2, "two0"), (4, "one"), (6, "last"),
+    ]  # fmt: skip
 
 
 def test_a_start_lowers_the_rank_of_its_project_at_once() -> None:
     ledger = Ledger([a_node()])
-    mine, yours = JobClass([a_job("m1", at=1), a_job("m2", at=2)]), JobClass([a_job("y1", at=3, project="other")])
-    line = line_of(mine, yours, policy="fair_share", ledger=ledger)
-    assert line.peek() is mine
-    ledger.usage.count_started(mine.head)
-    line.started()
-    assert line.peek() is yours
+    mine = [a_job("m1", at=1), a_job("m2", at=2)]
+    line = line_of(*mine, a_job("y1", at=3, project="other"), policy="fair_share", ledger=ledger)
+    assert head_of(line) == "m1"
+    ledger.usage.charge(mine[0].job_class, asked(mine[0].job_class))
+    line.start()
+    assert head_of(line) == "y1"
 
 
 def test_use_that_grew_elsewhere_is_seen_when_the_line_is_asked() -> None:
     ledger = Ledger([a_node()])
-    mine, yours = JobClass([a_job("m1", at=1)]), JobClass([a_job("y1", at=3, project="other")])
-    line = line_of(mine, yours, policy="fair_share", ledger=ledger)
-    ledger.usage.count_started(a_job("elsewhere", a_request(cpus=4)))
-    assert line.peek() is yours
+    line = line_of(a_job("m1", at=1), a_job("y1", at=3, project="other"), policy="fair_share", ledger=ledger)
+    elsewhere = a_job("elsewhere", a_request(cpus=4)).job_class
+    ledger.usage.charge(elsewhere, asked(elsewhere))
+    assert head_of(line) == "y1"
 
 
 def test_queues_take_turns_by_what_they_hold_for_their_weight() -> None:
     queues = [Queue("q1", "one", weight=1), Queue("q2", "two", weight=2)]
-    jobs = [a_job(f"{queue}-{i}", at=i, queue=queue) for queue in ("q1", "q2") for i in range(6)]
-    snapshot = a_snapshot([a_node()], jobs, queues=queues)
-    ledger = Ledger(snapshot.nodes)
-    turns = Turns(form_lines(snapshot, Config(), group_pending(snapshot.pending), ledger), ledger)
+    ledger = Ledger([a_node()])
+    lines = form_lines(queues, Config(), ledger)
+    for queue in ("q1", "q2"):
+        for i in range(6):
+            lines[queue].add(a_job(f"{queue}-{i}", at=i, queue=queue))
+        lines[queue].begin_round()
+    turns = Turns(lines.values(), ledger)
     served = []
     for _ in range(6):
         line = turns.next()
         assert line is not None
         group = line.peek()
         assert group is not None
-        ledger.usage.count_started(group.head)
+        ledger.usage.charge(group.job_class, asked(group.job_class))
         served.append(line.queue.name)
-        line.started()
+        line.start()
         turns.add(line)
     assert served == ["one", "two", "two", "one", "two", "two"]
 
 
 def test_a_queue_follows_its_own_policy_and_else_the_configured_one() -> None:
-    jobs = [a_job("old", at=1), a_job("urgent", at=2, priority=9)]
     for policy, first in (("fifo", "old"), ("", "urgent")):
-        snapshot = a_snapshot([a_node()], jobs, queues=[Queue("q", "default", policy=policy)])
-        (line,) = form_lines(snapshot, Config(), group_pending(jobs), Ledger(snapshot.nodes))
-        group = line.peek()
-        assert group is not None
-        assert group.head.id == first
+        line = form_lines([Queue("q", "default", policy=policy)], Config(), Ledger([a_node()]))["q"]
+        line.add(a_job("old", at=1))
+        line.add(a_job("urgent", at=2, priority=9))
+        line.begin_round()
+        assert head_of(line) == first

@@ -6,26 +6,26 @@ from tests.support.clusters import GIB, a_request
 
 
 @pytest.mark.parametrize(
-    ("request_", "fitting"),
+    ("request_", "most", "fitting"),
     [
-        (a_request(replicas=99), 8),
-        (a_request(replicas=3), 3),
-        (a_request(gib=8, replicas=99), 2),
-        (a_request(gpu_milli=1000, replicas=99), 2),
-        (a_request(gpu_milli=2000, replicas=99), 1),
-        (a_request(gpu_milli=250, replicas=99), 8),
-        (a_request(gpu_milli=250, model="a100"), 0),
-        (Request(0, 0, replicas=5), 5),
+        (a_request(), 99, 8),
+        (a_request(), 3, 3),
+        (a_request(gib=8), 99, 2),
+        (a_request(gpu_milli=1000), 99, 2),
+        (a_request(gpu_milli=2000), 99, 1),
+        (a_request(gpu_milli=250), 99, 8),
+        (a_request(gpu_milli=250, model="a100"), 99, 0),
+        (Request(0, 0), 5, 5),
     ],
 )
-def test_a_room_counts_the_replicas_it_holds(request_: Request, fitting: int) -> None:
+def test_a_room_counts_the_replicas_it_holds(request_: Request, most: int, fitting: int) -> None:
     room = Room(8000, 16 * GIB, [1000, 200, 1000], "h100")
-    assert room.replicas(request_) == fitting
+    assert room.slots(request_, most) == fitting
 
 
 def test_what_is_below_zero_holds_nothing() -> None:
-    assert Room(-1, GIB, [], "").replicas(a_request()) == 0
-    assert Room(1000, GIB, [-500], "h100").replicas(a_request(gpu_milli=500)) == 0
+    assert Room(-1, GIB, [], "").slots(a_request()) == 0
+    assert Room(1000, GIB, [-500], "h100").slots(a_request(gpu_milli=500)) == 0
 
 
 def test_whole_devices_are_chosen_lowest_first() -> None:
