@@ -26,6 +26,10 @@ MODELS = ("a100", "h100", "l40s", "t4")
 GIB = 2**30
 NOW = 1_000_000.0
 CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
+RUNNING = [
+    JobClass(f"p{device % 4}", f"q{device % 2}", (Role(Request(CPU_A_GPU, MEMORY_A_GPU, 1000)),))
+    for device in range(DEVICES)
+]
 
 
 def measure(printer: Printer) -> None:
@@ -78,9 +82,7 @@ def _running_on(number: int, busy: list[bool], random: Random) -> Iterator[Runni
         if one:
             holding = Holding(f"n{number:04}", CPU_A_GPU, MEMORY_A_GPU, ((device, 1000),))
             ends_by = NOW + random.randrange(86_400) if random.random() < 0.8 else None
-            request = Request(CPU_A_GPU, MEMORY_A_GPU, 1000)
-            job_class = JobClass(f"p{device % 4}", f"q{device % 2}", (Role(request),))
-            yield RunningJob(f"r{number:04}{device}", job_class, (holding,), ends_by=ends_by)
+            yield RunningJob(f"r{number:04}{device}", RUNNING[device], (holding,), ends_by=ends_by)
 
 
 def _draw_class(random: Random) -> JobClass:

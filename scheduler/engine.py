@@ -53,8 +53,7 @@ class Planner:
         self._releases: list[Release] = []
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
-        for job in snapshot.running:
-            self._add_running(job)
+        self._add_running(snapshot.running)
 
     # What happened
 
@@ -63,6 +62,18 @@ class Planner:
         self._note_pending(job)
         check(job.job_class)
         self._line(job.job_class).add(job)
+
+    def hold(self, job: RunningJob) -> None:
+        """A job runs that no plan of ours started, and holds what is still free here.
+
+        Raises ValueError if it runs already, or if what it holds is not free.
+        """
+        release = self.release_of(job)
+        for grant in release[2]:
+            self.ledger.take(grant)
+        self._hold(job.job_class, held(job.holdings), release)
+        insort(self._releases, release)
+        self.ledger.settle()
 
     def withdraw(self, job_id: str) -> None:
         """A job waits no longer. Raises KeyError for one that does not."""
@@ -77,6 +88,15 @@ class Planner:
             self.ledger.give(grant)
         self.ledger.usage.discharge(gone.job_class, gone.amounts)
         self.ledger.settle()
+
+    def find_pending(self, job_id: str) -> PendingJob | None:
+        """The job of that id, if it is known to wait."""
+        return self._pending.get(job_id)
+
+    def find_release(self, job_id: str) -> Release | None:
+        """What the job of that id frees, if it is known to run."""
+        known = self._running.get(job_id)
+        return None if known is None else known.release
 
     # What follows
 
@@ -114,23 +134,29 @@ class Planner:
         """Note a start whose grants are taken."""
         del self._pending[job.id]
         release = (ends_at(now, job.job_class), job.id, tuple(grants))
-        self._hold(job.id, job.job_class, asked(job.job_class), release)
+        self._hold(job.job_class, asked(job.job_class), release)
+        insort(self._releases, release)
 
-    def _hold(self, job_id: str, job_class: JobClass, amounts: Amounts, release: Release) -> None:
+    def _hold(self, job_class: JobClass, amounts: Amounts, release: Release) -> None:
+        job_id = release[1]
         if job_id in self._running:
             raise ValueError(f"job {job_id} runs twice")
         self._running[job_id] = _Held(job_class, amounts, release)
-        insort(self._releases, release)
         self.ledger.usage.charge(job_class, amounts)
 
-    def _add_running(self, job: RunningJob) -> None:
+    def _add_running(self, running: Iterable[RunningJob]) -> None:
+        for job in running:
+            release = self.release_of(job)
+            self._hold(job.job_class, held(job.holdings), release)
+            self._releases.append(release)
+        self._releases.sort()
+
+    def release_of(self, job: RunningJob) -> Release:
+        """When a running job is due to end, and what that frees."""
         numbers = self.ledger.number_of
         # What lies on nodes that the snapshot lacks helps nobody.
-        grants = tuple(
-            Grant.of(numbers[holding.node_id], holding) for holding in job.holdings if holding.node_id in numbers
-        )
-        release = (inf if job.ends_by is None else job.ends_by, job.id, grants)
-        self._hold(job.id, job.job_class, held(job.holdings), release)
+        grants = tuple([Grant.of(numbers[one.node_id], one) for one in job.holdings if one.node_id in numbers])
+        return inf if job.ends_by is None else job.ends_by, job.id, grants
 
     def _add_pending(self, pending: Iterable[PendingJob]) -> None:
         by_identity: dict[int, list[PendingJob]] = {}
@@ -252,7 +278,7 @@ class _Round:
             for position, group in line.in_order():
                 reason, message = self._why_waiting(line, group, position)
                 ids = tuple(job.id for job in group.jobs())
-                yield Verdict(ids, reason, message, position, starts_at.get(ids[0]))
+                yield Verdict(group.job_class, ids, reason, message, position, starts_at.get(ids[0]))
 
     def _why_waiting(self, line: Line, group: Waiting, position: int) -> explain.Because:
         if line.queue.paused:

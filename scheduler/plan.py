@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.snapshot import Slice
+from scheduler.snapshot import JobClass, Slice
 
 
 class Reason(StrEnum):
@@ -56,6 +56,7 @@ class Verdict:
     snapshot's clock; None where nothing allows an estimate.
     """
 
+    job_class: JobClass
     job_ids: tuple[str, ...]
     reason: Reason
     message: str

@@ -16,14 +16,12 @@ from scheduler.plan import Placement, Plan, Verdict
 from trellis.vocabulary import JobState, NodeState
 
 
-def apply_plan(uow: UnitOfWork, plan: Plan, class_keys: Mapping[str, str]) -> int:
-    """Open an attempt for every placement whose job still waits; note why the others do. Returns how many started.
+def apply_plan(uow: UnitOfWork, plan: Plan) -> int:
+    """Open an attempt for every placement whose job still waits. Returns how many started.
 
     Raises: CapacityTaken where a node has less left than the plan was made with: make a new plan.
     """
-    started = _place(uow, plan.placements) if plan.placements else 0
-    _note(uow, plan.verdicts, class_keys)
-    return started
+    return _place(uow, plan.placements) if plan.placements else 0
 
 
 def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:
@@ -73,12 +71,8 @@ def _gpus(uow: UnitOfWork, nodes: Mapping[UUID, Node]) -> dict[UUID, dict[int, G
     return found
 
 
-def _note(uow: UnitOfWork, verdicts: Iterable[Verdict], class_keys: Mapping[str, str]) -> None:
-    """One row a class: that of its eldest job. Rows that say the same already are not written again."""
-    heads: dict[str, Verdict] = {}
-    for verdict in verdicts:
-        for job_id in verdict.job_ids:
-            heads.setdefault(class_keys[job_id], verdict)
+def note_verdicts(uow: UnitOfWork, heads: Mapping[str, Verdict]) -> None:
+    """Why jobs wait, by the key of their class. Rows that say the same already are not written again."""
     known = {row.class_key: row for row in uow.session.execute(select(ClassVerdict)).scalars()}
     gone = known.keys() - heads.keys()
     if gone:

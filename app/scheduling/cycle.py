@@ -11,11 +11,10 @@ from app.core.events import Event
 from app.core.locks import take_turn
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
-from app.scheduling.apply import apply_plan
+from app.scheduling.apply import apply_plan, note_verdicts
+from app.scheduling.mirror import Mirror
 from app.scheduling.models import Cycle
-from app.scheduling.snapshot import load_snapshot
 from scheduler.config import Config
-from scheduler.engine import plan
 from trellis.vocabulary import JobState
 
 LOCK = "scheduling"
@@ -37,7 +36,7 @@ class Outcome:
     more: bool
 
 
-def run_cycle(uow: UnitOfWork) -> Outcome:
+def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
     """Plan and apply. Where a cycle waits its turn already, leave it to that one.
 
     A cycle begins to look only when its turn has come, so whatever was committed before it was asked for is seen.
@@ -46,12 +45,13 @@ def run_cycle(uow: UnitOfWork) -> Outcome:
         return Outcome(0, more=False)
     seen = uow.session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
     config = Config()
-    loaded = load_snapshot(uow)
-    made = plan(loaded.snapshot, config)
-    started = apply_plan(uow, made, loaded.class_keys)
+    with mirror.lent(uow, config) as planner:
+        made = planner.plan(uow.clock.now().timestamp())
+        mirror.expect(made)
+    started = apply_plan(uow, made)
+    note_verdicts(uow, mirror.by_key(made.verdicts))
     _remember(uow, seen)
-    bounded = len(made.placements) >= config.max_placements or loaded.exhausted_by(made)
-    return Outcome(started, more=bounded and started > 0)
+    return Outcome(started, more=len(made.placements) >= config.max_placements and started > 0)
 
 
 def _rest(uow: UnitOfWork) -> None:

@@ -1,53 +1,69 @@
-"""Rows to `Snapshot`, in a fixed number of statements."""
+"""Rows to what the scheduler is told: all of it once, and after that the jobs that changed."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, func, select, true
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.queues.models import Queue
 from app.resources.models import Allocation, AllocationGpu, Gpu, Node
 from scheduler import snapshot as plain
-from scheduler.plan import Plan
 from trellis.vocabulary import JobState, NodeState, QueueState
 
-# Of jobs that are equal in all but age, the eldest are enough for one plan: those behind can't start before them.
-WINDOW = 100
-_RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
+RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
+
+
+@dataclass(slots=True)
+class Classes:
+    """One `JobClass` object for all jobs that are equal to the scheduler, and the keys they have in their rows."""
+
+    keys: dict[plain.JobClass, str] = field(default_factory=dict)
+    _known: dict[str, plain.JobClass] = field(default_factory=dict)
+
+    def of(self, row: Any) -> plain.JobClass:
+        """The class of a row of `jobs`."""
+        known = self._known.get(row.class_key)
+        if known is None:
+            known = self._known[row.class_key] = _job_class(row)
+            self.keys[known] = row.class_key
+        return known
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A snapshot, and the class of each of its pending jobs, eldest first."""
+class Jobs:
+    """Jobs that wait, and whoever holds something: jobs that run, and what ended ones have not given back yet."""
 
-    snapshot: plain.Snapshot
-    class_keys: Mapping[str, str]
-
-    def exhausted_by(self, made: Plan) -> bool:
-        """Whether the plan starts all that was loaded of a class of which there may be more."""
-        loaded = Counter(self.class_keys.values())
-        placed = Counter(self.class_keys[placement.job_id] for placement in made.placements)
-        return any(loaded[key] >= WINDOW and placed[key] == loaded[key] for key in placed)
+    pending: tuple[plain.PendingJob, ...]
+    running: tuple[plain.RunningJob, ...]
 
 
-def load_snapshot(uow: UnitOfWork) -> Loaded:
-    """The cluster, what runs on it, and of every class of queued jobs the eldest WINDOW."""
-    rows = _pending(uow)
-    pending = _pending_jobs(rows)
-    snapshot = plain.Snapshot(
+def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
+    """The cluster, all that wait and all that run, in a fixed number of statements."""
+    jobs = load_jobs(uow, classes)
+    return plain.Snapshot(
         now=uow.clock.now().timestamp(),
-        nodes=_nodes(uow) if pending else (),
-        queues=_queues(uow) if pending else (),
-        pending=pending,
-        running=_running(uow) if pending else (),
+        nodes=_nodes(uow),
+        queues=_queues(uow),
+        pending=jobs.pending,
+        running=jobs.running,
     )
-    return Loaded(snapshot, {job.id: row.class_key for job, row in zip(pending, rows, strict=True)})
+
+
+def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = None) -> Jobs:
+    """The jobs that wait or hold something; of those named by `ids` only, where it is given."""
+    waiting = select(*_COLUMNS, Job.created_at).where(
+        Job.state == JobState.QUEUED, true() if ids is None else Job.id.in_(ids)
+    )
+    pending = tuple(
+        plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row))
+        for row in uow.session.execute(waiting)
+    )
+    return Jobs(pending, tuple(_running(uow, classes, ids)))
 
 
 def _nodes(uow: UnitOfWork) -> tuple[plain.Node, ...]:
@@ -80,39 +96,10 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
     )
 
 
-# From class to class by the index of queued jobs, and of each the eldest: what this costs depends on the number of
-# classes, not on how many wait.
-_PENDING = text(
-    """
-    WITH RECURSIVE classes AS (
-        (SELECT class_key FROM jobs WHERE state = 'queued' ORDER BY class_key LIMIT 1)
-        UNION ALL
-        SELECT (SELECT next.class_key FROM jobs next
-                WHERE next.state = 'queued' AND next.class_key > classes.class_key ORDER BY next.class_key LIMIT 1)
-        FROM classes WHERE classes.class_key IS NOT NULL
-    )
-    SELECT eldest.* FROM classes CROSS JOIN LATERAL (
-        SELECT id, class_key, project_id, queue_id, priority, created_at, cpu_milli, memory_bytes, gpu_milli, gpu_model,
-               replicas, time_limit_s
-        FROM jobs WHERE state = 'queued' AND class_key = classes.class_key
-        ORDER BY priority, created_at, id LIMIT :window
-    ) eldest
-    WHERE classes.class_key IS NOT NULL
-    ORDER BY created_at, id
-    """
-)
-
-
-def _pending(uow: UnitOfWork) -> Sequence[Any]:
-    return uow.session.execute(_PENDING, {"window": WINDOW}).all()
-
-
-def _pending_jobs(rows: Sequence[Any]) -> tuple[plain.PendingJob, ...]:
-    classes: dict[str, plain.JobClass] = {}
-    for row in rows:
-        if row.class_key not in classes:
-            classes[row.class_key] = _job_class(row)
-    return tuple(plain.PendingJob(str(row.id), row.created_at.timestamp(), classes[row.class_key]) for row in rows)
+_COLUMNS = (
+    Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.cpu_milli, Job.memory_bytes, Job.gpu_milli,
+    Job.gpu_model, Job.replicas, Job.time_limit_s,
+)  # fmt: skip
 
 
 def _job_class(row: Any) -> plain.JobClass:
@@ -127,42 +114,46 @@ def _job_class(row: Any) -> plain.JobClass:
     )
 
 
-def _running(uow: UnitOfWork) -> tuple[plain.RunningJob, ...]:
-    gpus = _held_gpus(uow)
-    columns = (Job.id, Job.project_id, Job.queue_id, Job.priority, Job.started_at, Job.time_limit_s,
-               Job.gpu_milli, Job.gpu_model, Job.replicas, Allocation.id.label("held"), Allocation.node_id,
-               Allocation.cpu_milli, Allocation.memory_bytes)  # fmt: skip
-    statement = (
-        select(*columns)
-        .join(Allocation, (Allocation.job_id == Job.id) & Allocation.released_at.is_(None))
-        .where(Job.state.in_(_RUNNING))
-        .order_by(Job.id, Allocation.id)
-    )
-    now = uow.clock.now()
-    found: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
-    for row in uow.session.execute(statement):
-        holding = plain.Holding(str(row.node_id), row.cpu_milli, row.memory_bytes, tuple(gpus.get(row.held, ())))
-        found.setdefault(row.id, (row, []))[1].append(holding)
-    return tuple(
-        plain.RunningJob(str(job_id), _job_class(row), tuple(held), ends_by=_ends_by(row, now))
-        for job_id, (row, held) in found.items()
-    )
-
-
-def _ends_by(row: Any, now: datetime) -> float | None:
-    if row.time_limit_s is None:
-        return None
-    return float((row.started_at or now).timestamp() + row.time_limit_s)
-
-
-def _held_gpus(uow: UnitOfWork) -> Mapping[UUID, list[tuple[int, int]]]:
-    held: dict[UUID, list[tuple[int, int]]] = {}
-    statement = (
-        select(AllocationGpu.allocation_id, Gpu.index, AllocationGpu.milli)
+def _running(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None) -> Iterable[plain.RunningJob]:
+    gpus = (
+        select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
+        .select_from(AllocationGpu)
         .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
-        .where(AllocationGpu.live)
-        .order_by(AllocationGpu.allocation_id, Gpu.index)
+        .where(AllocationGpu.allocation_id == Allocation.id, AllocationGpu.live)
+        .scalar_subquery()
     )
-    for allocation_id, index, milli in uow.session.execute(statement):
-        held.setdefault(allocation_id, []).append((index, milli))
-    return held
+    named: ColumnElement[bool] = true() if ids is None else Allocation.job_id.in_(ids)
+    statement = (
+        select(
+            *_COLUMNS, Job.state, Job.started_at, Allocation.node_id, gpus.label("gpus"),
+            Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
+        )
+        .join(Job, Job.id == Allocation.job_id)
+        .where(Allocation.released_at.is_(None), named)
+        .order_by(Allocation.id)
+    )  # fmt: skip
+    held: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
+    for row in uow.session.execute(statement):
+        devices = tuple(sorted((index, milli) for index, milli in row.gpus or ()))
+        holding = plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices)
+        held.setdefault(row.id, (row, []))[1].append(holding)
+    now = uow.clock.now()
+    for row, holdings in held.values():
+        yield _holder(row, classes.of(row), tuple(holdings), now)
+
+
+def _holder(
+    row: Any, job_class: plain.JobClass, holdings: tuple[plain.Holding, ...], now: datetime
+) -> plain.RunningJob:
+    if row.state not in RUNNING:
+        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
+        return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
+    ends_by = None
+    if row.time_limit_s is not None:
+        ends_by = float((row.started_at or now).timestamp() + row.time_limit_s)
+    return plain.RunningJob(str(row.id), job_class, holdings, ends_by=ends_by)
+
+
+def left_by(job_id: str) -> str:
+    """The name under which the scheduler knows what an ended attempt of a job still holds."""
+    return f"left by {job_id}"

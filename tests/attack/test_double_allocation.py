@@ -10,7 +10,7 @@ from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.resources.allocations import Grant, grant, lock_nodes, release
 from app.resources.models import Allocation, AllocationGpu, Gpu, Node
-from app.scheduling.cycle import Outcome, run_cycle
+from app.scheduling.cycle import Outcome
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Stack
 from tests.support.world import World
@@ -92,7 +92,7 @@ def test_two_schedulers_at_once_start_each_job_once(stack: Stack, world: World) 
     member = stack.client(world.member)
     jobs = [{"command": ["true"], "resources": {"gpus": 1}}] * 12
     assert member.post("/jobs/batch", {"jobs": jobs}).status == 201
-    outcomes = stack.race(run_cycle, times=6)
+    outcomes = stack.race(stack.cycle, times=6)
     assert sum(outcome.started for outcome in outcomes if isinstance(outcome, Outcome)) == 8
     held = stack.run(
         lambda uow: uow.session.execute(

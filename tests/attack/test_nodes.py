@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from app.jobs.models import Replica
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Stack
 from tests.support.world import World
@@ -18,7 +17,7 @@ def victim(stack: Stack, world: World) -> wire.ReplicaSpec:
     """A replica that runs on node-1; the thief is node-2."""
     node = FakeNode.join(stack, world, a_description("node-1"))
     stack.client(world.member).post("/jobs", {"command": ["true"]})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     pair = stack.run(lambda uow: uow.session.query(Replica.id, Replica.fence).one())
     (spec,) = node.specs((str(pair[0]), pair[1]))
     node.ship(node.report(spec, ReplicaState.STARTING), node.report(spec, ReplicaState.RUNNING))
@@ -111,7 +110,7 @@ def test_a_description_that_makes_no_sense_is_refused(
 def test_an_artifact_whose_digest_does_not_fit_is_refused(stack: Stack, world: World) -> None:
     node = FakeNode.join(stack, world)
     stack.client(world.member).post("/jobs", {"command": ["true"]})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.query(Replica).one())
     path = f"/agent/replicas/{replica.id}/artifacts?fence={replica.fence}&name="
     honest = hashlib.sha256(b"bytes").hexdigest()

@@ -18,7 +18,6 @@ from app.core.settings import Settings
 from app.factory import PREFIX, create_app
 from app.jobs.models import Replica
 from app.queues.models import Queue
-from app.scheduling.cycle import run_cycle
 from app.tenancy.models import ApiKey, ServiceAccount
 from tests.support.builders import a_queue, a_service_account, an_api_key
 from tests.support.fake_node import FakeNode, a_description
@@ -135,7 +134,7 @@ def a_running_job(stack: Stack, world: World, node: FakeNode) -> tuple[wire.Repl
         "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}}
     )
     assert job.status == 201, job.text
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.execute(select(Replica)).scalar_one())
     (spec,) = node.specs((str(replica.id), replica.fence))
     path = f"/agent/replicas/{spec.replica_id}/artifacts?fence={spec.fence}&name=f"

@@ -21,6 +21,8 @@ from app.core.tables import Base
 from app.core.uow import UnitOfWork, run
 from app.factory import create_app
 from app.http.transaction import TransactionalFlask
+from app.scheduling.cycle import Outcome, run_cycle
+from app.scheduling.mirror import Mirror
 from app.tenancy import actors
 from app.tenancy.models import User
 from app.tenancy.sessions import SignIns
@@ -85,6 +87,11 @@ class Stack:
         self.app = create_app(self.settings)
         self.sessions: sessionmaker[Session] = self.app.extensions["sessions"]
         self.keyring: Keyring = self.app.extensions["keyring"]
+        self.mirror = Mirror()
+
+    def cycle(self, uow: UnitOfWork) -> Outcome:
+        """A scheduling cycle as a worker would run it that has run all others of this test."""
+        return run_cycle(uow, self.mirror)
 
     def run(self, act: Callable[[UnitOfWork], R], actor: Actor = SYSTEM) -> R:
         """Act in a unit of work of its own, and commit."""
@@ -140,6 +147,7 @@ class Stack:
     def clear(self) -> None:
         """Empty all tables, and forget who tried to sign in."""
         self.app.extensions["sign_ins"] = SignIns(self.keyring)
+        self.mirror = Mirror()
         names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
         self.run(lambda uow: uow.session.execute(text(f"TRUNCATE {names}")))
 

@@ -9,7 +9,6 @@ import pytest
 
 from app.jobs import following
 from app.jobs.models import Replica
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode
 from tests.support.stack import Stack
 from tests.support.world import World
@@ -24,7 +23,7 @@ class Running:
         self.stack, self.member = stack, stack.client(world.member)
         self.node = FakeNode.join(stack, world)
         self.id = self.member.post("/jobs", {"command": ["true"]}).json["id"]
-        stack.run(run_cycle)
+        stack.run(stack.cycle)
         replica = stack.run(lambda uow: uow.session.query(Replica).one())
         (self.spec,) = self.node.specs((str(replica.id), replica.fence))
         self.node.ship(

@@ -9,7 +9,6 @@ from sqlalchemy import text
 from app.core.uow import UnitOfWork
 from app.jobs.dependencies import release_dependents_of
 from app.jobs.models import Replica
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
@@ -30,7 +29,7 @@ def submit(caller: Caller, **body: Any) -> dict[str, Any]:
 
 
 def plan(stack: Stack) -> int:
-    return stack.run(run_cycle).started
+    return stack.run(stack.cycle).started
 
 
 def placed(stack: Stack, node: FakeNode) -> list[wire.ReplicaSpec]:

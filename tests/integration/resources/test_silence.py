@@ -7,7 +7,6 @@ from app.core.uow import UnitOfWork
 from app.jobs.attempts import end_attempts_on_lost_nodes
 from app.jobs.models import Replica
 from app.resources.nodes import DOUBT, mark_silent
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
@@ -52,7 +51,7 @@ def running_on_node_1(stack: Stack, nodes: list[FakeNode], member: Caller) -> tu
     age(stack, 60, "node-2", "node-3")
     stack.run(lambda uow: uow.session.execute(text("UPDATE nodes SET state = 'unreachable' WHERE name <> 'node-1'")))
     job = member.post("/jobs", {"command": ["true"]}).json["id"]
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.query(Replica).one())
     (spec,) = nodes[0].specs((str(replica.id), replica.fence))
     nodes[0].ship(nodes[0].report(spec, ReplicaState.STARTING), nodes[0].report(spec, ReplicaState.RUNNING))
@@ -83,7 +82,7 @@ def test_a_lost_nodes_job_is_tried_elsewhere_under_a_new_fence(
         watch(stack)
     assert states(stack)["node-1"] == "lost"
     assert member.get(f"/jobs/{job}").json["state"] == "queued"
-    assert stack.run(run_cycle).started == 1
+    assert stack.run(stack.cycle).started == 1
     again = member.get(f"/jobs/{job}?verbose=true").json
     assert again["attempt"] == 2
     assert again["attempts"][0]["replicas"][0]["node"] != "node-1"
@@ -119,7 +118,7 @@ def test_what_a_node_no_longer_knows_of_was_lost_there(stack: Stack, nodes: list
 def test_a_gang_ends_whole_when_one_of_its_nodes_is_lost(stack: Stack, nodes: list[FakeNode], member: Caller) -> None:
     body = {"command": ["true"], "replicas": 3, "resources": {"cpus": 5}}
     job = member.post("/jobs", body).json["id"]
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     rows = stack.run(lambda uow: uow.session.query(Replica).all())
     by_node = {str(row.node_id): row for row in rows}
     assert len(by_node) == 3

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from app.core.locks import take_turn
 from app.core.uow import UnitOfWork
-from app.scheduling.cycle import is_due, run_cycle
-from app.scheduling.snapshot import WINDOW
+from app.scheduling.cycle import is_due
+from scheduler.config import Config
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
@@ -27,10 +27,11 @@ def submit(caller: Caller, count: int = 1, **body: object) -> list[str]:
 
 def test_a_cycle_goes_on_where_it_stopped_at_its_bounds(stack: Stack, world: World, member: Caller) -> None:
     FakeNode.join(stack, world, a_description(cpus=1000, memory_bytes=4096 << 30))
-    submit(member, 3 * WINDOW + 10)
-    outcomes = [stack.run(run_cycle) for _ in range(4)]
-    assert [outcome.started for outcome in outcomes] == [WINDOW, WINDOW, WINDOW, 10]
-    assert [outcome.more for outcome in outcomes] == [True, True, True, False]
+    most = Config().max_placements
+    submit(member, most + 10)
+    outcomes = [stack.run(stack.cycle) for _ in range(3)]
+    assert [outcome.started for outcome in outcomes] == [most, 10, 0]
+    assert [outcome.more for outcome in outcomes] == [True, False, False]
 
 
 def test_with_one_turn_running_and_one_waiting_a_third_leaves_at_once(stack: Stack) -> None:
@@ -87,7 +88,7 @@ def test_a_cycle_is_due_after_news_and_not_again_once_it_looked(stack: Stack, wo
     FakeNode.join(stack, world, a_description(cpus=1))
     submit(member, 2)
     assert stack.run(is_due)
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     long_ago = text("UPDATE events SET at = at - interval '1 minute'")
     stack.run(lambda uow: uow.session.execute(long_ago))
     assert not stack.run(is_due)  # one runs, one waits, nothing is new
@@ -99,7 +100,7 @@ def test_a_verdict_is_kept_once_a_class_and_goes_with_it(stack: Stack, world: Wo
     FakeNode.join(stack, world, a_description(cpus=4))
     ids = submit(member, 20, resources={"cpus": 4, "memory": "1GiB"})
     submit(member, 1, resources={"cpus": 64})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     count = text("SELECT count(*) FROM class_verdicts")
     assert stack.run(lambda uow: uow.session.execute(count).scalar_one()) == 2
     why = [member.get(f"/jobs/{job}").json["why"] for job in (ids[1], ids[19])]
@@ -107,7 +108,7 @@ def test_a_verdict_is_kept_once_a_class_and_goes_with_it(stack: Stack, world: Wo
     assert why[0].split(" (number")[0] == why[1].split(" (number")[0]
     for job in ids:
         member.patch(f"/jobs/{job}/status", {"action": "cancel"})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     assert stack.run(lambda uow: uow.session.execute(count).scalar_one()) == 1
 
 
@@ -117,10 +118,10 @@ def test_a_paused_queue_starts_nothing_and_says_so(stack: Stack, world: World, m
     queue = next(q["id"] for q in admin.get("/queues").json["items"] if q["name"] == "default")
     assert admin.put(f"/queues/{queue}/pause").json["state"] == "paused"
     (job,) = submit(member)
-    assert stack.run(run_cycle).started == 0
+    assert stack.run(stack.cycle).started == 0
     assert "paused" in member.get(f"/jobs/{job}").json["why"]
     assert admin.put(f"/queues/{queue}/resume").json["state"] == "open"
-    assert stack.run(run_cycle).started == 1
+    assert stack.run(stack.cycle).started == 1
 
 
 def test_a_gpu_type_is_matched_by_its_short_name(stack: Stack, world: World, member: Caller) -> None:
@@ -128,5 +129,5 @@ def test_a_gpu_type_is_matched_by_its_short_name(stack: Stack, world: World, mem
     FakeNode.join(stack, world, a_description("gpu", gpus=2))
     submit(member, 1, resources={"gpus": 2, "gpu_type": "h100"})
     (never,) = submit(member, 1, resources={"gpus": 1, "gpu_type": "b200"})
-    assert stack.run(run_cycle).started == 1
+    assert stack.run(stack.cycle).started == 1
     assert "B200" in member.get(f"/jobs/{never}").json["why"]

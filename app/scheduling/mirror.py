@@ -1,0 +1,167 @@
+"""The scheduler's paper cluster, kept in a process from cycle to cycle: after the first, only what changed is read.
+
+What changed is read off the events, which only name the jobs whose rows are then compared with the paper. Those of
+transactions that were open when we last looked may have lower ids than some that we have seen.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select, text
+
+from app.core.events import Event
+from app.core.uow import UnitOfWork
+from app.scheduling.snapshot import Classes, Jobs, left_by, load_jobs, load_snapshot
+from scheduler.backfill import Release
+from scheduler.config import Config
+from scheduler.engine import Planner
+from scheduler.plan import Plan, Verdict
+
+# Read all anew now and then, whatever the events said: what a fault put wrong is right again after that.
+REFRESH = timedelta(minutes=5)
+MOST_CHANGES = 20_000
+START_S = 1.0
+# Numbers are given to transactions and to events in two steps: a neighbour may be between them.
+MARGIN = 100
+# Before the first look nobody noted who was open.
+LOOK_BACK = 5000
+# Of these only their being there counts: the cluster itself, or how it is to be shared, is another.
+_REBUILDING = ("node.", "queue.")
+
+
+class _News:
+    """The events that were not seen before: each once, however late it is committed.
+
+    A transaction writes its events after it got its number, so their ids are above all that were given out before. If
+    at some look no number from x on was given out yet, then whatever has number x or more has ids above those of that
+    look: below them, once all before x have ended, nothing can come any more.
+    """
+
+    def __init__(self) -> None:
+        self._settled: int | None = None
+        self._seen: set[int] = set()
+        self._looks: deque[tuple[int, int]] = deque()
+
+    def read(self, uow: UnitOfWork) -> Sequence[tuple[UUID | None, str]]:
+        """Job (if it is about one) and kind of every event since the last reading, at most MOST_CHANGES."""
+        oldest, following, newest = uow.session.execute(_LOOK).one()
+        since = newest - LOOK_BACK if self._settled is None else self._settled
+        rows = select(Event.id, Event.job_id, Event.kind).where(Event.id > since).limit(MOST_CHANGES)
+        found = [row for row in uow.session.execute(rows) if row.id not in self._seen]
+        self._seen.update(row.id for row in found)
+        self._settle(since, oldest, following, newest)
+        return [(row.job_id, row.kind) for row in found]
+
+    def _settle(self, since: int, oldest: int, following: int, newest: int) -> None:
+        self._looks.append((following, newest))
+        self._settled = since
+        while self._looks and self._looks[0][0] <= oldest:
+            self._settled = max(since, self._looks.popleft()[1] - MARGIN)
+        if self._settled > since:
+            self._seen = {event_id for event_id in self._seen if event_id > self._settled}
+
+
+_LOOK = text(
+    """
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+           (SELECT coalesce(max(id), 0) FROM events)
+    """
+)
+
+
+class Mirror:
+    """The planner of one process; empty until the first cycle, and again after a fault."""
+
+    def __init__(self) -> None:
+        self.classes = Classes()
+        self._planner: Planner | None = None
+        self._config: Config | None = None
+        self._news = _News()
+        self._built_at: datetime | None = None
+        self._unconfirmed: set[UUID] = set()
+
+    @contextmanager
+    def lent(self, uow: UnitOfWork, config: Config) -> Iterator[Planner]:
+        """The planner as the rows are now. Who gets it holds the turn; what fails on the way empties the mirror."""
+        planner, self._planner = self._planner, None
+        lent = self._refreshed(uow, planner, config)
+        yield lent
+        self._planner = lent
+
+    def expect(self, made: Plan) -> None:
+        """Note what was planned: until its rows are seen, nobody knows whether that was committed."""
+        told = [[one.job_id for one in made.placements], [one.job_id for one in made.evictions]]
+        self._unconfirmed = {UUID(job_id) for job_ids in told for job_id in job_ids}
+
+    def by_key(self, verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+        """The verdicts of a plan by the `class_key` of the jobs' rows."""
+        return {self.classes.keys[verdict.job_class]: verdict for verdict in verdicts}
+
+    def _refreshed(self, uow: UnitOfWork, planner: Planner | None, config: Config) -> Planner:
+        if planner is None or config != self._config or self._is_old(uow):
+            return self._build(uow, config)
+        changed = self._changed(uow)
+        if changed is None:
+            return self._build(uow, config)
+        if changed and not _update(planner, changed, load_jobs(uow, self.classes, list(changed))):
+            return self._build(uow, config)
+        return planner
+
+    def _build(self, uow: UnitOfWork, config: Config) -> Planner:
+        self.classes = Classes()
+        self._config = config
+        self._unconfirmed = set()
+        self._news = _News()
+        self._news.read(uow)  # before the rows: what is committed in between is read twice, not missed
+        self._built_at = uow.clock.now()
+        return Planner(load_snapshot(uow, self.classes), config)
+
+    def _is_old(self, uow: UnitOfWork) -> bool:
+        return self._built_at is None or not timedelta() <= uow.clock.now() - self._built_at < REFRESH
+
+    def _changed(self, uow: UnitOfWork) -> set[UUID] | None:
+        """The jobs that something happened to since the last look; None if more happened than to jobs."""
+        news = self._news.read(uow)
+        if len(news) >= MOST_CHANGES or any(job_id is None and kind.startswith(_REBUILDING) for job_id, kind in news):
+            return None
+        changed = {job_id for job_id, _ in news if job_id is not None} | self._unconfirmed
+        self._unconfirmed = set()
+        return changed
+
+
+def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
+    """Bring what the planner knows of `changed` in line with `jobs`; False where the paper does not add up.
+
+    What agrees is left alone: had it been freed and taken again, all that wait would be tried again.
+    """
+    pending = {job.id: job for job in jobs.pending}
+    running = {job.id: job for job in jobs.running}
+    for job_id in map(str, changed):
+        waits = planner.find_pending(job_id)
+        if waits is not None and waits == pending.get(job_id):
+            del pending[job_id]
+        elif waits is not None:
+            planner.withdraw(job_id)
+        for name in (job_id, left_by(job_id)):
+            known = planner.find_release(name)
+            if known is not None and name in running and _agree(known, planner.release_of(running[name])):
+                del running[name]
+            elif known is not None:
+                planner.end(name)
+    try:
+        for holder in running.values():
+            planner.hold(holder)
+        for job in pending.values():
+            planner.submit(job)
+    except ValueError:
+        return False
+    return True
+
+
+def _agree(one: Release, other: Release) -> bool:
+    """A job starts a little after the plan that started it: so little that it is not worth planning anew."""
+    return one[2] == other[2] and (one[0] == other[0] or abs(one[0] - other[0]) < START_S)
