@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from scheduler import explain
+from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
 from scheduler.gang import needed, place_gang
@@ -17,7 +18,7 @@ from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
 from scheduler.snapshot import Amounts, JobClass, PendingJob, RunningJob, Snapshot
-from scheduler.usage import Usage, asked, held
+from scheduler.usage import Usage
 
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:

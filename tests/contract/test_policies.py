@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.amounts import asked
 from scheduler.ledger import Ledger
 from scheduler.policies import POLICIES
 from scheduler.snapshot import Account, PendingJob, Queue
-from scheduler.usage import Usage, asked
+from scheduler.usage import Usage
 from tests.support.clusters import a_job, a_node, a_request, a_snapshot, started
 
 NODES = [a_node(cpus=64, gpus=8)]

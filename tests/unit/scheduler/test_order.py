@@ -1,11 +1,11 @@
 import pytest
 
+from scheduler.amounts import asked
 from scheduler.config import Config
 from scheduler.ledger import Ledger
 from scheduler.order import Line, Turns, Waiting, form_lines
 from scheduler.policies import POLICIES
 from scheduler.snapshot import PendingJob, Queue
-from scheduler.usage import asked
 from tests.support.clusters import DEFAULT, a_job, a_node, a_request
 
 
