@@ -82,14 +82,13 @@ class Cohorts:
         path = []
         fund = self._fund(pool_id)
         while fund.parent is not None:
-            borrowed = max(
-                max(0, fund.used[number] + amounts[number] - fund.quota[number])
-                * WHOLE_CLUSTER
-                // max(1, fund.parent.most[number])
-                for number in RESOURCES
-            )
-            path.append(borrowed * WHOLE // fund.pool.weight)
-            amounts = _bubbling(fund, amounts)
+            most, largest = fund.parent.most, 0
+            for number, amount in enumerate(amounts):
+                borrowed = fund.used[number] + amount - fund.quota[number]
+                if borrowed > 0:
+                    largest = max(largest, borrowed * WHOLE_CLUSTER // max(1, most[number]))
+            path.append(largest * WHOLE // fund.pool.weight)
+            amounts = _passed_on(fund, amounts)
             fund = fund.parent
         return tuple(reversed(path))
 
@@ -111,10 +110,11 @@ class Cohorts:
     def take(self, pool_id: str, amounts: Sequence[int]) -> None:
         """Hold `amounts` in the name of a pool; beyond what it keeps its parent's are used, and so on up."""
         fund: _Fund | None = self._fund(pool_id)
-        while fund is not None and any(amounts):
-            passed_on = _bubbling(fund, amounts)
-            for number in RESOURCES:
-                fund.used[number] += amounts[number]
+        while fund is not None:
+            passed_on = _passed_on(fund, amounts) if fund.parent else amounts
+            used = fund.used
+            for number, amount in enumerate(amounts):
+                used[number] += amount
             amounts, fund = passed_on, fund.parent
 
     def give(self, pool_id: str, amounts: Sequence[int]) -> None:
@@ -127,12 +127,12 @@ class Cohorts:
         return self._funds[pool_id]
 
 
-def _bubbling(fund: _Fund, amounts: Sequence[int]) -> list[int]:
+def _passed_on(fund: _Fund, amounts: Sequence[int]) -> list[int]:
     """Return by how much the parent's use changes when a pool's own changes by `amounts`."""
-    changes = []
-    for used, kept, amount in zip(fund.used, fund.kept, amounts, strict=True):
-        changes.append(max(0, used + amount - kept) - max(0, used - kept))
-    return changes
+    return [
+        max(used + amount, kept) - max(used, kept)
+        for used, kept, amount in zip(fund.used, fund.kept, amounts, strict=True)
+    ]
 
 
 def _available(fund: _Fund) -> list[int]:
