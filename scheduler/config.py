@@ -33,11 +33,13 @@ class Config:
     `backfill` lets later jobs pass a blocked one where they delay none of the first `reserved_heads` blocked ones of a
     queue; None: none at all (conservative). `predictions` backfills by expected run times, not by limits alone.
     `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`.
+    `patience_s` is how long after it came a job without a deadline is to start, and the most that a deadline is worth;
+    a job of twice the size ranks as if it had come `size_lead_s` earlier under the gang policy.
     `max_placements` bounds one plan, so that its transaction stays short.
     """
 
     policy: str = "priority"
-    second_policy: str = "fifo"
+    second_policy: str = "priority"
     backfill: bool = True
     backfill_order: BackfillOrder = BackfillOrder.QUEUE
     reserved_heads: int | None = 1
@@ -48,4 +50,6 @@ class Config:
     consolidate: bool = True
     restart_s: float = 120.0
     ageing_per_hour: float = 0.0
+    patience_s: float = 86_400.0
+    size_lead_s: float = 3600.0
     max_placements: int = 500

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from math import inf
 
 from scheduler import explain
+from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
 from scheduler.gang import needed, place_gang
+from scheduler.inheritance import Lift, inherit
 from scheduler.ledger import Ledger
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
-from scheduler.snapshot import Amounts, JobClass, PendingJob, RunningJob, Snapshot
-from scheduler.usage import Usage, asked, held
+from scheduler.snapshot import Amounts, BlockedJob, JobClass, PendingJob, RunningJob, Snapshot
+from scheduler.standing import Standing
+from scheduler.usage import Usage
 
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:
@@ -47,15 +50,27 @@ class Planner:
         self.config = config
         self.ledger = Ledger(snapshot.nodes, Usage(snapshot.nodes, snapshot.accounts))
         self.shapes = explain.Shapes(snapshot.nodes)
-        self.lines = form_lines(snapshot.queues, config, self.ledger)
         self._pending: dict[str, PendingJob] = {}
+        self._lifts: dict[str, Lift] = {}
+        self.lines = form_lines(snapshot.queues, Standing(self.ledger.usage, config, self._lifts))
         self._running: dict[str, _Held] = {}
         self._releases: list[Release] = []
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
         self._add_running(snapshot.running)
+        if snapshot.blocked:
+            self.block(snapshot.blocked)
 
     # What happened
+
+    def block(self, blocked: Sequence[BlockedJob]) -> None:
+        """These are all that wait for others now. Raises ValueError for broken input."""
+        lifts = inherit(blocked, self._pending)
+        if lifts != self._lifts:
+            self._lifts.clear()
+            self._lifts.update(lifts)
+            for line in self.lines.values():
+                line.sort()
 
     def submit(self, job: PendingJob) -> None:
         """A job waits. Raises ValueError for broken input."""
@@ -210,7 +225,7 @@ class _Round:
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
-        turns = Turns(open_lines, self._ledger)
+        turns = Turns(open_lines, self._ledger.usage)
         while not self.full and (served := turns.next()) is not None:
             if self._serve(served):
                 turns.add(served)

@@ -310,7 +310,8 @@ class Pool:
 class Account:
     """An organisation, a project, or (id "<project>/<user>") a user in a project, in the tree of who shares with whom.
 
-    `used` is past use, decayed, as a fraction of the cluster over the window. `most` is its quota.
+    `used` is past use, decayed, as a fraction of the cluster over the window, without that of the accounts below it,
+    which counts for it as well. `most` is its quota; `name` is what messages call it.
     """
 
     id: str
@@ -318,6 +319,7 @@ class Account:
     weight: int = 1
     used: float = 0.0
     most: Amounts = NO_LIMIT
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """Whoever had least goes first."""
 
-from scheduler.ledger import Ledger
 from scheduler.snapshot import PendingJob
+from scheduler.standing import Standing
 
 
-def fair_share(job: PendingJob, ledger: Ledger) -> tuple[int, int, float, str]:
-    """Rank first the project that used and holds the least of the cluster.
+def fair_share(job: PendingJob, standing: Standing) -> tuple[int, ...]:
+    """Rank first the organisation that used and holds the least for its weight; in it the project, in it the user.
 
-    Past use comes decayed with the snapshot; what runs and what the plan has started already counts on top.
-    Inside a project the higher priority goes first, then the older job, then the id, so that equal
-    snapshots give equal plans. Starves nobody: use decays, and a project that is served falls behind.
+    Use is the dominant share of the cluster: what was used before comes decayed with the snapshot, what runs and what
+    the plan has started counts on top, at once. Starves nobody: use decays, and who is served falls behind.
+    Sources: Ghodsi et al., Dominant Resource Fairness, NSDI 2011; Slurm, Fair Tree.
     """
-    return ledger.usage.of_project(job.job_class.project_id), -job.job_class.priority, job.submitted_at, job.id
+    return standing.usage.path(job.job_class)

@@ -1,9 +1,9 @@
 """First come, first served."""
 
-from scheduler.ledger import Ledger
 from scheduler.snapshot import PendingJob
+from scheduler.standing import Standing
 
 
-def fifo(job: PendingJob, ledger: Ledger) -> tuple[float, str]:
-    """Rank the oldest job first; ties fall to the id. Starves nobody."""
-    return job.submitted_at, job.id
+def fifo(job: PendingJob, standing: Standing) -> float:
+    """Rank the oldest job first. Starves nobody."""
+    return job.submitted_at

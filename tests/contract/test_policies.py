@@ -1,6 +1,7 @@
 """What every policy owes the engine, whoever wrote it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -8,66 +9,119 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.ledger import Ledger
-from scheduler.policies import POLICIES
+from scheduler.amounts import asked
+from scheduler.config import Config
+from scheduler.inheritance import Lift
+from scheduler.policies import POLICIES, STARVING, Rank, by_age, rank_of
 from scheduler.snapshot import Account, PendingJob, Queue
-from scheduler.usage import Usage, asked
+from scheduler.standing import Standing
+from scheduler.usage import Usage, blend
 from tests.support.clusters import a_job, a_node, a_request, a_snapshot, started
 
 NODES = [a_node(cpus=64, gpus=8)]
+HOUR_S = 3600.0
 
-jobs = st.lists(
-    st.builds(
-        a_job,
-        st.uuids().map(str),
-        st.builds(a_request, cpus=st.integers(0, 4), gpu_milli=st.sampled_from([0, 500, 1000])),
-        at=st.sampled_from([0.0, 1.5, 9.0]),
-        priority=st.integers(-2, 2),
-        project=st.sampled_from("abc"),
-    ),
-    max_size=12,
-    unique_by=lambda job: job.id,
+
+@st.composite
+def waiting(draw: st.DrawFn) -> PendingJob:
+    job = a_job(
+        str(draw(st.uuids())),
+        a_request(cpus=draw(st.integers(0, 4)), gpu_milli=draw(st.sampled_from([0, 500, 1000]))),
+        at=draw(st.sampled_from([0.0, 1.5, 9.0, 90_000.0])),
+        limit=draw(st.sampled_from([None, 60])),
+        priority=draw(st.integers(-2, 2)),
+        project=draw(st.sampled_from("abc")),
+    )
+    return replace(
+        job,
+        job_class=replace(job.job_class, user_id=draw(st.sampled_from(["", "u", "v"]))),
+        deadline=draw(st.none() | st.floats(-10, 200_000)),
+        expected_s=draw(st.none() | st.floats(0, 90_000)),
+    )
+
+
+jobs = st.lists(waiting(), max_size=12, unique_by=lambda job: job.id)
+accounts = st.lists(
+    st.builds(Account, st.sampled_from("abc"), weight=st.integers(1, 3), used=st.floats(0, 1)),
+    unique_by=lambda account: account.id,
 )
-usages = st.dictionaries(st.sampled_from("abc"), st.floats(0, 1), max_size=3)
+configs = st.builds(
+    Config, ageing_per_hour=st.sampled_from([0.0, 0.3, 10.0]), second_policy=st.sampled_from(sorted(POLICIES))
+)
+lifts = st.builds(Lift, st.integers(-2, 9), st.none() | st.floats(-10, 200_000), st.just("lender"))
 every_policy = pytest.mark.parametrize("name", sorted(POLICIES))
 
 
-def key_by(name: str, usage: dict[str, float]) -> Callable[[PendingJob], tuple[object, ...]]:
-    ledger = Ledger(NODES, Usage(NODES, [Account(project, used=used) for project, used in usage.items()]))
-    return lambda job: POLICIES[name](job, ledger)
+@st.composite
+def standings(draw: st.DrawFn) -> Standing:
+    usage = Usage(NODES, draw(accounts))
+    for job in draw(jobs):
+        usage.charge(job.job_class, asked(job.job_class))
+    return Standing(usage, draw(configs))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[PendingJob], Standing]:
+    drawn = draw(jobs)
+    lent = {job.id: draw(lifts) for job in drawn if draw(st.booleans())}
+    return drawn, replace(draw(standings()), lifts=lent)
+
+
+def ranked(name: str, standing: Standing) -> Rank:
+    return rank_of(Queue("q", "default", policy=name), standing)
 
 
 @every_policy
-@given(jobs=jobs, usage=usages)
-def test_a_policy_gives_equal_keys_for_equal_input(name: str, jobs: list[PendingJob], usage: dict[str, float]) -> None:
-    assert list(map(key_by(name, usage), jobs)) == list(map(key_by(name, usage), jobs))
+@given(situation=situations())
+def test_a_policy_gives_equal_keys_for_equal_input(name: str, situation: tuple[list[PendingJob], Standing]) -> None:
+    drawn, standing = situation
+    assert list(map(ranked(name, standing), drawn)) == list(map(ranked(name, standing), drawn))
 
 
 @every_policy
-@given(jobs=jobs, usage=usages)
-def test_a_policy_orders_totally(name: str, jobs: list[PendingJob], usage: dict[str, float]) -> None:
-    keys = sorted(map(key_by(name, usage), jobs))
+@given(situation=situations())
+def test_a_policy_orders_totally(name: str, situation: tuple[list[PendingJob], Standing]) -> None:
+    drawn, standing = situation
+    keys = sorted(map(ranked(name, standing), drawn))
     assert all(first < second for first, second in pairwise(keys))
 
 
 @every_policy
-@given(jobs=jobs, usage=usages, reshuffled=st.randoms())
+@given(situation=situations(), reshuffled=st.randoms())
 def test_a_policy_does_not_look_at_the_order_of_rows(
-    name: str, jobs: list[PendingJob], usage: dict[str, float], reshuffled: Random
+    name: str, situation: tuple[list[PendingJob], Standing], reshuffled: Random
 ) -> None:
-    shuffled = list(jobs)
+    drawn, standing = situation
+    shuffled = list(drawn)
     reshuffled.shuffle(shuffled)
-    assert sorted(jobs, key=key_by(name, usage)) == sorted(shuffled, key=key_by(name, usage))
+    assert sorted(drawn, key=ranked(name, standing)) == sorted(shuffled, key=ranked(name, standing))
 
 
 @every_policy
-@given(jobs=jobs, usage=usages)
-def test_starting_jobs_never_improves_a_rank(name: str, jobs: list[PendingJob], usage: dict[str, float]) -> None:
-    ledger = Ledger(NODES, Usage(NODES, [Account(project, used=used) for project, used in usage.items()]))
-    before = [POLICIES[name](job, ledger) for job in jobs]
-    for job in jobs:
-        ledger.usage.charge(job.job_class, asked(job.job_class))
-    assert all(now >= then for now, then in zip((POLICIES[name](job, ledger) for job in jobs), before, strict=True))
+@given(situation=situations())
+def test_starting_jobs_never_improves_a_rank(name: str, situation: tuple[list[PendingJob], Standing]) -> None:
+    drawn, standing = situation
+    rank = ranked(name, standing)
+    before = list(map(rank, drawn))
+    for job in drawn:
+        standing.usage.charge(job.job_class, asked(job.job_class))
+        after = list(map(rank, drawn))
+        assert all(now >= then for now, then in zip(after, before, strict=True))
+        before = after
+
+
+@every_policy
+@given(situation=situations())
+def test_jobs_of_one_class_never_change_places(name: str, situation: tuple[list[PendingJob], Standing]) -> None:
+    drawn, standing = situation
+    alike = [replace(job, job_class=drawn[0].job_class) for job in drawn]
+    rank = ranked(name, standing)
+    before = sorted(alike, key=rank)
+    for job in drawn:
+        standing.usage.charge(job.job_class, asked(job.job_class))
+        assert sorted(alike, key=rank) == before
+    if by_age(Queue("q", "default", policy=name), standing):
+        assert before == sorted(alike, key=lambda job: (job.submitted_at, job.id))
 
 
 @every_policy
@@ -78,9 +132,71 @@ def test_of_equal_jobs_the_older_goes_first(name: str) -> None:
     assert started(snapshot) == ["b"]
 
 
-def test_more_past_use_never_raises_a_project() -> None:
-    queues = [Queue("q", "default", policy="fair_share")]
-    jobs = [a_job("theirs", project="a", at=1), a_job("ours", project="b", at=2)]
-    for use, first in ((0.0, "theirs"), (0.1, "ours"), (0.9, "ours")):
-        snapshot = a_snapshot([a_node(cpus=1)], jobs, queues=queues, usage={"a": use})
-        assert started(snapshot) == [first]
+TEMPTING = ("priority", "deadline", "size", "weight")
+
+
+@pytest.mark.parametrize("ageing", [0.0, 50.0])
+@pytest.mark.parametrize("temptation", TEMPTING)
+@every_policy
+def test_nobody_is_passed_for_ever(name: str, temptation: str, ageing: float) -> None:
+    """One job at a time runs for an hour; each hour another comes that the policy would rather have.
+
+    Where a policy says that it starves, or is a queue's second, ageing keeps it from doing so.
+    """
+    config = Config(ageing_per_hour=ageing, second_policy="fifo")
+    loser = a_job("loser", at=0.0, priority=-1000, project="poor")
+    line = [loser]
+    poor, rich = 1.0, 0.0
+    for hour in range(200):
+        at = hour * HOUR_S
+        usage = Usage(NODES, [Account("poor", used=poor), Account("rich", weight=100, used=rich)])
+        line.append(_tempting(temptation, f"rival{hour:03}", at))
+        first = min(line, key=ranked(name, Standing(usage, config)))
+        if first is loser:
+            return
+        line.remove(first)
+        poor, rich = (blend(used, held, HOUR_S, HOUR_S) for used, held in ((poor, 0.0), (rich, 1.0)))
+    assert name in STARVING
+    assert ageing == 0
+
+
+def _tempting(temptation: str, job_id: str, at: float) -> PendingJob:
+    job = a_job(job_id, at=at, project="rich")
+    match temptation:
+        case "priority":
+            return a_job(job_id, at=at, project="rich", priority=1000)
+        case "deadline":
+            return replace(job, deadline=at)
+        case "size":
+            return a_job(job_id, a_request(cpus=64), at=at, project="rich")
+        case _:
+            return job
+
+
+@every_policy
+def test_the_second_policy_breaks_the_ties_of_the_first_and_nothing_else(name: str) -> None:
+    low, high = a_job("a", at=1), a_job("b", at=1, priority=1)
+    queue = Queue("q", "default", policy=name, second_policy="priority")
+    standing = Standing(Usage(NODES))
+    assert _order(queue, standing, [low, high]) == ["b", "a"]
+    if name not in {"priority", "fair_share"}:
+        assert _order(queue, standing, [low, replace(high, submitted_at=2.0)]) == ["a", "b"]
+    by_age_only = replace(queue, second_policy="fifo")
+    assert _order(by_age_only, standing, [low, high]) == (["b", "a"] if name == "priority" else ["a", "b"])
+
+
+def _order(queue: Queue, standing: Standing, drawn: Sequence[PendingJob]) -> list[str]:
+    return [job.id for job in sorted(drawn, key=rank_of(queue, standing))]
+
+
+def test_a_queue_without_policies_follows_the_configured_ones() -> None:
+    old, urgent = a_job("old", at=1), a_job("urgent", at=2, priority=9)
+    for policy, first in (("fifo", "old"), ("priority", "urgent")):
+        standing = Standing(Usage(NODES), Config(policy=policy))
+        assert _order(Queue("q", "default"), standing, [old, urgent])[0] == first
+
+
+@pytest.mark.parametrize("values", [{"policy": "lottery"}, {"second_policy": "lottery"}])
+def test_an_unknown_policy_is_named_with_those_there_are(values: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="queue 'default' asks for policy 'lottery'; there are deadline, fair_share"):
+        rank_of(replace(Queue("q", "default"), **values), Standing(Usage(NODES)))  # type: ignore[arg-type]

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
+from scheduler.amounts import asked
 from scheduler.config import Config
-from scheduler.ledger import Ledger
+from scheduler.inheritance import Lift
 from scheduler.order import Line, Turns, Waiting, form_lines
-from scheduler.policies import POLICIES
 from scheduler.snapshot import PendingJob, Queue
-from scheduler.usage import asked
+from scheduler.standing import Standing
+from scheduler.usage import Usage
 from tests.support.clusters import DEFAULT, a_job, a_node, a_request
 
 
@@ -31,8 +34,8 @@ def test_a_job_that_does_not_wait_can_not_be_removed() -> None:
         group.remove(a_job("b", at=1))
 
 
-def line_of(*jobs: PendingJob, policy: str = "priority", ledger: Ledger | None = None) -> Line:
-    line = Line(DEFAULT, POLICIES[policy], ledger or Ledger([a_node()]))
+def line_of(*jobs: PendingJob, policy: str = "priority", usage: Usage | None = None) -> Line:
+    line = Line(replace(DEFAULT, policy=policy), Standing(usage or Usage([a_node()])))
     for job in jobs:
         line.add(job)
     line.begin_round()
@@ -60,39 +63,39 @@ def test_places_count_the_jobs_of_all_classes_that_go_before() -> None:
 
 
 def test_a_start_lowers_the_rank_of_its_project_at_once() -> None:
-    ledger = Ledger([a_node()])
+    usage = Usage([a_node()])
     mine = [a_job("m1", at=1), a_job("m2", at=2)]
-    line = line_of(*mine, a_job("y1", at=3, project="other"), policy="fair_share", ledger=ledger)
+    line = line_of(*mine, a_job("y1", at=3, project="other"), policy="fair_share", usage=usage)
     assert head_of(line) == "m1"
-    ledger.usage.charge(mine[0].job_class, asked(mine[0].job_class))
+    usage.charge(mine[0].job_class, asked(mine[0].job_class))
     line.start()
     assert head_of(line) == "y1"
 
 
 def test_use_that_grew_elsewhere_is_seen_when_the_line_is_asked() -> None:
-    ledger = Ledger([a_node()])
-    line = line_of(a_job("m1", at=1), a_job("y1", at=3, project="other"), policy="fair_share", ledger=ledger)
+    usage = Usage([a_node()])
+    line = line_of(a_job("m1", at=1), a_job("y1", at=3, project="other"), policy="fair_share", usage=usage)
     elsewhere = a_job("elsewhere", a_request(cpus=4)).job_class
-    ledger.usage.charge(elsewhere, asked(elsewhere))
+    usage.charge(elsewhere, asked(elsewhere))
     assert head_of(line) == "y1"
 
 
 def test_queues_take_turns_by_what_they_hold_for_their_weight() -> None:
     queues = [Queue("q1", "one", weight=1), Queue("q2", "two", weight=2)]
-    ledger = Ledger([a_node()])
-    lines = form_lines(queues, Config(), ledger)
+    usage = Usage([a_node()])
+    lines = form_lines(queues, Standing(usage))
     for queue in ("q1", "q2"):
         for i in range(6):
             lines[queue].add(a_job(f"{queue}-{i}", at=i, queue=queue))
         lines[queue].begin_round()
-    turns = Turns(lines.values(), ledger)
+    turns = Turns(lines.values(), usage)
     served = []
     for _ in range(6):
         line = turns.next()
         assert line is not None
         group = line.peek()
         assert group is not None
-        ledger.usage.charge(group.job_class, asked(group.job_class))
+        usage.charge(group.job_class, asked(group.job_class))
         served.append(line.queue.name)
         line.start()
         turns.add(line)
@@ -101,8 +104,37 @@ def test_queues_take_turns_by_what_they_hold_for_their_weight() -> None:
 
 def test_a_queue_follows_its_own_policy_and_else_the_configured_one() -> None:
     for policy, first in (("fifo", "old"), ("", "urgent")):
-        line = form_lines([Queue("q", "default", policy=policy)], Config(), Ledger([a_node()]))["q"]
+        line = form_lines(
+            [Queue("q", "default", policy=policy)], Standing(Usage([a_node()]), Config(policy="priority"))
+        )["q"]
         line.add(a_job("old", at=1))
         line.add(a_job("urgent", at=2, priority=9))
         line.begin_round()
         assert head_of(line) == first
+
+
+def test_of_a_class_the_job_with_the_nearest_deadline_starts_first_where_deadlines_rank() -> None:
+    soon, later = replace(a_job("soon", at=2), deadline=10.0), replace(a_job("later", at=1), deadline=20.0)
+    assert head_of(line_of(later, soon, policy="deadline")) == "soon"
+    assert head_of(line_of(later, soon, policy="fifo")) == "later"
+
+
+def test_a_job_that_is_lent_rank_passes_the_others_of_its_class() -> None:
+    lifts: dict[str, Lift] = {}
+    line = Line(DEFAULT, Standing(Usage([a_node()]), lifts=lifts))
+    jobs = [a_job("a", at=1), a_job("b", at=2), a_job("c", at=3)]
+    line.add_all(jobs[0].job_class, jobs)
+    lifts["c"] = Lift(5, None, "urgent")
+    line.sort()
+    line.begin_round()
+    assert head_of(line) == "c"
+    line.remove(jobs[2])
+    lifts.clear()
+    line.sort()
+    line.begin_round()
+    assert head_of(line) == "a"
+
+
+def test_a_queue_of_no_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="queue 'default' has weight 0; it must be at least 1"):
+        Line(replace(DEFAULT, weight=0), Standing(Usage([])))
