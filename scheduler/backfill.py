@@ -4,7 +4,7 @@ EASY backfill (Lifka 1995; Mu'alem and Feitelson, TPDS 2001), with a node set in
 blocked job will need is kept free on the very nodes where it will start.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from math import inf
@@ -50,15 +50,18 @@ class Claim:
 
 
 class Guard:
-    """Lets a job that runs until `ends_at` start only where no claim is delayed."""
+    """Lets a job that runs until `ends_at` start only where no claim is delayed, and on nodes `within` its reach."""
 
-    def __init__(self, claims: Sequence[Claim], ends_at: float) -> None:
+    def __init__(self, claims: Sequence[Claim], ends_at: float, within: Container[int] | None = None) -> None:
         self._claims = claims
         self._ends_at = ends_at
+        self._within = within
         self.refused_for: PendingJob | None = None
 
     def permits(self, grant: Grant) -> bool:
         """Tell whether `grant` delays nobody; else remember the job it would delay."""
+        if self._within is not None and grant.number not in self._within:
+            return False
         for claim in self._claims:
             if claim.concerns(grant, self._ends_at) and not claim.leaves_room(grant):
                 self.refused_for = claim.job

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from scheduler import explain
+from scheduler.admission import Admission
 from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
@@ -20,7 +21,6 @@ from scheduler.placement.rooms import Grant
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
 from scheduler.snapshot import Amounts, BlockedJob, JobClass, PendingJob, RunningJob, Snapshot
 from scheduler.standing import Standing
-from scheduler.usage import Usage
 
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:
@@ -48,11 +48,12 @@ class Planner:
 
     def __init__(self, snapshot: Snapshot, config: Config) -> None:
         self.config = config
-        self.ledger = Ledger(snapshot.nodes, Usage(snapshot.nodes, snapshot.accounts))
+        self.admission = Admission(snapshot.nodes, snapshot.queues, snapshot.pools, snapshot.accounts)
+        self.ledger = Ledger(snapshot.nodes)
         self.shapes = explain.Shapes(snapshot.nodes)
         self._pending: dict[str, PendingJob] = {}
         self._lifts: dict[str, Lift] = {}
-        self.lines = form_lines(snapshot.queues, Standing(self.ledger.usage, config, self._lifts))
+        self.lines = form_lines(snapshot.queues, Standing(self.admission.usage, config, self._lifts))
         self._running: dict[str, _Held] = {}
         self._releases: list[Release] = []
         self._last: _Round | None = None
@@ -101,7 +102,7 @@ class Planner:
         del self._releases[bisect_left(self._releases, gone.release)]
         for grant in gone.release[2]:
             self.ledger.give(grant)
-        self.ledger.usage.discharge(gone.job_class, gone.amounts)
+        self.admission.give(gone.job_class, gone.amounts)
         self.ledger.settle()
 
     def find_pending(self, job_id: str) -> PendingJob | None:
@@ -157,7 +158,7 @@ class Planner:
         if job_id in self._running:
             raise ValueError(f"job {job_id} runs twice")
         self._running[job_id] = _Held(job_class, amounts, release)
-        self.ledger.usage.charge(job_class, amounts)
+        self.admission.take(job_class, amounts)
 
     def _add_running(self, running: Iterable[RunningJob]) -> None:
         for job in running:
@@ -225,7 +226,7 @@ class _Round:
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
-        turns = Turns(open_lines, self._ledger.usage)
+        turns = Turns(open_lines, self._planner.admission)
         while not self.full and (served := turns.next()) is not None:
             if self._serve(served):
                 turns.add(served)
@@ -247,8 +248,11 @@ class _Round:
         if self._why_never(job_class) is not None:
             self._failed.add(group)
             return False
+        if self._planner.admission.refusal(job_class, asked(job_class)) is not None:
+            self._failed.add(group)
+            return False
         if group.tried_at != self._ledger.gains:
-            guard = Guard(self.claims, ends_at(self._now, job_class))
+            guard = self._guard(job_class, self.claims)
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._start(line, group.head, grants)
@@ -258,6 +262,12 @@ class _Round:
         self._failed.add(group)
         self._block(line, group.head)
         return False
+
+    def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
+        reach = self._planner.admission.reach(job_class, asked(job_class))
+        nodes = self._ledger.nodes
+        within = None if reach is None else frozenset(i for i, node in enumerate(nodes) if node.pool_id in reach)
+        return Guard(claims, ends_at(self._now, job_class), within)
 
     def _start(self, line: Line, job: PendingJob, grants: list[Grant]) -> None:
         replicas = tuple(
@@ -300,15 +310,17 @@ class _Round:
             return explain.why_paused(line.queue.name)
         if group not in self._failed:
             return explain.PLAN_FULL if self.full else explain.why_behind(position)
-        return self._why_never(group.job_class) or self._why_not(group.job_class)
+        job_class = group.job_class
+        refusal = self._planner.admission.refusal(job_class, asked(job_class))
+        return self._why_never(job_class) or refusal or self._why_not(job_class)
 
     def _why_not(self, job_class: JobClass) -> explain.Because:
         """Tell room that is missing from room that is promised."""
         mark = self._ledger.mark()
-        guard = Guard(self.claims, ends_at(self._now, job_class))
+        guard = self._guard(job_class, self.claims)
         placed = len(place_gang(self._ledger, job_class, guard))
         if guard.refused_for is not None:
-            placed = len(place_gang(self._ledger, job_class, Guard((), inf)))
+            placed = len(place_gang(self._ledger, job_class, self._guard(job_class, ())))
         self._ledger.rollback(mark)
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for

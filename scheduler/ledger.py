@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from scheduler.capacity import Capacity
 from scheduler.placement.rooms import Grant, Room
 from scheduler.snapshot import Node
-from scheduler.usage import Usage
 
 
 class Ledger:
@@ -14,7 +13,7 @@ class Ledger:
     Nodes are numbered by name, then id: a tie that falls to the lower number is the same for any order of rows.
     """
 
-    def __init__(self, nodes: Sequence[Node], usage: Usage | None = None) -> None:
+    def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = sorted(nodes, key=lambda node: (node.name, node.id))
         self.number_of = {node.id: number for number, node in enumerate(self.nodes)}
         if len(self.number_of) < len(self.nodes):
@@ -23,7 +22,6 @@ class Ledger:
             Room(node.cpu_milli_free, node.memory_bytes_free, node.gpu_milli_free, node.gpu_model)
             for node in self.nodes
         ]
-        self.usage = usage or Usage(nodes)
         self.capacity = Capacity()
         for number, node in enumerate(self.nodes):
             if node.ready:

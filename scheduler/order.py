@@ -6,10 +6,11 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import Any
 
+from scheduler.admission import Admission
+from scheduler.amounts import asked
 from scheduler.policies import Rank, by_age, rank_of
 from scheduler.snapshot import WHOLE, JobClass, PendingJob, Queue
 from scheduler.standing import Standing
-from scheduler.usage import Usage
 
 AGE: Rank = attrgetter("submitted_at", "id")
 
@@ -163,14 +164,14 @@ def form_lines(queues: Iterable[Queue], standing: Standing) -> dict[str, Line]:
 
 
 class Turns:
-    """Whose line is served next: the queue that holds least for its weight, then the one whose head is oldest.
+    """Whose line is served next: the pool that borrows least, the queue that holds least for its weight, the oldest head.
 
     Counting what runs, rather than turns within one plan, keeps the weights true when each plan starts one job.
     """
 
-    def __init__(self, lines: Iterable[Line], usage: Usage) -> None:
-        self._usage = usage
-        self._ranked: list[tuple[int, float, str, str, Line]] = []
+    def __init__(self, lines: Iterable[Line], admission: Admission) -> None:
+        self._admission = admission
+        self._ranked: list[tuple[tuple[int, ...], int, float, str, str, Line]] = []
         for line in lines:
             self.add(line)
 
@@ -179,8 +180,9 @@ class Turns:
         group = line.peek()
         if group is not None:
             queue = line.queue
-            held = self._usage.of_queue(queue.id) * WHOLE // queue.weight
-            heappush(self._ranked, (held, group.head.submitted_at, queue.name, queue.id, line))
+            turn = self._admission.turn(group.job_class, asked(group.job_class))
+            held = self._admission.usage.of_queue(queue.id) * WHOLE // queue.weight
+            heappush(self._ranked, (turn, held, group.head.submitted_at, queue.name, queue.id, line))
 
     def next(self) -> Line | None:
         """Take the line out that is next, None when all are through."""

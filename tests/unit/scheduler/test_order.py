@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.admission import Admission
 from scheduler.amounts import asked
 from scheduler.config import Config
 from scheduler.inheritance import Lift
@@ -82,20 +83,20 @@ def test_use_that_grew_elsewhere_is_seen_when_the_line_is_asked() -> None:
 
 def test_queues_take_turns_by_what_they_hold_for_their_weight() -> None:
     queues = [Queue("q1", "one", weight=1), Queue("q2", "two", weight=2)]
-    usage = Usage([a_node()])
-    lines = form_lines(queues, Standing(usage))
+    admission = Admission([a_node()], queues)
+    lines = form_lines(queues, Standing(admission.usage))
     for queue in ("q1", "q2"):
         for i in range(6):
             lines[queue].add(a_job(f"{queue}-{i}", at=i, queue=queue))
         lines[queue].begin_round()
-    turns = Turns(lines.values(), usage)
+    turns = Turns(lines.values(), admission)
     served = []
     for _ in range(6):
         line = turns.next()
         assert line is not None
         group = line.peek()
         assert group is not None
-        usage.charge(group.job_class, asked(group.job_class))
+        admission.take(group.job_class, asked(group.job_class))
         served.append(line.queue.name)
         line.start()
         turns.add(line)
