@@ -5,8 +5,9 @@
        lease                until when supervisors may go on without hearing more
        poke                 where supervisors say that they wrote something
        etc/                 what jobs in namespaces see as /etc
+       supervisors/         a lock each, held while the process lives; its process id
        replicas/<replica id>.<fence>/
-           lock             held by the supervisor while it lives; its process id
+           lock             its supervisor's, by a second name; absent once it has ended
            journal.jsonl    reports, one a line
            output.log       lines as `trellis.wire.LogChunk` has them
            metrics.jsonl    points, one a line
@@ -38,7 +39,7 @@ class ReplicaDir:
 
     @property
     def lock(self) -> Path:
-        """Held by the supervisor; holds its process id as text."""
+        """The supervisor's own lock: held while it lives, holds its process id as text; taken away at the end."""
         return self.path / "lock"
 
     @property
@@ -139,6 +140,11 @@ class Home:
         return self.path / "replicas"
 
     @property
+    def supervisors(self) -> Path:
+        """One lock a supervisor process."""
+        return self.path / "supervisors"
+
+    @property
     def trash(self) -> Path:
         """What is to be deleted: a rename here is at once, deleting is not."""
         return self.path / "trash"
@@ -160,8 +166,12 @@ class Home:
 
     def create(self) -> None:
         """Make what is missing. Others may pass through (jobs run as another user), not look."""
-        for folder in (self.path, self.replicas, self.trash):
+        for folder in (self.path, self.supervisors, self.replicas, self.trash):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for lock in self.supervisors.iterdir():
+            if (fd := lock_file(lock)) is not None:
+                lock.unlink()
+                os.close(fd)
         for leftover in self.replicas.glob(".new-*"):
             leftover.rename(self.trash / leftover.name)
 
