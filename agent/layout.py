@@ -21,11 +21,14 @@ import json
 import os
 import re
 import signal
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# See ioctl_iflags(2): the same wherever a long has eight bytes.
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
 
 
@@ -168,6 +171,7 @@ class Home:
         """Make what is missing. Others may pass through (jobs run as another user), not look."""
         for folder in (self.path, self.supervisors, self.replicas, self.trash):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _spread(self.replicas)
         for lock in self.supervisors.iterdir():
             if (fd := lock_file(lock)) is not None:
                 lock.unlink()
@@ -187,6 +191,25 @@ class Home:
         for entry in os.scandir(self.replicas):
             if match := _NAME.fullmatch(entry.name):
                 yield ReplicaDir(Path(entry.path), match[1], int(match[2]))
+
+
+def _spread(folder: Path) -> None:
+    """Tell the file system that the directories in `folder` have nothing to do with one another, where it can be told.
+
+    Ext4 then puts each into another group of blocks. Else all share one, and without a journal ext4 looks, for each
+    file and directory that it makes, at every inode of the group that was freed in the last minute or more: with many
+    short jobs 0.7 ms each time, seven times a replica.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = array("i", [0])
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+        flags[0] |= _TOP_OF_HIERARCHIES
+        fcntl.ioctl(fd, _SET_FLAGS, flags)
+    except OSError:  # a file system that knows no such flag
+        return
+    finally:
+        os.close(fd)
 
 
 def lock_file(path: Path) -> int | None:
