@@ -46,3 +46,7 @@ class Lines:
         if rest and written and lines[written - 1] != ord("\n"):
             self._owed = rest[: rest.index(b"\n") + 1]
         return rest == self._owed
+
+    def close(self) -> None:
+        """Let go of the file; what was written stays."""
+        self._tail.close()

@@ -15,18 +15,22 @@ import shutil
 import signal
 import socket
 import sys
-import traceback
 from dataclasses import replace
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 from agent import bubblewrap, privileges, processes
 from agent.frames import receive, send
 from agent.ground import Ground
-from agent.layout import ReplicaDir, lock_file
-from agent.supervisor import HELD_BACK, Supervisor
+from agent.layout import Home, ReplicaDir
+from agent.standby import Standby
+from agent.supervisor import HELD_BACK
 from agent.view import host_view
 from trellis.vocabulary import Isolation
-from trellis.wire import ReplicaSpec, unpack
+from trellis.wire import unpack
+
+# With no launch for so long, supervisors that stand by are let go.
+CALM_MS = 30_000
 
 
 def serve(daemon: socket.socket, ground: Ground) -> None:
@@ -37,12 +41,14 @@ def serve(daemon: socket.socket, ground: Ground) -> None:
     poller = select.poll()
     for fd in (daemon.fileno(), ended):
         poller.register(fd, select.POLLIN)
-    supervisors: set[int] = set()
+    standby = Standby(ground, daemon)
     while True:
-        ready = {fd for fd, _ in poller.poll()}
+        ready = {fd for fd, _ in poller.poll(CALM_MS if len(standby) else None)}
+        if not ready:
+            standby.dismiss()
         if ended in ready:
             os.read(ended, 4096)
-            bury(supervisors)
+            bury(standby)
         if daemon.fileno() not in ready:
             continue
         frame = receive(daemon)
@@ -50,16 +56,14 @@ def serve(daemon: socket.socket, ground: Ground) -> None:
             return
         failed = {}
         for packed in frame:
-            spec = unpack(ReplicaSpec, packed)
             try:
-                if pid := launch(daemon, ground, spec):
-                    supervisors.add(pid)
+                launch(standby, ground.home, packed)
             except (OSError, ValueError) as error:
-                failed[spec.replica_id] = str(error)
+                failed[packed["replica_id"]] = str(error)
         send(daemon, failed)
 
 
-def bury(supervisors: set[int]) -> None:
+def bury(standby: Standby) -> None:
     """Collect who ended. What a supervisor that was killed left running fell to us, and is killed."""
     orphans = False
     while True:
@@ -69,67 +73,52 @@ def bury(supervisors: set[int]) -> None:
             return
         if pid == 0:
             break
-        orphans = orphans or status != 0 or pid not in supervisors
-        supervisors.discard(pid)
+        orphans = orphans or status != 0 or pid not in standby
+        standby.forget(pid)
     if orphans:
-        strays = [pid for pid in processes.children(os.getpid()) if pid not in supervisors]
+        strays = [pid for pid in processes.children(os.getpid()) if pid not in standby]
         for pid in strays:
             processes.kill_below(pid)
         processes.send(strays, signal.SIGKILL)
 
 
-def launch(daemon: socket.socket, ground: Ground, spec: ReplicaSpec) -> int | None:
-    """Fork a supervisor; its process id, or None if this replica was launched before under this fence."""
-    replica = ground.home.replica(spec.replica_id, spec.fence)
-    lock = _claim(ground, replica)
-    if lock is None:
-        return None
-    try:
-        pid = os.fork()
-    except OSError:  # too many processes: a directory that stayed would say that it was launched
-        shutil.rmtree(replica.path)
-        os.close(lock)
-        raise
-    if pid == 0:
-        daemon.close()
-        _supervise(ground, replica, spec, lock)
-    os.close(lock)  # the supervisor has it now
-    return pid
-
-
-def _claim(ground: Ground, replica: ReplicaDir) -> int | None:
-    """Make the replica's directory, locked from the moment it can be seen; None if it is there."""
+def launch(standby: Standby, home: Home, packed: dict[str, Any]) -> None:
+    """Have a supervisor take this replica, unless it was launched before under this fence."""
+    replica = home.replica(packed["replica_id"], packed["fence"])
     if replica.path.exists():
-        return None
-    # By our number: a launcher that was killed here must not be in the way of the next one.
-    fresh = replace(replica, path=ground.home.replicas / f".new-{replica.path.name}.{os.getpid()}")
-    fresh.path.mkdir(mode=0o711)
-    lock = None
+        return
+    standing = standby.take()
+    claimed = False
     try:
-        lock = lock_file(fresh.lock)
+        claimed = _claim(home, replica, standing.lock)
+    finally:
+        if not claimed:
+            standby.give_back(standing)
+    if not claimed:
+        return
+    try:
+        standing.hand_over(packed)
+    except OSError:  # it died standing by; a directory that stayed would say that the replica was launched
+        standing.let_go()
+        shutil.rmtree(replica.path)
+        raise
+
+
+def _claim(home: Home, replica: ReplicaDir, lock: Path) -> bool:
+    """Make the replica's directory, locked from the moment it can be seen; False if it is there."""
+    # By our number: a launcher that was killed here must not be in the way of the next one.
+    fresh = replace(replica, path=home.replicas / f".new-{replica.path.name}.{os.getpid()}")
+    fresh.path.mkdir(mode=0o711)
+    try:
+        os.link(lock, fresh.lock)
         # Fails if the name is taken meanwhile: the old directory is never empty.
         os.rename(fresh.path, replica.path)
     except OSError:
         shutil.rmtree(fresh.path)
-        if lock is not None:
-            os.close(lock)
         if replica.path.exists():
-            return None
+            return False
         raise
-    return lock
-
-
-def _supervise(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, lock: int) -> NoReturn:
-    code = 1
-    try:
-        os.setsid()
-        os.write(lock, f"{os.getpid()}\n".encode())
-        Supervisor(ground, replica, spec).run()
-        code = 0
-    finally:
-        if code:
-            traceback.print_exc()  # to the launcher's log; the free lock tells the daemon
-        os._exit(code)  # nothing of the launcher's is to be tidied up here
+    return True
 
 
 def _ground(text: str) -> Ground:

@@ -5,8 +5,9 @@
        lease                until when supervisors may go on without hearing more
        poke                 where supervisors say that they wrote something
        etc/                 what jobs in namespaces see as /etc
+       supervisors/         a lock each, held while the process lives; its process id
        replicas/<replica id>.<fence>/
-           lock             held by the supervisor while it lives; its process id
+           lock             its supervisor's, by a second name; absent once it has ended
            journal.jsonl    reports, one a line
            output.log       lines as `trellis.wire.LogChunk` has them
            metrics.jsonl    points, one a line
@@ -20,11 +21,14 @@ import json
 import os
 import re
 import signal
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# See ioctl_iflags(2): the same wherever a long has eight bytes.
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
 
 
@@ -38,7 +42,7 @@ class ReplicaDir:
 
     @property
     def lock(self) -> Path:
-        """Held by the supervisor; holds its process id as text."""
+        """The supervisor's own lock: held while it lives, holds its process id as text; taken away at the end."""
         return self.path / "lock"
 
     @property
@@ -139,6 +143,11 @@ class Home:
         return self.path / "replicas"
 
     @property
+    def supervisors(self) -> Path:
+        """One lock a supervisor process."""
+        return self.path / "supervisors"
+
+    @property
     def trash(self) -> Path:
         """What is to be deleted: a rename here is at once, deleting is not."""
         return self.path / "trash"
@@ -160,8 +169,13 @@ class Home:
 
     def create(self) -> None:
         """Make what is missing. Others may pass through (jobs run as another user), not look."""
-        for folder in (self.path, self.replicas, self.trash):
+        for folder in (self.path, self.supervisors, self.replicas, self.trash):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _spread(self.replicas)
+        for lock in self.supervisors.iterdir():
+            if (fd := lock_file(lock)) is not None:
+                lock.unlink()
+                os.close(fd)
         for leftover in self.replicas.glob(".new-*"):
             leftover.rename(self.trash / leftover.name)
 
@@ -177,6 +191,25 @@ class Home:
         for entry in os.scandir(self.replicas):
             if match := _NAME.fullmatch(entry.name):
                 yield ReplicaDir(Path(entry.path), match[1], int(match[2]))
+
+
+def _spread(folder: Path) -> None:
+    """Tell the file system that the directories in `folder` have nothing to do with one another, where it can be told.
+
+    Ext4 then puts each into another group of blocks. Else all share one, and without a journal ext4 looks, for each
+    file and directory that it makes, at every inode of the group that was freed in the last minute or more: with many
+    short jobs 0.7 ms each time, seven times a replica.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = array("i", [0])
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+        flags[0] |= _TOP_OF_HIERARCHIES
+        fcntl.ioctl(fd, _SET_FLAGS, flags)
+    except OSError:  # a file system that knows no such flag
+        return
+    finally:
+        os.close(fd)
 
 
 def lock_file(path: Path) -> int | None:

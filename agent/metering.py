@@ -41,6 +41,11 @@ class Meter:
             kept = self._keep(message) or kept
         return kept
 
+    def close(self) -> None:
+        """Listen no more; what was kept stays."""
+        self.listener.close()
+        self._lines.close()
+
     def _keep(self, message: bytes) -> bool:
         point = _parse(message)
         if point is None:

@@ -40,6 +40,10 @@ class OutputLog:
         one_line = message.replace("\n", " ").replace("\0", " ")
         self._append(f"{micros()} s {one_line}\n".encode())
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._lines.close()
+
     def _append(self, block: bytes) -> None:
         if self._dropping:
             block = f"{micros()} s the disk was full: lines before this one were dropped\n".encode() + block
@@ -78,6 +82,10 @@ class LineReader:
                 break
             self._take(fresh)
         self.finish()
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self.fd)
 
     def finish(self) -> None:
         """The line that was begun is a line now."""

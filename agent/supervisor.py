@@ -1,18 +1,20 @@
-"""One process a replica: starts the job, keeps its output, ends it when it must, and writes down what became of it.
+"""One process, one replica at a time: starts the job, keeps its output, ends it when it must, and writes down what
+became of it.
 
 It needs nobody: the launcher that forked it, the daemon and the Celery worker may all die. What it learns goes to
 files (see `agent.layout`); whoever lives reads them.
 """
 
+import math
 import os
-import selectors
+import select
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, lease, pokes, privileges, processes, verdicts, workspace
+from agent import clock, lease, pokes, processes, verdicts, workspace
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -32,23 +34,35 @@ MEMORY_LOOK_S = 1.0
 POKE_EVERY_S = 0.005
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
-# Blocked from the fork on until there is a handler: one that comes early waits.
-HELD_BACK = (signal.SIGTERM, signal.SIGUSR1)
+# Blocked but while there is a replica that they are meant for: one that comes early waits.
+HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
 _NEVER = float("inf")
 
 
-class Supervisor:
-    """Lives as long as its replica. The caller holds the replica's lock and has no other children."""
+def hear_signals() -> int:
+    """Have the signals that a supervisor lives by told through the descriptor that this returns. Once a process."""
+    heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    for signum in (signal.SIGCHLD, *HELD_BACK):
+        signal.signal(signum, lambda *_: None)  # the wake-up descriptor tells
+    return heard
 
-    def __init__(self, ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
+
+class Supervisor:
+    """Lives as long as its replica. The process holds the replica's lock and has no other children."""
+
+    def __init__(self, ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, heard: int) -> None:
+        """`heard` is what `hear_signals` returned."""
         self._ground = ground
         self._replica = replica
         self._spec = spec
+        self._heard = heard
         self._executor = EXECUTORS[spec.executor]
         self._journal = Journal(replica.journal)
         self._log = OutputLog(replica.log)
-        self._selector = selectors.EpollSelector()
+        self._poller = select.poll()
+        self._actions: dict[int, Callable[[], None]] = {}
         self._timers: dict[Callable[[], None], float] = {}
         self._running: Running | None = None
         self._outputs: list[LineReader] = []
@@ -58,9 +72,8 @@ class Supervisor:
         self._child_ended = False
         self._poked_at = 0.0
 
-    def run(self) -> None:
-        """Supervise the replica to its end."""
-        privileges.adopt_orphans()
+    def run(self) -> bool:
+        """Supervise the replica to its end; whether it came to run and ended by itself."""
         self._listen()
         self._report(ReplicaState.STARTING)
         try:
@@ -69,19 +82,16 @@ class Supervisor:
             self._verdict = verdicts.start_failed(str(error))
         if self._running is None:
             self._finish(Exit(None), self._verdict or verdicts.NODE_CUT_OFF)
-            return
+            return False
         ended = self._watch(self._running)
         self._finish(ended, self._verdict or self._judge(ended))
+        return self._verdict is None
 
     # Getting ready
 
     def _listen(self) -> None:
-        heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(signum, lambda *_: None)  # the wake-up descriptor tells
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-        self._on(heard, partial(self._hear_signals, heard))
+        self._on(self._heard, self._hear_signals)
         self._replica.job.mkdir(mode=0o711)
         self._meter = Meter(self._replica.metrics, listen(self._replica.job))
         self._on(self._meter.listener.fileno(), self._hear_metrics)
@@ -127,7 +137,8 @@ class Supervisor:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, action)
+        self._actions[fd] = action
+        self._poller.register(fd, select.POLLIN)
 
     # The loop
 
@@ -141,9 +152,9 @@ class Supervisor:
                 if running.ended is not None:  # killing what it left behind
                     self._timers[self._notice_children] = time.monotonic() + SWEEP_EVERY_S
             due = min(self._timers.values(), default=_NEVER)
-            timeout = None if due == _NEVER else max(0.0, due - time.monotonic())
-            for key, _ in self._selector.select(timeout):
-                key.data()
+            timeout_ms = None if due == _NEVER else max(0, math.ceil((due - time.monotonic()) * 1000))
+            for fd, _ in self._poller.poll(timeout_ms):
+                self._actions[fd]()
 
     def _run_timers(self) -> None:
         now = time.monotonic()
@@ -157,8 +168,8 @@ class Supervisor:
 
     # What it hears
 
-    def _hear_signals(self, fd: int) -> None:
-        for signum in os.read(fd, 4096):
+    def _hear_signals(self) -> None:
+        for signum in os.read(self._heard, 4096):
             if signum == signal.SIGCHLD:
                 self._child_ended = True
             elif signum == signal.SIGTERM:  # a second one is in earnest
@@ -172,7 +183,7 @@ class Supervisor:
 
     def _hear_output(self, reader: LineReader) -> None:
         if not reader.read():
-            self._selector.unregister(reader.fd)
+            self._poller.unregister(reader.fd)
         self._poke_soon()
 
     # Ending it
@@ -235,15 +246,26 @@ class Supervisor:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
-        if verdict.silent:
-            return
-        self._report(verdict.state, verdict, ended)
-        while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost
-            time.sleep(FULL_DISK_LOOK_S)
+        if not verdict.silent:
+            self._report(verdict.state, verdict, ended)
+            while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost
+                time.sleep(FULL_DISK_LOOK_S)
+        self._let_go()
         for _ in range(100):
             if pokes.poke(self._ground.home.poke, self._name):
                 return
             time.sleep(POKE_EVERY_S)
+
+    def _let_go(self) -> None:
+        """Keep nothing of this replica: the process may be given another. The lock last: who sees it free tidies up."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        self._timers.clear()
+        self._actions.clear()
+        for reader in self._outputs:
+            reader.close()
+        for file in (self._meter, self._log, self._journal):
+            file.close()
+        self._replica.lock.unlink(missing_ok=True)
 
     def _report(self, state: ReplicaState, verdict: Verdict | None = None, ended: Exit | None = None) -> None:
         report = Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp())

@@ -1,6 +1,7 @@
 """What of the machine a job may see, read-only: the system's programs, the node's Python, and little of /etc."""
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -16,6 +17,8 @@ _ETC = (
     "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "nvidia",
     "OpenCL", "pki", "protocols", "resolv.conf", "services", "ssl", "terminfo", "timezone", "vulkan",
 )  # fmt: skip
+# Who is who stands in the two files alone: asking the host's other sources costs a job a millisecond and tells it nothing.
+_ACCOUNTS = re.compile(r"^(\s*(?:passwd|group|shadow|gshadow|initgroups):).*$", re.MULTILINE)
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
@@ -58,6 +61,9 @@ def copy_etc(target: Path, job_uid: int) -> None:
             shutil.copytree(path, target / path.name, symlinks=True, ignore=_unreadable)
         else:
             shutil.copyfile(path, target / path.name)
+    switch = target / "nsswitch.conf"
+    if switch.exists():
+        switch.write_text(_ACCOUNTS.sub(r"\1 files", switch.read_text()))
     (target / "passwd").write_text(f"root:x:0:0:root:/:/bin/false\njob:x:{job_uid}:{job_uid}:job:/job/work:/bin/sh\n")
     (target / "group").write_text(f"root:x:0:\njob:x:{job_uid}:\n")
 

@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import backlog, latency, rest, scheduler, startup, throughput
+from benchmarks import backlog, latency, node, rest, scheduler, startup, throughput
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
@@ -26,7 +26,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "rest": rest.measure,
     "backlog": backlog.measure,
 }
-SECTIONS = ("startup", *ON_STACK, "scheduler")
+SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
 
 
 def main() -> int:
@@ -56,6 +56,8 @@ def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[],
     on_stack = [name for name in ON_STACK if name in wanted]
     if on_stack or "startup" in wanted:
         yield "stack", lambda: _on_stack(on_stack, nodes, cold="startup" in wanted)
+    if "node" in wanted:
+        yield "node", lambda: node.measure(Printer())
     if "scheduler" in wanted:
         yield "scheduler", lambda: scheduler.measure(Printer())
 

@@ -30,6 +30,7 @@ class Running:
     """A started replica. `status` is a descriptor on which the sandbox tells of itself; `ended` its wait status.
 
     `ours` is false for one whose own supervisor is gone: nobody can learn its exit code any more.
+    `cpu_s` and `peak_memory_bytes` are of its processes that ended so far.
     """
 
     pid: int
@@ -37,6 +38,8 @@ class Running:
     status: int | None = None
     ended: int | None = None
     strays: tuple[int, ...] = ()
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

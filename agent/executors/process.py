@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import NoReturn
@@ -41,7 +40,11 @@ class ProcessExecutor:
             processes.kill_below(os.getpid())
             if not _reap(running):
                 return None
-        return _exit_of(running)
+        try:
+            return _exit_of(running)
+        finally:
+            if running.status is not None:
+                os.close(running.status)
 
     def signal(self, running: Running, signum: int) -> None:
         """See Executor.signal. In namespaces TERM goes past bubblewrap, which would take the job along at once."""
@@ -59,9 +62,8 @@ class ProcessExecutor:
 
     def usage(self, running: Running) -> Usage:
         """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
-        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         below = processes.descendants(os.getpid()) if running.ended is None else []
-        return Usage(spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024, processes.memory_bytes(below))
+        return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below))
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
         """See Executor.adopt: whoever bears the replica's mark in its environment."""
@@ -145,11 +147,14 @@ def _reap(running: Running) -> bool:
     """Collect who ended; True if no child is left."""
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, spent = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return True
         if pid == 0:
             return False
+        # One by one: what the kernel sums up of all children is of every replica that this process has served.
+        running.cpu_s += spent.ru_utime + spent.ru_stime
+        running.peak_memory_bytes = max(running.peak_memory_bytes, spent.ru_maxrss * 1024)
         if pid == running.pid:
             running.ended = status
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,6 +49,12 @@ def wait_until(condition: Callable[[], Any], within_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.005)
     return answer
+
+
+def rests(pid: int) -> bool:
+    """Whether a process sleeps or is gone: of a supervisor that let its replica go, that it waits for another."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(") ")[2][0] in "SZ"
 
 
 @dataclass

@@ -112,3 +112,10 @@ def test_a_level_that_can_not_be_kept_fails_the_start(make_node: Callable[..., N
     node.run(a_spec("r1", "/bin/true"))
     end = plane.end_of("r1")
     assert (end.state, end.cause) == ("failed", "start_failed")
+
+
+def test_a_jobs_accounts_are_looked_up_in_files_alone(node: Node) -> None:
+    switch = (node.home.path / "etc/nsswitch.conf").read_text().splitlines()
+    asked = [line.split() for line in switch if line.startswith(("passwd:", "group:", "shadow:"))]
+    assert asked
+    assert {tuple(words[1:]) for words in asked} == {("files",)}

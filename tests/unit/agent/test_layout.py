@@ -1,8 +1,11 @@
 """Names and locks on a node's disk."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent import lease
@@ -24,6 +27,20 @@ def test_replicas_are_found_and_half_made_ones_cleared_away(tmp_path: Path) -> N
     home.create()
     assert {(found.replica_id, found.fence) for found in home.find_replicas()} == {("a", 1), ("b", 22)}
     assert [path.name for path in home.trash.iterdir()] == [".new-c.1"]
+
+
+def test_ext4_is_told_that_replicas_have_nothing_to_do_with_one_another(tmp_path: Path) -> None:
+    if _file_system_of(tmp_path) != "ext4" or not shutil.which("lsattr"):
+        pytest.skip("needs a temporary folder on ext4, and lsattr")
+    home = Home(tmp_path / "home")
+    home.create()
+    said = subprocess.run(["lsattr", "-d", home.replicas], capture_output=True, text=True, check=True).stdout
+    assert "T" in said.split()[0]
+
+
+def _file_system_of(path: Path) -> str:
+    parts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]
+    return str(max(parts, key=lambda part: len(part.mountpoint)).fstype)
 
 
 def test_a_lock_proves_life_and_only_one_can_hold_it(tmp_path: Path) -> None:
