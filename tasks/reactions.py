@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from app.scheduling.cycle import LOCK
 from tasks import queues
 
 LARGEST_MESSAGE = 200
@@ -23,11 +24,17 @@ class Happened(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class To:
-    """A task to be sent to `queue` with what `about` says of each event; without `about` it takes nothing."""
+    """A task to be sent to `queue` with what `about` says of each event; without `about` it takes nothing.
+
+    when: which events it is sent for; all, if not said.
+    turn: the turn (`app.core.locks.take_turn`) that the task waits for: it need not be sent while another waits.
+    """
 
     task: str
     queue: Callable[[Happened], str]
     about: Callable[[Happened], Any] | None = None
+    when: Callable[[Happened], bool] | None = None
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Message:
     task: str
     queue: str
     arguments: tuple[list[Any], ...]
+    turn: str = ""
 
 
 def _control(_: Happened) -> str:
@@ -59,8 +67,12 @@ def _id_and_fence(event: Happened) -> list[Any]:
     return [str(event.subject_id), event.data["fence"]]
 
 
-PLAN = To("tasks.scheduling.run_cycle", _scheduling)
-RELEASE = To("tasks.jobs.release_dependents", _control, _id)
+def _is_awaited(event: Happened) -> bool:
+    return bool(event.data.get("awaited", True))
+
+
+PLAN = To("tasks.scheduling.run_cycle", _scheduling, turn=LOCK)
+RELEASE = To("tasks.jobs.release_dependents", _control, _id, when=_is_awaited)
 LAUNCH = To("tasks.node.launch_replicas", _node, _id_and_fence)
 STOP = To("tasks.node.stop_replicas", _node, _id_and_fence)
 
@@ -83,15 +95,17 @@ REACTIONS: Mapping[str, Sequence[To]] = {
 
 def messages_for(events: Iterable[Happened]) -> list[Message]:
     """What must be sent because of `events`: one message a task and queue, split where it grows too long."""
-    grouped: dict[tuple[str, str], list[Any]] = {}
+    grouped: dict[tuple[To, str], list[Any]] = {}
     for event in events:
         for to in REACTIONS.get(event.kind, ()):
-            about = grouped.setdefault((to.task, to.queue(event)), [])
+            if to.when is not None and not to.when(event):
+                continue
+            about = grouped.setdefault((to, to.queue(event)), [])
             if to.about is not None and (subject := to.about(event)) not in about[-1:]:
                 about.append(subject)
     return [
-        Message(task, queue, (part,) if part else ())
-        for (task, queue), about in grouped.items()
+        Message(to.task, queue, (part,) if part else (), to.turn)
+        for (to, queue), about in grouped.items()
         for part in _parts(about)
     ]
 

@@ -1,4 +1,4 @@
-"""Events to the broker: claimed in the database, sent as `REACTIONS` says, marked as sent.
+"""Events to the broker: claimed in the database and marked as sent, then sent as `REACTIONS` says, then committed.
 
 At least once: a crash between sending and committing sends again, and every task is safe to run twice. Several
 relays share the work by SKIP LOCKED.
@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 from celery import bootsteps
 from kombu.exceptions import OperationalError as BrokerDown
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app.core.access import SYSTEM
 from app.core.db import libpq_url
 from app.core.events import WAKE_CHANNEL, Event
+from app.core.locks import is_awaited
 from app.core.uow import UnitOfWork, run
 from tasks.base import Control, control
 from tasks.reactions import Message, messages_for
@@ -28,6 +29,20 @@ SWEEP_S = 5.0  # how long a lost wake-up can go unnoticed
 REST_S = 0.025  # under load, events gather for so long and travel together
 CALM_S = 0.3  # after this long without work a message is sent at once again
 RETRY_S = 1.0
+_UNSENT = (
+    select(Event.id)
+    .where(Event.sent_at.is_(None))
+    .order_by(Event.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+    .cte()  # evaluated once, whatever the planner thinks of joining it
+)
+_CLAIM = (
+    update(Event)
+    .where(Event.id == _UNSENT.c.id)
+    .values(sent_at=func.clock_timestamp())
+    .returning(Event.id, Event.kind, Event.subject_id, Event.data)
+)
 
 
 class Pace:
@@ -86,17 +101,13 @@ class Relay(threading.Thread):
         return run(self._parts.sessions, SYSTEM, self._send_batch)
 
     def _send_batch(self, uow: UnitOfWork) -> int:
-        """Claim, send, mark. The broker is called inside this transaction, and nowhere else: were an event marked
-        before it is sent, a crash in between would lose it."""
-        columns = (Event.id, Event.kind, Event.subject_id, Event.data)
-        unsent = select(*columns).where(Event.sent_at.is_(None)).order_by(Event.id).limit(BATCH)
-        claimed: list[Any] = list(uow.session.execute(unsent.with_for_update(skip_locked=True)))
-        if not claimed:
-            return 0
+        """Claim, mark, send. The broker is called inside this transaction, and nowhere else: were the mark committed
+        before the message is sent, a crash in between would lose it."""
+        claimed: list[Any] = sorted(uow.execute(_CLAIM), key=lambda event: event.id)
         for message in messages_for(claimed):
-            self._send(message)
-        ids = [event.id for event in claimed]
-        uow.session.execute(update(Event).where(Event.id.in_(ids)).values(sent_at=uow.clock.now()))
+            # Whoever waits for that turn will see all that these events tell of.
+            if not (message.turn and is_awaited(uow, message.turn)):
+                self._send(message)
         return len(claimed)
 
     def _send(self, message: Message) -> None:

@@ -25,6 +25,7 @@ def make_engine(settings: Settings) -> Engine:
         pool_size=settings.database_pool,
         max_overflow=0,
         pool_timeout=5,
+        pool_use_lifo=True,  # few connections do most of the work, and have its statements prepared
         connect_args={"options": LIBPQ_OPTIONS, "connect_timeout": 3, "application_name": "trellis"},
     )
 

@@ -33,6 +33,9 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+_KEEP = insert(IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.key)
+
+
 class SecretAlreadyShown(Conflict):
     """The request was carried out before, and its answer held a secret that is shown once."""
 
@@ -63,8 +66,7 @@ def keep(uow: UnitOfWork, key: str, request: str, answer: Answer, *, secret: boo
         return
     body = None if secret else {"answer": answer.body}
     row = {"actor_id": uow.actor.id, "key": key, "request": request, "status": answer.status, "body": body}
-    kept = insert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
-    if uow.session.execute(kept).first() is None:
+    if uow.execute(_KEEP, row).first() is None:
         raise KeyUsed
 
 

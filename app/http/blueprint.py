@@ -37,7 +37,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # the library h
 
     def arguments(self, schema: AnySchema, *, location: str = "json", **options: Any) -> Callable[[V], V]:
         """Hand the view what `schema` made of the body (or of the address's parameters: `location="query"`)."""
-        decorate: Callable[[V], V] = super().arguments(schema, location=location, **options)
+        made = schema() if isinstance(schema, type) else schema  # once, not at each request
+        decorate: Callable[[V], V] = super().arguments(made, location=location, **options)
         return decorate
 
     def response(self, status_code: int, schema: AnySchema | None = None, **options: Any) -> Callable[[V], V]:

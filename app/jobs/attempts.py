@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from app.core.ids import new_id
 from app.core.states import JOB
 from app.core.uow import UnitOfWork
 from app.jobs import retries
-from app.jobs.models import Attempt, Job, Replica
+from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop, spec_of
 from app.resources.allocations import Grant, lock_nodes, release
 from app.resources.models import Gpu, Node
@@ -76,6 +76,11 @@ def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
     )
 
 
+# Asked under the job's lock, in a statement of its own: whoever makes a job wait for this one locks it too, so what this
+# does not see yet will find the job as it is after us.
+_AWAITED = exists().where(Dependency.on_job_id == Attempt.job_id, ~Dependency.met).label("awaited")
+
+
 class Family:
     """Some jobs with the attempts that concern us and all replicas of those, locked job by job in one order."""
 
@@ -86,7 +91,7 @@ class Family:
         self.jobs = {job.id: job for job in uow.session.execute(locked.execution_options(**fresh)).scalars()}
         # Under the job's lock nothing below it changes: no further locks are needed.
         latest = (
-            select(Attempt, Replica)
+            select(Attempt, Replica, _AWAITED)
             .join(Job, (Job.id == Attempt.job_id) & (Job.fence == Attempt.fence))
             .join(Replica, Replica.attempt_id == Attempt.id)
             .where(Job.id.in_(ids))
@@ -94,7 +99,10 @@ class Family:
         )
         self.attempts: dict[UUID, Attempt] = {}
         self.members: dict[UUID, list[Replica]] = {}
-        for attempt, replica in uow.session.execute(latest.execution_options(**fresh)):
+        self.awaited: set[UUID] = set()  # jobs that others wait for
+        for attempt, replica, awaited in uow.session.execute(latest.execution_options(**fresh)):
+            if awaited:
+                self.awaited.add(attempt.job_id)
             self.attempts[attempt.id] = attempt
             self.members.setdefault(attempt.id, []).append(replica)
         self.replicas = {replica.id: replica for members in self.members.values() for replica in members}
@@ -133,8 +141,7 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
         replica.message = report.message[:2000]
         replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
         replica.peak_memory_bytes = report.peak_memory_bytes
-    attempt = family.attempts[replica.attempt_id]
-    follow(uow, family.jobs[replica.job_id], attempt, family.members[attempt.id])
+    follow(uow, family, family.attempts[replica.attempt_id])
 
 
 def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
@@ -152,11 +159,12 @@ def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -
     uow.move(subject, state)
 
 
-def follow(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replica]) -> None:
+def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """Let attempt and job be as far as the attempt's replicas are."""
+    job, members = family.jobs[attempt.job_id], family.members[attempt.id]
     states = {member.state for member in members}
     if states <= ENDED_REPLICA_STATES:
-        _end(uow, job, attempt, members)
+        _end(uow, family, attempt)
         return
     failed = [m for m in members if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
     if failed:  # one of a gang is gone: the others can't go on without it
@@ -171,8 +179,9 @@ def follow(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replic
         uow.move(job, JobState.RUNNING)
 
 
-def _end(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replica]) -> None:
+def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """The attempt is over: it ended as the first of its replicas that did not succeed."""
+    job, members = family.jobs[attempt.job_id], family.members[attempt.id]
     bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
     # Those that were stopped because another failed are not the reason.
     reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])
@@ -185,7 +194,9 @@ def _end(uow: UnitOfWork, job: Job, attempt: Attempt, members: Sequence[Replica]
     )
     if reason.message and not (job.cancel_asked_at and job.message):
         job.message = reason.message
-    _decided(uow, job, decision, cause=reason.cause and str(reason.cause), exit_code=reason.exit_code)
+    # Told so that nobody is sent to look for dependents that there are not.
+    unawaited = {} if job.id in family.awaited else {"awaited": False}
+    _decided(uow, job, decision, cause=reason.cause and str(reason.cause), exit_code=reason.exit_code, **unawaited)
 
 
 def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: object) -> None:
@@ -215,8 +226,7 @@ def end_attempts_on(uow: UnitOfWork, node: Node, replicas: Collection[Replica], 
         replica.cause, replica.message = Cause.NODE_LOST, message
         uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
         ended.append(replica.id)
-        attempt = family.attempts[replica.attempt_id]
-        follow(uow, family.jobs[replica.job_id], attempt, family.members[attempt.id])
+        follow(uow, family, family.attempts[replica.attempt_id])
     release(uow, ended, node)
 
 

@@ -104,7 +104,7 @@ def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
 
 def names_at(place: Place) -> Names:
     """The same for jobs that were just submitted: nothing has been decided of them."""
-    return Names({place.project.id: place.project.name}, {place.queue.id: place.queue.name}, {})
+    return Names({place.project_id: place.project}, {place.queue_id: place.queue}, {})
 
 
 def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:

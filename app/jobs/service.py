@@ -11,7 +11,7 @@ from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
-from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, class_key
+from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, class_key
 from app.jobs.validator import Place, find_place, validate_spec
 from app.queues.models import Queue
 from app.tenancy.models import Project
@@ -37,25 +37,33 @@ class NotEnded(Conflict):
 def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
     place = find_place(uow, spec.project, spec.queue)
-    validate_spec(uow, spec, place.project.id)
-    return _submit(uow, spec, place), place
+    validate_spec(uow, spec, place.project_id)
+    jobs = _make_jobs(uow, spec, place)
+    if not spec.dry_run:
+        uow.insert(_begin(uow, spec, jobs))
+    return jobs, place
 
 
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
     jobs: list[Job] = []
+    to_store: list[Job] = []
     for number, spec in enumerate(specs):
         try:
             where = (spec.project, spec.queue)
             if where not in places:
                 places[where] = find_place(uow, spec.project, spec.queue)
-            validate_spec(uow, spec, places[where].project.id)
+            validate_spec(uow, spec, places[where].project_id)
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
-        jobs += _submit(uow, spec, places[where])
+        made = _make_jobs(uow, spec, places[where])
+        jobs += made
+        if not spec.dry_run:
+            to_store += _begin(uow, spec, made)
+    uow.insert(to_store)
     return jobs
 
 
@@ -91,10 +99,11 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     if job.state not in ENDED_JOB_STATES:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
     spec = spec_of(job)
-    place = Place(uow.get(Project, job.project_id), uow.get(Queue, job.queue_id))
-    again = _make_job(uow, spec, place)
+    project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
+    again = _make_job(uow, spec, Place(project.id, project.name, queue.id, queue.name))
     again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
     _queue_all(uow, [again])
+    uow.insert([again])
     return again
 
 
@@ -141,22 +150,30 @@ def spec_of(job: Job) -> JobSpec:
     return JobSpec(**kept, labels=dict(job.labels))
 
 
-def _submit(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
+def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
     if spec.array is None:
-        jobs = [_make_job(uow, spec, place, keep=not spec.dry_run)]
-    else:
-        jobs = _make_array(uow, spec, spec.array, place)
-    if spec.dry_run:
-        return jobs
-    if spec.depends_on or (spec.array and spec.array.max_parallel):
-        uow.session.flush()
-    if spec.depends_on:
-        for job in jobs:
-            add_dependencies(uow, job, spec.depends_on)
-    if spec.array and 0 < spec.array.max_parallel < len(jobs):
-        _chain(uow, jobs, spec.array.max_parallel)
-    _queue_all(uow, jobs)
+        return [_make_job(uow, spec, place)]
+    array_id = new_id()
+    jobs = []
+    for index in spec.array.indexes:
+        job = _make_job(uow, spec, place)
+        job.array_id, job.array_index = array_id, index
+        jobs.append(job)
     return jobs
+
+
+def _begin(uow: UnitOfWork, spec: JobSpec, jobs: Sequence[Job]) -> Sequence[Job]:
+    """Queue new jobs, or let them wait for others; returns those that are still to be stored."""
+    width = spec.array.max_parallel if spec.array else 0
+    waits = bool(spec.depends_on) or 0 < width < len(jobs)
+    if waits:  # what they wait for is written in rows that refer to theirs
+        uow.session.add_all(jobs)
+        uow.session.flush()
+        for job in jobs if spec.depends_on else ():
+            add_dependencies(uow, job, spec.depends_on)
+        _chain(uow, jobs, width or len(jobs))
+    _queue_all(uow, jobs)
+    return () if waits else jobs
 
 
 def _queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
@@ -166,30 +183,19 @@ def _queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
             uow.move(job, JobState.QUEUED)
 
 
-def _make_array(uow: UnitOfWork, spec: JobSpec, array: ArraySpec, place: Place) -> list[Job]:
-    array_id = new_id()
-    jobs = []
-    for index in array.indexes:
-        job = _make_job(uow, spec, place, keep=not spec.dry_run)
-        job.array_id, job.array_index = array_id, index
-        jobs.append(job)
-    return jobs
-
-
 def _chain(uow: UnitOfWork, jobs: Sequence[Job], width: int) -> None:
     """At most `width` of an array at once: each element waits for the end of the one `width` before it."""
     for earlier, later in zip(jobs, jobs[width:], strict=False):
         add_dependencies(uow, later, [DependencySpec(earlier.id, DependencyKind.AFTER_ANY)])
 
 
-def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, *, keep: bool = True) -> Job:
-    now = uow.clock.now()
-    job = Job(
+def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
+    return Job(
         id=new_id(),
-        created_at=now,
+        created_at=uow.clock.now(),
         version=1,
-        project_id=place.project.id,
-        queue_id=place.queue.id,
+        project_id=place.project_id,
+        queue_id=place.queue_id,
         actor_kind=uow.actor.kind,
         actor_id=uow.actor.id,
         actor_name=uow.actor.name,
@@ -198,7 +204,7 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, *, keep: bool = True
         priority=spec.priority,
         spec=spec.stored(),
         labels=spec.labels,
-        class_key=class_key(spec, place.project.id, place.queue.id),
+        class_key=class_key(spec, place.project_id, place.queue_id),
         replicas=spec.replicas,
         cpu_milli=spec.resources.cpu_milli,
         memory_bytes=spec.resources.memory_bytes,
@@ -212,9 +218,6 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, *, keep: bool = True
         retries=0,
         message="",
     )
-    if keep:
-        uow.session.add(job)
-    return job
 
 
 def _live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:

@@ -1,7 +1,11 @@
 """Whether a submission can be accepted: what the shape alone does not tell. Every fault is named at once."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 from uuid import UUID
+
+from sqlalchemy import ARRAY, Select, String, Uuid, any_, bindparam, cast, select
 
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
@@ -18,10 +22,12 @@ DEFAULT_PROJECT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a submission goes."""
+    """Where a submission goes: a project and a queue."""
 
-    project: Project
-    queue: Queue
+    project_id: UUID
+    project: str
+    queue_id: UUID
+    queue: str
 
 
 def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
@@ -29,24 +35,34 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
 
     One statement: every submission asks. Raises Invalid for what there is not, Forbidden for a mere viewer.
     """
-    own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
-    named = (Queue.name == queue) & own_or_shared
-    statement = uow.visible(Project).add_columns(Queue).outerjoin(Queue, named)
-    if project:
-        statement = statement.where(Project.id == UUID(project) if _is_id(project) else Project.name == project)
-    elif not uow.actor.sees_all:
-        statement = statement.where(Project.id.in_(uow.actor.projects_with(Permission.JOB_WRITE)))
-    own_first = (Project.name != DEFAULT_PROJECT, Project.id, Queue.project_id.is_(None))
-    found = uow.session.execute(statement.order_by(*own_first).limit(4)).all()
-    projects = {row[0].id: row[0] for row in found}
-    if not projects:
+    among = uow.projects_with(Permission.PROJECT_READ if project else Permission.JOB_WRITE)
+    statement = _places(bounded=among is not None, by="" if not project else "id" if _is_id(project) else "name")
+    found = uow.execute(statement, {"among": among, "project": project, "queue": queue}).all()
+    if not found:
         known = f"there is no project {project!r} that you can see" if project else "you are a member of none"
         raise Invalid(Field("/project", f"{known}: `trellis whoami` lists yours"))
-    chosen, at = found[0]
-    if len(projects) > 1 and (project or chosen.name != DEFAULT_PROJECT):
+    chosen = found[0]
+    if any(row.id != chosen.id for row in found) and (project or chosen.name != DEFAULT_PROJECT):
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(Permission.JOB_WRITE, chosen.id)
-    return Place(chosen, at or find_queue(uow, chosen.id, queue))
+    if chosen.queue_id is None:
+        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue)
+    return Place(chosen.id, chosen.name, chosen.queue_id, queue)
+
+
+@cache
+def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID]:
+    own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
+    named = (Queue.name == bindparam("queue")) & own_or_shared
+    statement = select(Project.id, Project.name, Queue.id.label("queue_id")).outerjoin(Queue, named)
+    if bounded:
+        statement = statement.where(Project.id == any_(bindparam("among", type_=ARRAY(Uuid))))
+    if by == "id":
+        statement = statement.where(Project.id == cast(bindparam("project", type_=String), Uuid))
+    elif by == "name":
+        statement = statement.where(Project.name == bindparam("project"))
+    own_first = (Project.name != DEFAULT_PROJECT, Project.id, Queue.project_id.is_(None))
+    return statement.order_by(*own_first).limit(4)
 
 
 def validate_spec(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> None:

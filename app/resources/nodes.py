@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
@@ -21,6 +21,7 @@ NODE_PREFIX = "trn"
 JOIN_PREFIX = "trj"
 # Half of the nodes silent at once is more likely our fault than theirs: wait this much longer before believing it.
 DOUBT = 6
+_BY_TOKEN = select(Node.id, Node.name, func.now().label("now")).where(Node.token_digest == bindparam("digest"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ def read_join_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
 def read_node_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
     """The node a node token stands for."""
     digest = keyring.digest("node-token", secret)
-    row = uow.session.execute(select(Node.id, Node.name, func.now()).where(Node.token_digest == digest)).first()
+    row = uow.execute(_BY_TOKEN, {"digest": digest}).first()
     if row is None:
         raise Unauthenticated("this node token is not known: let the node join again")
-    uow.clock.set(row[2])
+    uow.clock.set(row.now)
     return Actor(ActorKind.NODE, row.id, row.name)
 
 

@@ -59,7 +59,7 @@ def of_user(uow: UnitOfWork, user_id: UUID) -> Actor:
 
 def of_session(uow: UnitOfWork, user_id: UUID) -> tuple[Actor, int, datetime]:
     """The user as an actor, their token version, and the database's time. Raises Unauthenticated."""
-    row = uow.session.execute(_BY_ID, {"id": user_id}).one_or_none()
+    row = uow.execute(_BY_ID, {"id": user_id}).one_or_none()
     if row is None:
         raise Unauthenticated
     uow.clock.set(row.now)
@@ -71,7 +71,7 @@ def by_api_key(keyring: Keyring) -> Authenticator:
 
     def authenticate(uow: UnitOfWork, credential: str) -> Actor:
         digest = keyring.digest(API_KEY_PURPOSE, credential)
-        row = uow.session.execute(_BY_KEY, {"digest": digest}).one_or_none()
+        row = uow.execute(_BY_KEY, {"digest": digest}).one_or_none()
         if row is None:
             raise Unauthenticated
         uow.clock.set(row.now)

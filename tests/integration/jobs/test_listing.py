@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from tests.support.stack import Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 
 
@@ -95,29 +95,15 @@ def test_a_page_costs_as_many_statements_for_fifty_jobs_as_for_one(stack: Stack,
     submit(member, 60)
     counts = []
     for limit in (1, 50):
-        executed: list[str] = []
-
-        def note(*given: Any, executed: list[str] = executed) -> None:
-            executed.append(given[2])
-
-        engine = stack.app.extensions["engine"]
-        event.listen(engine, "before_cursor_execute", note)
-        member.get(f"/jobs?limit={limit}")
-        event.remove(engine, "before_cursor_execute", note)
+        with counted(stack) as executed:
+            member.get(f"/jobs?limit={limit}")
         counts.append(len(executed))
     assert counts[0] == counts[1] <= 6
 
 
 def test_a_submission_takes_five_statements(stack: Stack, member: Caller) -> None:
     member.post("/jobs", {"command": ["true"]})
-    executed: list[str] = []
-
-    def note(*given: Any) -> None:
-        executed.append(given[2])
-
-    engine = stack.app.extensions["engine"]
-    event.listen(engine, "before_cursor_execute", note)
-    answer = member.post("/jobs", {"command": ["true"]}, headers={"Idempotency-Key": "k"})
-    event.remove(engine, "before_cursor_execute", note)
+    with counted(stack) as executed:
+        answer = member.post("/jobs", {"command": ["true"]}, headers={"Idempotency-Key": "k"})
     assert answer.status == 201
     assert len(executed) == 5, executed

@@ -1,33 +1,15 @@
 """What signing in costs each request: one statement."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from app.core.access import NOBODY
 from app.core.uow import UnitOfWork, run
 from tests.support.builders import a_service_account
 from tests.support.stack import Stack
+from tests.support.statements import counted
 from tests.support.world import World
-
-
-@contextmanager
-def counted(stack: Stack) -> Iterator[list[str]]:
-    """The statements that the database got meanwhile."""
-    statements: list[str] = []
-
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-        statements.append(statement)
-
-    engine = stack.app.extensions["engine"]
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("kind", ["token", "key", "account key"])
