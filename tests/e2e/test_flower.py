@@ -17,7 +17,7 @@ def test_flower_shows_workers_and_readable_tasks_to_the_administrator_and_to_nob
         assert browser.post("/login", data=form).status_code == 302
         wait_until(lambda: len(workers(browser)) >= 2, 30, "both workers to be seen")
         assert {name.partition("@")[0] for name in workers(browser)} >= {"control", "node-node-1"}
-        expected = {"tasks.node.launch_replicas", "tasks.scheduling.run_cycle", "tasks.jobs.release_dependents"}
+        expected = {"tasks.node.launch_replicas", "tasks.scheduling.run_cycle"}
 
         def seen() -> bool:
             platform.run_job("/bin/true")
