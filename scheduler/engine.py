@@ -14,7 +14,7 @@ from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
 from scheduler.gang import needed, place_gang
-from scheduler.inheritance import Lift, inherit
+from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.placement.rooms import Grant
@@ -52,8 +52,8 @@ class Planner:
         self.ledger = Ledger(snapshot.nodes)
         self.shapes = explain.Shapes(snapshot.nodes)
         self._pending: dict[str, PendingJob] = {}
-        self._lifts: dict[str, Lift] = {}
-        self.lines = form_lines(snapshot.queues, Standing(self.admission.usage, config, self._lifts))
+        self._standing = Standing(self.admission.usage, config)
+        self.lines = form_lines(snapshot.queues, self._standing)
         self._running: dict[str, _Held] = {}
         self._releases: list[Release] = []
         self._last: _Round | None = None
@@ -67,9 +67,8 @@ class Planner:
     def block(self, blocked: Sequence[BlockedJob]) -> None:
         """These are all that wait for others now. Raises ValueError for broken input."""
         lifts = inherit(blocked, self._pending)
-        if lifts != self._lifts:
-            self._lifts.clear()
-            self._lifts.update(lifts)
+        if lifts != self._standing.lifts:
+            self._standing.lifts = lifts
             for line in self.lines.values():
                 line.sort()
 
