@@ -12,6 +12,8 @@ from scheduler.snapshot import UNLIMITED, Account, Amounts, JobClass, Node, Pool
 from scheduler.usage import Holder, Usage
 from scheduler.words import count, cpus, gpus, memory
 
+_HELD_BACK = (Reason.QUOTA, "what is left of the quota is kept for a job that has waited for it longer than patience")
+
 _WORDS: tuple[Callable[[int], str], ...] = (cpus, memory, gpus)
 
 
@@ -48,6 +50,7 @@ class Admission:
         self._pool_names = {pool.id: pool.name for pool in pools}
         self._books: dict[tuple[str, str, str], _Book] = {}
         self._log: list[tuple[_Book, Amounts, int]] = []
+        self._owed: list[tuple[_Book, Amounts]] = []
         for queue in queues:
             if queue.pool_id and queue.pool_id not in self._pool_names:
                 raise ValueError(f"queue {queue.name!r} is charged to pool {queue.pool_id!r}, which the snapshot lacks")
@@ -59,7 +62,11 @@ class Admission:
         pools: Sequence[Pool] = (),
         accounts: Sequence[Account] = (),
     ) -> "Admission":
-        """Return the same holdings under other limits, weights or past use; costs a step a user, project and queue."""
+        """Return the same holdings under other limits, weights or past use; costs a step a user, project and queue.
+
+        What is owed is forgiven.
+        """
+        self.forgive()
         made = Admission(nodes, queues, pools, accounts)
         for book in self._books.values():
             made.take(book.job_class, Amounts(*book.sums), book.jobs)
@@ -72,15 +79,29 @@ class Admission:
         that was cut below what is held stops only what would add to it.
         """
         book = self._book(job_class)
-        for what, holder in book.limits:
-            if holder.jobs + jobs > holder.most_jobs and jobs:
-                return Reason.QUEUE_LIMIT, _why_full(holder, jobs)
-            held, most = holder.held, holder.most
-            for number, amount in enumerate(amounts):
-                if amount > 0 and held[number] + amount > most[number]:
-                    reason = Reason.QUEUE_LIMIT if what == "queue" else Reason.QUOTA
-                    return reason, _why_over(what, holder, number, amount)
-        return self._pool_refusal(book.pool_id, amounts) if book.pool_id else None
+        refused = self._refusal(book, amounts, jobs)
+        if refused is None or not self._owed:
+            return refused
+        return self._without_owed(lambda: self._refusal(book, amounts, jobs)) or _HELD_BACK
+
+    def owe(self, job_class: JobClass, amounts: Amounts) -> bool:
+        """Keep for a job that was refused what the limits leave, until `forgive`; tell whether it can ever fit them.
+
+        Others under the same limits are refused meanwhile as if it ran, so that small jobs, each of which fits, do not
+        keep a large one from its quota for ever.
+        """
+        book = self._book(job_class)
+        if not self._could_fit(book, amounts):
+            return False
+        self._move(book, amounts, 1)
+        self._owed.append((book, amounts))
+        return True
+
+    def forgive(self) -> None:
+        """Owe nobody anything any more."""
+        while self._owed:
+            book, amounts = self._owed.pop()
+            self._move(book, _negative(amounts), -1)
 
     def turn(self, job_class: JobClass, amounts: Amounts) -> tuple[int, ...]:
         """Return when such a job's turn comes among those of other pools, lowest first; () while nothing is borrowed.
@@ -107,7 +128,11 @@ class Admission:
 
     def give(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
         """Count no longer what a job has given back."""
-        self.take(job_class, Amounts(-amounts[0], -amounts[1], -amounts[2]), -jobs)
+        self.take(job_class, _negative(amounts), -jobs)
+
+    def settle(self) -> None:
+        """Forget how to undo what was done so far: it has happened."""
+        self._log.clear()
 
     def mark(self) -> int:
         """Return a point to roll back to."""
@@ -117,7 +142,35 @@ class Admission:
         """Undo everything since `mark`."""
         while len(self._log) > mark:
             book, amounts, jobs = self._log.pop()
-            self._move(book, Amounts(-amounts[0], -amounts[1], -amounts[2]), -jobs)
+            self._move(book, _negative(amounts), -jobs)
+
+    def _refusal(self, book: _Book, amounts: Amounts, jobs: int) -> tuple[Reason, str] | None:
+        for what, holder in book.limits:
+            if holder.jobs + jobs > holder.most_jobs and jobs:
+                return Reason.QUEUE_LIMIT, _why_full(holder, jobs)
+            held, most = holder.held, holder.most
+            for number, amount in enumerate(amounts):
+                if amount > 0 and held[number] + amount > most[number]:
+                    reason = Reason.QUEUE_LIMIT if what == "queue" else Reason.QUOTA
+                    return reason, _why_over(what, holder, number, amount)
+        return self._pool_refusal(book.pool_id, amounts) if book.pool_id else None
+
+    def _without_owed(self, ask: Callable[[], tuple[Reason, str] | None]) -> tuple[Reason, str] | None:
+        owed = list(self._owed)
+        self.forgive()
+        answer = ask()
+        for book, amounts in owed:
+            self._move(book, amounts, 1)
+        self._owed = owed
+        return answer
+
+    def _could_fit(self, book: _Book, amounts: Amounts) -> bool:
+        limits = [holder.most for _, holder in book.limits]
+        if book.pool_id:
+            limits.append(self.cohorts.most(book.pool_id))
+        return all(amount <= most for limit in limits for amount, most in zip(amounts, limit, strict=True)) and all(
+            holder.most_jobs for _, holder in book.limits
+        )
 
     def _move(self, book: _Book, amounts: Amounts, jobs: int) -> None:
         sums = book.sums
@@ -156,6 +209,10 @@ class Admission:
                     f"{words(left)} more, what it may borrow included; {words(amount)} more asked for"
                 )
         return None
+
+
+def _negative(amounts: Amounts) -> Amounts:
+    return Amounts(-amounts[0], -amounts[1], -amounts[2])
 
 
 def _why_full(queue: Holder, jobs: int) -> str:

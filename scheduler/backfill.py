@@ -83,18 +83,28 @@ class Guard:
 
 
 def claim(
-    job: PendingJob, ledger: Ledger, releases: Sequence[Release], earlier: Sequence[Claim], now: float
+    job: PendingJob,
+    ledger: Ledger,
+    releases: Sequence[Release],
+    earlier: Sequence[Claim],
+    now: float,
+    within: Container[int] | None = None,
 ) -> Claim | None:
     """Find when and where a blocked job can start beside `earlier` claims; None where no release makes room.
 
-    `releases` are sorted. Of those without a time the one with the lowest id is taken to come first: ids grow with
+    Only nodes `within` its reach will do, None: all of them. `releases` are sorted. Of those without a time the one with the lowest id is taken to come first: ids grow with
     time.
     """
-    rooms = {number: room.copy() for number, room in enumerate(ledger.rooms) if ledger.nodes[number].ready}
+    rooms = {
+        number: room.copy()
+        for number, room in enumerate(ledger.rooms)
+        if ledger.nodes[number].ready and (within is None or number in within)
+    }
     for other in earlier:
         # Held from now on, not only from its start: then neither claim can come to delay the other.
         for grant in other.grants:
-            rooms[grant.number].take(grant)
+            if grant.number in rooms:
+                rooms[grant.number].take(grant)
     ends = sorted((other.ends_at, other.job.id, other.grants) for other in earlier)
     roles = job.job_class.roles
     starts_at = _advance(rooms, roles, merge(releases, ends), now)

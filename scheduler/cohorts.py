@@ -47,6 +47,7 @@ class Cohorts:
 
     def __init__(self, pools: Sequence[Pool], nodes: Sequence[Node]) -> None:
         self._funds = _found(pools, nodes)
+        self._reach: dict[tuple[str, bool], frozenset[str]] = {}
 
     def available(self, pool_id: str) -> Amounts:
         """Return what the jobs of a pool can take now; below zero where others hold what it was to have."""
@@ -98,14 +99,10 @@ class Cohorts:
         Within its quota a pool keeps to its own nodes and to those of pools below it that lend something. Who borrows
         goes to whatever the cohort lends as well, as far up as pools on the way may borrow.
         """
-        if not pool_id:
-            return frozenset({""})
-        fund = self._fund(pool_id)
-        found = {"", *_lending(fund)}
-        while borrowing and fund.parent is not None and any(fund.borrows):
-            fund = fund.parent
-            found.update(_lending(fund))
-        return frozenset(found)
+        key = pool_id, borrowing
+        if key not in self._reach:
+            self._reach[key] = frozenset({"", *(self._lenders(self._fund(pool_id), borrowing) if pool_id else ())})
+        return self._reach[key]
 
     def take(self, pool_id: str, amounts: Sequence[int]) -> None:
         """Hold `amounts` in the name of a pool; beyond what it keeps its parent's are used, and so on up."""
@@ -120,6 +117,12 @@ class Cohorts:
     def give(self, pool_id: str, amounts: Sequence[int]) -> None:
         """Give back what was held in the name of a pool."""
         self.take(pool_id, [-amount for amount in amounts])
+
+    def _lenders(self, fund: _Fund, borrowing: bool) -> Iterator[str]:
+        yield from _lending(fund)
+        while borrowing and fund.parent is not None and any(fund.borrows):
+            fund = fund.parent
+            yield from _lending(fund)
 
     def _fund(self, pool_id: str) -> _Fund:
         if pool_id not in self._funds:

@@ -14,7 +14,7 @@ from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, claim, ends_at
 from scheduler.config import Config
 from scheduler.gang import needed, place_gang
-from scheduler.inheritance import Lift, inherit
+from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.placement.rooms import Grant
@@ -52,13 +52,15 @@ class Planner:
         self.ledger = Ledger(snapshot.nodes)
         self.shapes = explain.Shapes(snapshot.nodes)
         self._pending: dict[str, PendingJob] = {}
-        self._lifts: dict[str, Lift] = {}
-        self.lines = form_lines(snapshot.queues, Standing(self.admission.usage, config, self._lifts))
+        self._standing = Standing(self.admission.usage, config)
+        self.lines = form_lines(snapshot.queues, self._standing)
         self._running: dict[str, _Held] = {}
+        self._within: dict[frozenset[str], frozenset[int]] = {}
         self._releases: list[Release] = []
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
         self._add_running(snapshot.running)
+        self.admission.settle()
         if snapshot.blocked:
             self.block(snapshot.blocked)
 
@@ -67,9 +69,8 @@ class Planner:
     def block(self, blocked: Sequence[BlockedJob]) -> None:
         """These are all that wait for others now. Raises ValueError for broken input."""
         lifts = inherit(blocked, self._pending)
-        if lifts != self._lifts:
-            self._lifts.clear()
-            self._lifts.update(lifts)
+        if lifts != self._standing.lifts:
+            self._standing.lifts = lifts
             for line in self.lines.values():
                 line.sort()
 
@@ -90,6 +91,7 @@ class Planner:
         self._hold(job.job_class, held(job.holdings), release)
         insort(self._releases, release)
         self.ledger.settle()
+        self.admission.settle()
 
     def withdraw(self, job_id: str) -> None:
         """A job waits no longer. Raises KeyError for one that does not."""
@@ -104,6 +106,7 @@ class Planner:
             self.ledger.give(grant)
         self.admission.give(gone.job_class, gone.amounts)
         self.ledger.settle()
+        self.admission.settle()
 
     def find_pending(self, job_id: str) -> PendingJob | None:
         """The job of that id, if it is known to wait."""
@@ -145,6 +148,15 @@ class Planner:
     def releases(self) -> Sequence[Release]:
         """What will become free, soonest first."""
         return self._releases
+
+    def within(self, reach: frozenset[str] | None) -> frozenset[int] | None:
+        """The numbers of the nodes that lie in these pools; None stands for all."""
+        if reach is None:
+            return None
+        if reach not in self._within:
+            numbers = (number for number, node in enumerate(self.ledger.nodes) if node.pool_id in reach)
+            self._within[reach] = frozenset(numbers)
+        return self._within[reach]
 
     def start(self, job: PendingJob, grants: Sequence[Grant], now: float) -> None:
         """Note a start whose grants are taken."""
@@ -214,6 +226,7 @@ class _Round:
         self._placements = placements
         self._never: dict[JobClass, explain.Because | None] = {}
         self._failed: set[Waiting] = set()
+        self._owing: set[Line] = set()
 
     @property
     def full(self) -> bool:
@@ -223,6 +236,7 @@ class _Round:
     def run(self) -> bool:
         """Serve the lines in turns until nothing more starts; tell whether anything did."""
         before = len(self._placements)
+        self._planner.admission.forgive()
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
@@ -250,24 +264,33 @@ class _Round:
             return False
         if self._planner.admission.refusal(job_class, asked(job_class)) is not None:
             self._failed.add(group)
+            self._owe(line, group.head)
             return False
-        if group.tried_at != self._ledger.gains:
+        tried_at = self._ledger.gains, self._planner.admission.reach(job_class, asked(job_class))
+        if group.tried_at != tried_at:
             guard = self._guard(job_class, self.claims)
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._start(line, group.head, grants)
                 return True
             if guard.refused_for is None:
-                group.tried_at = self._ledger.gains
+                group.tried_at = tried_at
         self._failed.add(group)
         self._block(line, group.head)
         return False
 
+    def _owe(self, line: Line, job: PendingJob) -> None:
+        """Keep what is left of its quota for the first of a line that has waited for it too long."""
+        if line in self._owing or self._now - job.submitted_at <= self._config.patience_s:
+            return
+        if self._planner.admission.owe(job.job_class, asked(job.job_class)):
+            self._owing.add(line)
+
     def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
-        reach = self._planner.admission.reach(job_class, asked(job_class))
-        nodes = self._ledger.nodes
-        within = None if reach is None else frozenset(i for i, node in enumerate(nodes) if node.pool_id in reach)
-        return Guard(claims, ends_at(self._now, job_class), within)
+        return Guard(claims, ends_at(self._now, job_class), self._within(job_class))
+
+    def _within(self, job_class: JobClass) -> frozenset[int] | None:
+        return self._planner.within(self._planner.admission.reach(job_class, asked(job_class)))
 
     def _start(self, line: Line, job: PendingJob, grants: list[Grant]) -> None:
         replicas = tuple(
@@ -277,6 +300,7 @@ class _Round:
         self._placements.append(Placement(job.id, replicas, self._why_there(grants, line)))
         self._planner.start(job, grants, self._now)
         self._ledger.settle()
+        self._planner.admission.settle()
         line.start()
 
     def _block(self, line: Line, job: PendingJob) -> None:
@@ -284,7 +308,8 @@ class _Round:
         most = self._config.reserved_heads
         if most is not None and line.blocked >= most:
             return
-        owed = claim(job, self._ledger, self._planner.releases(), self.claims, self._now)
+        within = self._within(job.job_class)
+        owed = claim(job, self._ledger, self._planner.releases(), self.claims, self._now, within)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)

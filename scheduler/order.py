@@ -18,14 +18,15 @@ AGE: Rank = attrgetter("submitted_at", "id")
 class Waiting:
     """The jobs of one class that wait: where one does not fit, none does; they start oldest first, or by `rank`.
 
-    `tried_at` is the ledger's `gains` when its first job last found no room: until there are more, none will.
+    `tried_at` is the ledger's `gains`, and the pools in reach, when its first job last found no room: until there are
+    more, none will.
     """
 
     __slots__ = ("_first", "_jobs", "_rank", "job_class", "tried_at")
 
     def __init__(self, job_class: JobClass, jobs: Iterable[PendingJob] = (), rank: Rank = AGE) -> None:
         self.job_class = job_class
-        self.tried_at = -1
+        self.tried_at: tuple[int, frozenset[str] | None] = (-1, None)
         self._rank = rank
         self._jobs = sorted(jobs, key=rank)
         self._first = 0

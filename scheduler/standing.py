@@ -9,9 +9,12 @@ from scheduler.snapshot import PendingJob
 from scheduler.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
-    """Who has how much, what is lent through dependencies (by id of the job that gets it), and how to weigh it."""
+    """Who has how much, how to weigh it, and what is lent through dependencies, by id of the job that gets it.
+
+    Ranks read it each time they are asked for, so whoever keeps it puts in place what has changed.
+    """
 
     usage: Usage
     config: Config = field(default_factory=Config)

@@ -188,3 +188,30 @@ def test_holdings_are_carried_over_to_other_limits_and_weights() -> None:
 def test_a_queue_charged_to_an_unknown_pool_is_named() -> None:
     with pytest.raises(ValueError, match="queue 'qa' is charged to pool 'a', which the snapshot lacks"):
         Admission(NODES, QUEUES)
+
+
+def test_what_is_owed_is_kept_from_others_and_not_from_the_books() -> None:
+    admission = Admission(NODES, [DEFAULT], accounts=[Account("p", most=gpus_at_most(8))])
+    start(admission, needs(4))
+    large = needs(8, user="ann")
+    assert admission.owe(large, asked(large))
+    assert why(admission, needs(1)) == (
+        Reason.QUOTA,
+        "what is left of the quota is kept for a job that has waited for it longer than patience",
+    )
+    # To whom it is owed is told what is really missing, and whoever could not start anyway, too.
+    for job_class in (large, needs(5)):
+        refused = why(admission, job_class)
+        assert refused is not None
+        assert "holds 4 GPUs of the 8 GPUs" in refused[1]
+    assert why(admission, needs(0)) is None
+    admission.forgive()
+    assert why(admission, needs(4)) is None
+
+
+def test_nothing_is_owed_to_a_job_that_can_never_fit_its_limits() -> None:
+    accounts = [Account("p", most=gpus_at_most(8))]
+    admission = Admission(NODES, [*QUEUES, replace(DEFAULT, id="none", most_running=0)], POOLS, accounts)
+    for job_class in (needs(9), needs(11, queue="qa"), needs(1, queue="none")):
+        assert not admission.owe(job_class, asked(job_class))
+    assert why(admission, needs(8)) is None

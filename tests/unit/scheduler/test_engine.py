@@ -5,7 +5,7 @@ import pytest
 from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.plan import Reason
-from scheduler.snapshot import Queue, Snapshot
+from scheduler.snapshot import NO_LIMIT, Account, Amounts, Pool, Queue, Snapshot
 from tests.support.clusters import (
     NOW,
     a_holding,
@@ -157,3 +157,64 @@ def test_a_placement_says_where_and_why() -> None:
 def test_broken_input_is_refused_in_words(snapshot: Snapshot, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         plan(snapshot, Config())
+
+
+def test_a_quota_holds_through_a_plan_and_says_who_holds_what() -> None:
+    jobs = [a_job(f"j{i}", at=i) for i in range(4)]
+    accounts = (Account("p", most=Amounts(cpu_milli=2000), name="vision"),)
+    snapshot = replace(a_snapshot([a_node()], jobs), accounts=accounts)
+    made = plan(snapshot, Config())
+    assert [one.job_id for one in made.placements] == ["j0", "j1"]
+    (verdict,) = made.verdicts
+    assert verdict.reason is Reason.QUOTA
+    assert verdict.message == "account 'vision' holds 2 CPUs of the 2 CPUs it may hold; 1 CPU more asked for"
+
+
+@pytest.mark.parametrize(("waited_s", "starts"), [(86_400.0, ["small"]), (86_401.0, [])])
+def test_small_jobs_pass_one_that_waits_for_its_quota_but_not_for_ever(waited_s: float, starts: list[str]) -> None:
+    runs = a_running("r", a_holding("n1", cpus=2))
+    jobs = [a_job("large", a_request(cpus=4), at=NOW - waited_s), a_job("small", at=NOW)]
+    accounts = (Account("p", most=Amounts(cpu_milli=4000)),)
+    snapshot = replace(a_snapshot([a_node()], jobs, running=[runs]), accounts=accounts)
+    assert started(snapshot) == starts
+    waiting = verdicts(snapshot)
+    assert waiting["large"].message.startswith(f"account 'p' holds {2 + len(starts)} CPUs of the 4 CPUs it may hold")
+    if not starts:
+        assert waiting["small"].message.startswith("what is left of the quota is kept")
+
+
+def test_nominal_use_goes_before_borrowed_and_each_keeps_to_its_nodes() -> None:
+    pools = (Pool("all", "all"), Pool("a", "a", "all"), Pool("b", "b", "all"))
+    nodes = [replace(a_node("n1", cpus=2), pool_id="a"), replace(a_node("n2", cpus=2), pool_id="b")]
+    queues = [Queue("qa", "qa", pool_id="a"), Queue("qb", "qb", pool_id="b")]
+    jobs = [a_job(f"a{i}", at=i, queue="qa") for i in range(4)] + [
+        a_job(f"b{i}", at=9 + i, queue="qb") for i in range(1)
+    ]
+    made = plan(replace(a_snapshot(nodes, jobs, queues=queues), pools=pools), Config())
+    assert [(one.job_id, one.replicas[0].node_id) for one in made.placements] == [
+        ("a0", "id-n1"), ("b0", "id-n2"), ("a1", "id-n1"), ("a2", "id-n2"),
+    ]  # fmt: skip
+    (verdict,) = made.verdicts
+    assert verdict.reason is Reason.QUOTA
+
+
+def test_a_job_that_could_not_run_on_the_own_nodes_may_find_room_once_its_pool_borrows() -> None:
+    pools = (Pool("all", "all"), Pool("a", "a", "all"), Pool("b", "b", "all"))
+    nodes = [replace(a_node("n1", cpus=4), pool_id="a"), replace(a_node("n2", cpus=4), pool_id="b")]
+    queues = [Queue("qa", "qa", pool_id="a")]
+    jobs = [a_job("wide", a_request(cpus=3), at=1, queue="qa"), a_job("next", a_request(cpus=3), at=2, queue="qa")]
+    made = plan(replace(a_snapshot(nodes, jobs, queues=queues), pools=pools), Config())
+    assert [(one.job_id, one.replicas[0].node_id) for one in made.placements] == [("wide", "id-n1"), ("next", "id-n2")]
+
+
+def test_a_job_whose_pool_has_no_node_for_it_keeps_nobody_from_the_nodes_of_others() -> None:
+    pools = (Pool("a", "a", nominal=NO_LIMIT),)
+    nodes = [replace(a_node("n1", cpus=1), pool_id="a"), a_node("n2", cpus=4)]
+    queues = [Queue("qa", "qa", pool_id="a"), Queue("q", "q")]
+    wide = [a_request(cpus=4), a_request(cpus=1)]
+    jobs = [
+        a_job("wide", wide[0], at=1, queue="qa", replicas=2),
+        a_job("j", at=2),
+        a_job("own", wide[1], at=3, queue="qa"),
+    ]
+    assert started(replace(a_snapshot(nodes, jobs, queues=queues), pools=pools)) == ["own", "j"]

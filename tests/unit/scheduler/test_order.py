@@ -121,16 +121,16 @@ def test_of_a_class_the_job_with_the_nearest_deadline_starts_first_where_deadlin
 
 
 def test_a_job_that_is_lent_rank_passes_the_others_of_its_class() -> None:
-    lifts: dict[str, Lift] = {}
-    line = Line(DEFAULT, Standing(Usage([a_node()]), lifts=lifts))
+    standing = Standing(Usage([a_node()]))
+    line = Line(DEFAULT, standing)
     jobs = [a_job("a", at=1), a_job("b", at=2), a_job("c", at=3)]
     line.add_all(jobs[0].job_class, jobs)
-    lifts["c"] = Lift(5, None, "urgent")
+    standing.lifts = {"c": Lift(5, None, "urgent")}
     line.sort()
     line.begin_round()
     assert head_of(line) == "c"
     line.remove(jobs[2])
-    lifts.clear()
+    standing.lifts = {}
     line.sort()
     line.begin_round()
     assert head_of(line) == "a"
