@@ -34,7 +34,8 @@ class Config:
     queue; None: none at all (conservative). `predictions` backfills by expected run times, not by limits alone.
     `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`.
     `patience_s` is how long after it came a job without a deadline is to start, and the most that a deadline is worth;
-    a job of twice the size ranks as if it had come `size_lead_s` earlier under the gang policy.
+    a job of twice the size ranks as if it had come `size_lead_s` earlier under the gang policy, one that is expected to
+    run twice as long as if it had come `stand_back_s` later under the slowdown policy.
     `max_placements` bounds one plan, so that its transaction stays short.
     """
 
@@ -52,4 +53,5 @@ class Config:
     ageing_per_hour: float = 0.0
     patience_s: float = 86_400.0
     size_lead_s: float = 3600.0
+    stand_back_s: float = 14_400.0
     max_placements: int = 500

@@ -13,6 +13,7 @@ from scheduler.policies.fair_share import fair_share
 from scheduler.policies.fifo import fifo
 from scheduler.policies.gang import gang
 from scheduler.policies.priority import priority
+from scheduler.policies.slowdown import slowdown
 from scheduler.snapshot import PendingJob, Queue
 from scheduler.standing import Standing
 
@@ -28,6 +29,7 @@ POLICIES: Mapping[str, Policy] = {
     "fifo": fifo,
     "gang": gang,
     "priority": priority,
+    "slowdown": slowdown,
 }
 
 STARVING = frozenset({"priority"})
@@ -52,7 +54,7 @@ def by_age(queue: Queue, standing: Standing) -> bool:
     """Tell whether jobs of one class start oldest first in a queue: nothing about them ranks but their age."""
     config = standing.config
     names = {queue.policy or config.policy, queue.second_policy or config.second_policy}
-    return "deadline" not in names and not ("priority" in names and standing.lifts)
+    return names.isdisjoint(("deadline", "slowdown")) and not ("priority" in names and standing.lifts)
 
 
 def _rank_by_one(policy: Policy, standing: Standing) -> Rank:
