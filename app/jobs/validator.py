@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.core.access import Permission
+from app.core.ids import read_id
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
@@ -33,7 +34,9 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
     named = (Queue.name == queue) & own_or_shared
     statement = uow.visible(Project).add_columns(Queue).outerjoin(Queue, named)
     if project:
-        statement = statement.where(Project.id == UUID(project) if _is_id(project) else Project.name == project)
+        statement = statement.where(
+            Project.id == known_id if (known_id := read_id(project)) else Project.name == project
+        )
     elif not uow.actor.sees_all:
         statement = statement.where(Project.id.in_(uow.actor.projects_with(Permission.JOB_WRITE)))
     own_first = (Project.name != DEFAULT_PROJECT, Project.id, Queue.project_id.is_(None))
@@ -75,11 +78,3 @@ def _dependency_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list
     ]
     twice = {job for job in wanted if wanted.count(job) > 1} if len(set(wanted)) < len(wanted) else set()
     return faults + [Field("/depends_on", f"names job {job} twice") for job in sorted(twice)]
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
