@@ -89,7 +89,18 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "node.joined": [PLAN],
     "node.ready": [PLAN],
     "node.lost": [PLAN],
+    "node.changed": [PLAN],
+    "topology.changed": [PLAN],
+    "pool.created": [PLAN],
+    "pool.changed": [PLAN],
+    "pool.removed": [PLAN],
+    "allocation.released": [PLAN],
+    "reservation.active": [PLAN],
+    "reservation.ended": [PLAN],
+    "reservation.cancelled": [PLAN],
+    "policy.changed": [PLAN],
     "queue.open": [PLAN],
+    "queue.changed": [PLAN],
 }
 
 

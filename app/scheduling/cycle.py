@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -14,17 +15,19 @@ from app.jobs.models import Job
 from app.scheduling.apply import apply_plan, note_verdicts
 from app.scheduling.mirror import Mirror
 from app.scheduling.models import Cycle
-from scheduler.config import Config
 from trellis.vocabulary import JobState
 
 LOCK = "scheduling"
-REST_S = 0.04
+# Longer than this no worker is kept waiting: the next tick comes to it.
+LONGEST_REST_S = 0.2
 LATE_COMMIT = timedelta(seconds=10)
 LOOK_BACK = 5000
 # After any of these a job may start that could not before.
 WAKING = (
     "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
-    "node.joined", "node.ready", "node.lost", "queue.open",
+    "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
+    "topology.changed", "pool.created", "pool.changed", "pool.removed",
+    "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
 )  # fmt: skip
 
 
@@ -41,24 +44,32 @@ def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
 
     A cycle begins to look only when its turn has come, so whatever was committed before it was asked for is seen.
     """
-    if not take_turn(uow, LOCK, lambda: _rest(uow)):
+    interval_s = mirror.interval_s
+    if interval_s > LONGEST_REST_S and interval_s - _elapsed_s(uow) > LONGEST_REST_S:
+        return Outcome(0, more=False)
+    if not take_turn(uow, LOCK, lambda: _rest(uow, interval_s)):
         return Outcome(0, more=False)
     seen = uow.session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
-    config = Config()
-    with mirror.lent(uow, config) as planner:
+    with mirror.lent(uow) as planner:
         made = planner.plan(uow.clock.now().timestamp())
         mirror.expect(made)
     started = apply_plan(uow, made)
     note_verdicts(uow, mirror.by_key(made.verdicts))
     _remember(uow, seen)
-    return Outcome(started, more=len(made.placements) >= config.max_placements and started > 0)
+    return Outcome(started, more=len(made.placements) >= planner.config.max_placements and started > 0)
 
 
-def _rest(uow: UnitOfWork) -> None:
-    """Leave REST_S between two cycles: under load, what happens meanwhile is planned for together."""
+def _rest(uow: UnitOfWork, interval_s: float) -> None:
+    """Leave time between two cycles: under load, what happens meanwhile is planned for together."""
+    elapsed_s = _elapsed_s(uow)
+    if 0 <= elapsed_s < interval_s:
+        time.sleep(min(interval_s - elapsed_s, LONGEST_REST_S))
+
+
+def _elapsed_s(uow: UnitOfWork) -> float:
+    """How long ago the last cycle was; infinite where there was none."""
     last = uow.session.execute(select(func.extract("epoch", func.clock_timestamp() - Cycle.at))).scalar_one_or_none()
-    if last is not None and 0 <= float(last) < REST_S:
-        time.sleep(REST_S - float(last))
+    return inf if last is None else float(last)
 
 
 def is_due(uow: UnitOfWork) -> bool:

@@ -14,9 +14,10 @@ from sqlalchemy import select, text
 
 from app.core.events import Event
 from app.core.uow import UnitOfWork
-from app.scheduling.snapshot import Classes, Jobs, left_by, load_jobs, load_snapshot
+from app.scheduling.cluster import load_snapshot
+from app.scheduling.jobs import Classes, Jobs, left_by, load_jobs
+from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
 from scheduler.backfill import Release
-from scheduler.config import Config
 from scheduler.engine import Planner
 from scheduler.plan import Plan, Verdict
 
@@ -29,7 +30,7 @@ MARGIN = 100
 # Before the first look nobody noted who was open.
 LOOK_BACK = 5000
 # Of these only their being there counts: the cluster itself, or how it is to be shared, is another.
-_REBUILDING = ("node.", "queue.")
+_REBUILDING = ("node.", "queue.", "pool.", "topology.", "reservation.", "allocation.", "quota.", "policy.")
 
 
 class _News:
@@ -79,16 +80,16 @@ class Mirror:
     def __init__(self) -> None:
         self.classes = Classes()
         self._planner: Planner | None = None
-        self._config: Config | None = None
+        self.interval_s = SchedulingPolicy().scheduling_interval_ms / 1000
         self._news = _News()
         self._built_at: datetime | None = None
         self._unconfirmed: set[UUID] = set()
 
     @contextmanager
-    def lent(self, uow: UnitOfWork, config: Config) -> Iterator[Planner]:
+    def lent(self, uow: UnitOfWork) -> Iterator[Planner]:
         """The planner as the rows are now. Who gets it holds the turn; what fails on the way empties the mirror."""
         planner, self._planner = self._planner, None
-        lent = self._refreshed(uow, planner, config)
+        lent = self._refreshed(uow, planner)
         yield lent
         self._planner = lent
 
@@ -101,24 +102,25 @@ class Mirror:
         """The verdicts of a plan by the `class_key` of the jobs' rows."""
         return {self.classes.keys[verdict.job_class]: verdict for verdict in verdicts}
 
-    def _refreshed(self, uow: UnitOfWork, planner: Planner | None, config: Config) -> Planner:
-        if planner is None or config != self._config or self._is_old(uow):
-            return self._build(uow, config)
+    def _refreshed(self, uow: UnitOfWork, planner: Planner | None) -> Planner:
+        if planner is None or self._is_old(uow):
+            return self._build(uow)
         changed = self._changed(uow)
         if changed is None:
-            return self._build(uow, config)
+            return self._build(uow)
         if changed and not _update(planner, changed, load_jobs(uow, self.classes, list(changed))):
-            return self._build(uow, config)
+            return self._build(uow)
         return planner
 
-    def _build(self, uow: UnitOfWork, config: Config) -> Planner:
+    def _build(self, uow: UnitOfWork) -> Planner:
         self.classes = Classes()
-        self._config = config
         self._unconfirmed = set()
         self._news = _News()
         self._news.read(uow)  # before the rows: what is committed in between is read twice, not missed
         self._built_at = uow.clock.now()
-        return Planner(load_snapshot(uow, self.classes), config)
+        policy = policy_in_force(uow).policy
+        self.interval_s = policy.scheduling_interval_ms / 1000
+        return Planner(load_snapshot(uow, self.classes), config_of(policy))
 
     def _is_old(self, uow: UnitOfWork) -> bool:
         return self._built_at is None or not timedelta() <= uow.clock.now() - self._built_at < REFRESH

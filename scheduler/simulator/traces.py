@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from scheduler.simulator.workload import Work, Workload
-from scheduler.snapshot import JobClass, Request, Role, WHOLE
+from scheduler.snapshot import WHOLE, JobClass, Request, Role
 
 FIELDS = 18
 QUEUE_ID = "batch"

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from app.factory import PREFIX, create_app
 from app.jobs.models import Replica
 from app.queues.models import Queue
 from app.tenancy.models import ApiKey, ServiceAccount
-from tests.support.builders import a_queue, a_service_account, an_api_key
+from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World
@@ -65,9 +66,9 @@ PUBLIC = {
 # What a stranger may call on their own behalf. Everything else that is no plain list answers 403 or 404.
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
-REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch"}
+REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve"}
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
-SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>"}
+SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,21 @@ class Victim:
             "POST /api-keys": {"name": "mine"},
             "POST /service-accounts/<uuid:account_id>/keys": {"name": "mine"},
             "POST /queues": {"name": "mine", "project_id": str(self.ids["project_id"])},
+            "PATCH /queues/<uuid:queue_id>": {"weight": 1000},
             "PUT /queues/<uuid:queue_id>/pause": {"reason": "mine"},
             "PUT /queues/<uuid:queue_id>/resume": {"reason": "mine"},
             "POST /resources/join-tokens": {},
+            "PATCH /resources/nodes/<uuid:node_id>": {"labels": {"mine": "yes"}},
+            "PUT /resources/nodes/<uuid:node_id>/cordon": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/uncordon": {"reason": "mine"},
+            "PUT /resources/topology": {"levels": ["mine"]},
+            "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
+            "POST /resources/pools": {"name": "mine"},
+            "PUT /scheduling/policy": {"primary_policy": "fifo"},
+            "POST /resources/allocate": {"project": str(self.ids["project_id"]), "cpus": 0.5},
+            "POST /resources/reserve": {"project": str(self.ids["project_id"]), "ends_at": "2099-01-01T00:00:00Z"},
+            "POST /resources/maintenance": {"nodes": ["node-1"], "ends_at": "2099-01-01T00:00:00Z"},
+            "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
             "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
@@ -120,10 +133,14 @@ def victim(stack: Stack, world: World) -> Victim:
     queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))
     key = stack.add(an_api_key(world.member))
     spec, artifact_id = a_running_job(stack, world, node)
+    chief, ends_at = stack.client(world.project_admin), (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    part = {"cpus": 0.5, "name": "the-secret-job"}
+    held = chief.post("/resources/allocate", part).json
+    claimed = chief.post("/resources/reserve", part | {"ends_at": ends_at}).json
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 
@@ -155,7 +172,7 @@ def call(caller: Caller, route: Route, victim: Victim) -> Answer:
 def foreign(answer: Answer, world: World, victim: Victim, route: Route) -> list[str]:
     """What of the victim's an answer tells beyond what the question said."""
     question = route.path(victim.ids) + json.dumps(victim.bodies().get(route.name))
-    shared = {"node_id"}
+    shared = {"node_id", "pool_id"}
     ids = [str(value) for name, value in victim.ids.items() if name not in shared]
     marks = [mark for mark in ids if mark not in question]
     names = [world.project.name, world.organisation.name, world.member.username, "the-secret-job", victim.queue.name]

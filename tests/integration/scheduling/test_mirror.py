@@ -10,7 +10,6 @@ from app.core.uow import UnitOfWork
 from app.jobs.models import Job, Replica
 from app.scheduling.cycle import run_cycle
 from app.scheduling.mirror import Mirror
-from scheduler.config import Config
 from scheduler.engine import Planner
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
@@ -40,7 +39,7 @@ def state_of(uow: UnitOfWork, planner: Planner) -> object:
 
 def kept_and_fresh(stack: Stack) -> tuple[object, object]:
     def act(uow: UnitOfWork) -> tuple[object, object]:
-        with stack.mirror.lent(uow, Config()) as kept, Mirror().lent(uow, Config()) as fresh:
+        with stack.mirror.lent(uow) as kept, Mirror().lent(uow) as fresh:
             return state_of(uow, kept), state_of(uow, fresh)
 
     return stack.run(act)
@@ -114,7 +113,7 @@ def test_a_fault_while_planning_empties_it(stack: Stack, world: World, member: C
     (job,) = submit(member)
 
     def failing(uow: UnitOfWork) -> None:
-        with stack.mirror.lent(uow, Config()) as planner:
+        with stack.mirror.lent(uow) as planner:
             planner.withdraw(job)
             raise RuntimeError("a bug")
 

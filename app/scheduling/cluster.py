@@ -1,0 +1,129 @@
+"""Rows to what the scheduler is told of the cluster and of how it is shared: a statement or two a table."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.uow import UnitOfWork
+from app.queues.models import Queue
+from app.resources.models import Gpu, Node
+from app.resources.pools import list_pools
+from app.resources.reservations import list_reservations
+from app.resources.topology import list_levels
+from app.scheduling.jobs import Classes, load_jobs
+from scheduler import snapshot as plain
+from trellis.vocabulary import Isolation, NodeState, QueueState
+
+# Stronger is higher: a job may ask for at least so much.
+_ISOLATION = {Isolation.BASIC: 0, Isolation.LANDLOCK: 1, Isolation.NAMESPACES: 2}
+
+
+def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
+    """The cluster, all that wait and all that run, in a fixed number of statements."""
+    jobs = load_jobs(uow, classes)
+    levels = list_levels(uow)
+    return plain.Snapshot(
+        now=uow.clock.now().timestamp(),
+        nodes=tuple(_nodes(uow, levels)),
+        queues=tuple(_queues(uow)),
+        pending=jobs.pending,
+        running=jobs.running,
+        pools=tuple(_pools(uow)),
+        reservations=tuple(_reservations(uow)),
+        levels=levels,
+    )
+
+
+def _nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
+    devices: dict[UUID, list[Gpu]] = defaultdict(list)
+    for gpu in uow.session.execute(select(Gpu).order_by(Gpu.node_id, Gpu.index)).scalars():
+        devices[gpu.node_id].append(gpu)
+    for node in uow.session.execute(select(Node).order_by(Node.id)).scalars():
+        gpus = devices[node.id]
+        yield plain.Node(
+            id=str(node.id),
+            name=node.name,
+            ready=node.state is NodeState.READY and node.cordoned_at is None,
+            cpu_milli=node.cpu_milli,
+            memory_bytes=node.memory_bytes,
+            cpu_milli_free=node.cpu_milli - node.cpu_milli_used,
+            memory_bytes_free=node.memory_bytes - node.memory_bytes_used,
+            gpu_model=node.gpu_model,
+            gpu_milli_free=tuple(1000 - gpu.milli_used for gpu in gpus),
+            gpu_links=_cliques(gpus),
+            gpu_numa=tuple(gpu.numa for gpu in gpus),
+            domains=tuple(node.domains.get(level, "") for level in levels),
+            labels=tuple(sorted(node.all_labels.items())),
+            taints=tuple(plain.Taint(one["key"], one["value"], plain.Effect(one["effect"])) for one in node.taints),
+            pool_id="" if node.pool_id is None else str(node.pool_id),
+            isolation=_ISOLATION[node.isolation],
+            spot=node.spot,
+            usd_micros_hour=node.usd_micros_hour,
+            caches=frozenset(node.caches),
+        )
+
+
+def _cliques(gpus: list[Gpu]) -> tuple[int, ...]:
+    """Number the groups of devices that are linked with one another, directly or through others."""
+    clique = list(range(len(gpus)))
+    for gpu in gpus:
+        for other in gpu.links:
+            if other < len(gpus) and clique[other] != clique[gpu.index]:
+                joined = {clique[other], clique[gpu.index]}
+                clique = [min(joined) if one in joined else one for one in clique]
+    return tuple(clique)
+
+
+def _queues(uow: UnitOfWork) -> Iterable[plain.Queue]:
+    for queue in uow.session.execute(select(Queue).order_by(Queue.id)).scalars():
+        yield plain.Queue(
+            id=str(queue.id),
+            name=queue.name,
+            paused=queue.state is QueueState.PAUSED,
+            weight=queue.weight,
+            policy=queue.policy,
+            second_policy=queue.second_policy,
+            pool_id="" if queue.pool_id is None else str(queue.pool_id),
+            most=_limit(queue.most),
+            most_running=plain.UNLIMITED if queue.most_running is None else queue.most_running,
+        )
+
+
+def _pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
+    for pool in list_pools(uow):
+        yield plain.Pool(
+            id=str(pool.id),
+            name=pool.name,
+            parent_id="" if pool.parent_id is None else str(pool.parent_id),
+            weight=pool.weight,
+            nominal=_limit(pool.nominal) if pool.nominal else None,
+            lends=_limit(pool.lends),
+            borrows=_limit(pool.borrows),
+        )
+
+
+def _reservations(uow: UnitOfWork) -> Iterable[plain.Reservation]:
+    for reservation, parts in list_reservations(uow):
+        yield plain.Reservation(
+            id=str(reservation.id),
+            project_id="" if reservation.project_id is None else str(reservation.project_id),
+            starts_at=reservation.starts_at.timestamp(),
+            ends_at=reservation.ends_at.timestamp(),
+            holdings=tuple(
+                plain.Holding(str(part.node_id), part.cpu_milli, part.memory_bytes, tuple(map(_pair, part.gpus)))
+                for part in parts
+            ),
+        )
+
+
+def _pair(part: Any) -> tuple[int, int]:
+    index, milli = part
+    return index, milli
+
+
+def _limit(amounts: Mapping[str, int]) -> plain.Amounts:
+    """Amounts that may be left out: those have no limit."""
+    return plain.Amounts(**amounts)

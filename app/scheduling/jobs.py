@@ -1,0 +1,127 @@
+"""Rows to what the scheduler is told of jobs: of all of them once, and after that of those that changed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, true
+
+from app.core.uow import UnitOfWork
+from app.jobs.models import Job
+from app.resources.models import Allocation, AllocationGpu, Gpu
+from scheduler import snapshot as plain
+from trellis.vocabulary import JobState
+
+RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
+
+
+@dataclass(slots=True)
+class Classes:
+    """One `JobClass` object for all jobs that are equal to the scheduler, and the keys they have in their rows."""
+
+    keys: dict[plain.JobClass, str] = field(default_factory=dict)
+    _known: dict[str, plain.JobClass] = field(default_factory=dict)
+
+    def of(self, row: Any) -> plain.JobClass:
+        """The class of a row of `jobs`."""
+        known = self._known.get(row.class_key)
+        if known is None:
+            known = self._known[row.class_key] = _job_class(row)
+            self.keys[known] = row.class_key
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Jobs that wait, and whoever holds something: jobs that run, and what ended ones have not given back yet."""
+
+    pending: tuple[plain.PendingJob, ...]
+    running: tuple[plain.RunningJob, ...]
+
+
+def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = None) -> Jobs:
+    """The jobs that wait or hold something; of those named by `ids` only, where it is given."""
+    waiting = select(*_COLUMNS, Job.created_at).where(
+        Job.state == JobState.QUEUED, true() if ids is None else Job.id.in_(ids)
+    )
+    pending = tuple(
+        plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row))
+        for row in uow.session.execute(waiting)
+    )
+    return Jobs(pending, tuple(_running(uow, classes, ids)))
+
+
+_COLUMNS = (
+    Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.cpu_milli, Job.memory_bytes, Job.gpu_milli,
+    Job.gpu_model, Job.replicas, Job.time_limit_s,
+)  # fmt: skip
+
+
+def _job_class(row: Any) -> plain.JobClass:
+    models = (row.gpu_model,) if row.gpu_model else ()
+    request = plain.Request(row.cpu_milli, row.memory_bytes, row.gpu_milli, models)
+    return plain.JobClass(
+        project_id=str(row.project_id),
+        queue_id=str(row.queue_id),
+        roles=(plain.Role(request, row.replicas, row.replicas),),
+        priority=row.priority,
+        time_limit_s=row.time_limit_s,
+    )
+
+
+def _running(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None) -> Iterable[plain.RunningJob]:
+    gpus = (
+        select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
+        .select_from(AllocationGpu)
+        .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
+        .where(AllocationGpu.allocation_id == Allocation.id, AllocationGpu.live)
+        .scalar_subquery()
+    )
+    named: ColumnElement[bool] = true() if ids is None else Allocation.job_id.in_(ids)
+    statement = (
+        select(
+            *_COLUMNS, Job.state, Job.started_at, Allocation.node_id, gpus.label("gpus"),
+            Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
+            Allocation.id.label("allocation_id"), Allocation.project_id.label("holder"), Allocation.expires_at,
+        )
+        .outerjoin(Job, Job.id == Allocation.job_id)
+        .where(Allocation.released_at.is_(None), named)
+        .order_by(Allocation.id)
+    )  # fmt: skip
+    held: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
+    for row in uow.session.execute(statement):
+        devices = tuple(sorted((index, milli) for index, milli in row.gpus or ()))
+        holding = plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices)
+        if row.id is None:
+            yield _held_without_job(row, holding)
+        else:
+            held.setdefault(row.id, (row, []))[1].append(holding)
+    now = uow.clock.now()
+    for row, holdings in held.values():
+        yield _holder(row, classes.of(row), tuple(holdings), now)
+
+
+def _held_without_job(row: Any, holding: plain.Holding) -> plain.RunningJob:
+    asked = plain.Request(row.held_cpu, row.held_memory, sum(milli for _, milli in holding.gpus))
+    job_class = plain.JobClass(str(row.holder), "", (plain.Role(asked),), preemptible=False)
+    name = f"allocation {row.allocation_id}"
+    return plain.RunningJob(name, job_class, (holding,), ends_by=row.expires_at.timestamp())
+
+
+def _holder(
+    row: Any, job_class: plain.JobClass, holdings: tuple[plain.Holding, ...], now: datetime
+) -> plain.RunningJob:
+    if row.state not in RUNNING:
+        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
+        return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
+    ends_by = None
+    if row.time_limit_s is not None:
+        ends_by = float((row.started_at or now).timestamp() + row.time_limit_s)
+    return plain.RunningJob(str(row.id), job_class, holdings, ends_by=ends_by)
+
+
+def left_by(job_id: str) -> str:
+    """The name under which the scheduler knows what an ended attempt of a job still holds."""
+    return f"left by {job_id}"

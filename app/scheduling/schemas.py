@@ -1,0 +1,220 @@
+"""Shapes of requests about capacity outside the queues."""
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from app.core.amounts import Amounts
+from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.resources.candidates import Part
+from app.resources.gpus import gpu_type
+from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
+from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
+
+MOST_PARTS = 1000
+AMOUNTS = frozenset(Amounts.__slots__)
+PART = frozenset(Part.__slots__) - {"amounts"}
+
+
+class PartFields(Strict):
+    """What is asked for of one node, and which nodes would do."""
+
+    cpu_milli = Amount("milli", least=1, most=4096_000, data_key="cpus", load_default=1000, metadata={"example": 4})
+    memory_bytes = Amount(
+        "bytes", least=1 << 20, most=1 << 50, data_key="memory", load_default=1 << 30, metadata={"example": "16GiB"}
+    )
+    gpu_milli = Amount("milli", least=0, most=64_000, data_key="gpus", load_default=0, metadata={"example": 1})
+    gpu_type = Text(longest=63)
+    exclusive = fields.Boolean(
+        truthy={True}, falsy={False}, metadata={"description": "a whole node that has at least so much"}
+    )
+    pool = Text(longest=63, metadata={"description": "of this pool or one within it"})
+    labels = fields.Dict(
+        fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64),
+        metadata={"description": "labels that the node has, or domains that it lies in", "example": {"zone": "north"}},
+    )  # fmt: skip
+    tolerates = fields.List(
+        fields.String(validate=LABEL_NAME), validate=validate.Length(max=32),
+        metadata={"description": "keys of taints that are no obstacle"},
+    )  # fmt: skip
+
+    @validates_schema(skip_on_field_errors=True)
+    def whole_or_share(self, data: dict[str, Any], **_: Any) -> None:
+        """A share is of one device; above that only whole devices."""
+        milli = data["gpu_milli"]
+        if milli > 1000 and milli % 1000:
+            raise ValidationError("must be whole above 1: a share is of one device", "gpus")
+        if data.get("gpu_type") and not milli:
+            raise ValidationError("asks for a GPU model, yet gpus is 0", "gpu_type")
+
+    @staticmethod
+    def split(data: dict[str, Any]) -> dict[str, Any]:
+        """The loaded body with the fields of a part made one."""
+        said = {name: data[name] for name in PART if name in data}
+        if "gpu_type" in said:
+            said["gpu_type"] = gpu_type(said["gpu_type"])
+        if "tolerates" in said:
+            said["tolerates"] = tuple(said["tolerates"])
+        part = Part(Amounts(**{name: data[name] for name in AMOUNTS}), **said)
+        return {name: value for name, value in data.items() if name not in AMOUNTS | PART} | {"part": part}
+
+
+class AllocateSchema(PartFields):
+    """A part of one node, to be held now."""
+
+    project = Text(longest=63, metadata={"description": "its name or id; your only one if left out"})
+    name = Text(longest=200)
+    ttl_s = Amount("seconds", least=1, most=7 * 86_400, data_key="ttl", metadata={"example": "2h"})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> AllocationSpec:
+        """Hand the rules a value, not a dictionary."""
+        return AllocationSpec(**self.split(data))
+
+
+class ReserveSchema(PartFields):
+    """Parts of nodes, to be claimed over a window."""
+
+    project = Text(longest=63, metadata={"description": "its name or id; your only one if left out"})
+    name = Text(longest=200)
+    count = Integer(least=1, most=MOST_PARTS)
+    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
+    ends_at = fields.AwareDateTime(required=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> ReservationSpec:
+        """Hand the rules a value, not a dictionary."""
+        return ReservationSpec(**self.split(data))
+
+
+class MaintenanceSchema(Strict):
+    """Whole nodes, to be free for work on them."""
+
+    nodes = fields.List(
+        Text(longest=63), required=True, validate=validate.Length(1, MOST_PARTS), metadata={"description": "names"}
+    )
+    name = Text(longest=200)
+    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
+    ends_at = fields.AwareDateTime(required=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
+        """Hand the rules a value, not a dictionary."""
+        return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
+
+
+DAY_S = 86_400
+
+
+class Flag(fields.Boolean):
+    """True or false, and nothing that merely looks like it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(truthy={True}, falsy={False}, **options)
+
+
+class Fraction(Amount):
+    """Thousandths, said and answered as a number."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("milli", **options)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
+        return float(value) / 1000
+
+
+class Seconds(Amount):
+    """Whole seconds, answered as such."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("seconds", **options)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> int:
+        return int(value)
+
+
+class FairShareSchema(Strict):
+    """How past use counts."""
+
+    window_hours = Integer(least=1, most=8760)
+    decay_factor_milli = Fraction(
+        least=0, most=1000, data_key="decay_factor",
+        metadata={"description": "of use that lies one window back, so much counts; from 0 to 1"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> FairShare:
+        """Hand the rules a value, not a dictionary."""
+        return FairShare(**data)
+
+
+class PreemptionSchema(Strict):
+    """When a running job may be evicted for a waiting one."""
+
+    grace_period_s = Seconds(most=3600, data_key="grace_period")
+    priority_threshold = Integer(least=1, most=2000)
+    max_preemptions = Integer(least=0, most=1000)
+    min_run_time_s = Seconds(most=30 * DAY_S, data_key="min_run_time")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Preemption:
+        """Hand the rules a value, not a dictionary."""
+        return Preemption(**data)
+
+
+class BackfillSchema(Strict):
+    """Which jobs may pass a blocked one."""
+
+    order = fields.String(validate=validate.OneOf(["queue", "shortest"]))
+    reserved_heads = Integer(
+        least=1, most=1000, allow_none=True, metadata={"description": "null: no job is delayed by a later one"}
+    )
+    use_predictions = Flag()
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Backfill:
+        """Hand the rules a value, not a dictionary."""
+        return Backfill(**data)
+
+
+class PolicySchema(Strict):
+    """How the platform schedules; what is left out is as it is by default."""
+
+    primary_policy = Text(longest=40, metadata={"example": "priority"})
+    secondary_policy = Text(longest=40, metadata={"example": "fifo"})
+    enable_preemption = Flag()
+    enable_backfill = Flag()
+    enable_gang_scheduling = Flag()
+    enable_reclaim = Flag()
+    enable_consolidation = Flag()
+    scheduling_interval_ms = Fraction(
+        most=600_000, data_key="scheduling_interval", metadata={"description": "seconds, at least, between two cycles"}
+    )
+    ageing_per_hour_milli = Fraction(
+        most=1_000_000, data_key="ageing_per_hour", metadata={"description": "priority gained each hour of waiting"}
+    )
+    restart_cost_s = Seconds(most=DAY_S, data_key="restart_cost")
+    max_placements = Integer(least=1, most=100_000, data_key="max_placements_per_cycle")
+    fair_share = fields.Nested(FairShareSchema)
+    preemption = fields.Nested(PreemptionSchema)
+    backfill = fields.Nested(BackfillSchema)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> SchedulingPolicy:
+        """Hand the rules a value, not a dictionary."""
+        return SchedulingPolicy(**data)
+
+
+class PolicyQuerySchema(Strict):
+    """Which version."""
+
+    version = QueryInteger(least=0, most=2**53, metadata={"description": "the one in force, if left out"})
+
+
+class PolicyVersionSchema(Strict):
+    """A version of the policy, by whom and since when."""
+
+    version = fields.Integer(attribute="number")
+    actor = fields.String(attribute="actor_name")
+    created_at = fields.AwareDateTime()
+    policy = fields.Nested(PolicySchema, attribute="body")
