@@ -93,6 +93,7 @@ def test_an_overcommitted_pool_gives_its_cpus_away_more_than_once_and_its_gpus_n
     stack: Stack, world: World, admin: Caller, member: Caller
 ) -> None:
     pool_id = make(admin, "dense", overcommit={"cpu": 2, "memory": 1.25})
+    assert admin.patch(f"/queues/{world.shared_queue.id}", {"pool": "dense"}).status == 200
     node = FakeNode.join(stack, world, a_description(cpus=4, gpus=1))
     put_into(admin, node, "dense")
     shown = admin.get(f"/resources/nodes/{node.welcome.node_id}").json
