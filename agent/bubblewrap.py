@@ -67,12 +67,18 @@ def common_files(home: str) -> tuple[str, ...]:
 
 def _own(replica: ReplicaDir) -> list[str]:
     """The job's directory, its /tmp (on disk, and gone with it), and the Python that may lie below /tmp."""
-    options = ["--bind", str(replica.job), "/job", "--bind", str(replica.tmp), "/tmp"]  # noqa: S108  # the job's own
+    own = ["--bind", str(replica.job), "/job", "--bind", str(replica.tmp), "/tmp"]  # noqa: S108  # the job's own
+    return [*own, *_python(), "--chdir", "/job/work"]
+
+
+@cache
+def _python() -> tuple[str, ...]:
+    options: list[str] = []
     for path in host_view().python:
         for parent in _parents(path):
             options += ["--perms", "0755", "--dir", parent]
         options += ["--ro-bind", path, path]
-    return [*options, "--chdir", "/job/work"]
+    return tuple(options)
 
 
 def _parents(path: str) -> list[str]:

@@ -53,6 +53,7 @@ def serve(daemon: socket.socket, ground: Ground) -> None:
             continue
         frame = receive(daemon)
         if frame is None:
+            standby.close()
             return
         failed = {}
         for packed in frame:

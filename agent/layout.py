@@ -13,7 +13,7 @@
            metrics.jsonl    points, one a line
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
            shipped.json     how far the control plane has all that
-           job/             what the job sees: metrics.sock, work/ artifacts/ tmp/
+           job/             what the job sees: work/ artifacts/ tmp/, and the socket for its metric points
 """
 
 import fcntl
@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agent.reading import read_small
 
 # See ioctl_iflags(2): the same wherever a long has eight bytes.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
@@ -76,24 +78,19 @@ class ReplicaDir:
         return self.path / "job"
 
     @property
-    def socket(self) -> Path:
-        """Where the job's metric points arrive, once the supervisor listens there."""
-        return next(self.job.glob("metrics-*.sock"), self.job / "metrics.sock")
-
-    @property
     def work(self) -> Path:
         """The job's working directory."""
-        return self.job / "work"
+        return self.path / "job/work"
 
     @property
     def artifacts(self) -> Path:
         """What the job leaves here is stored when it has ended."""
-        return self.job / "artifacts"
+        return self.path / "job/artifacts"
 
     @property
     def tmp(self) -> Path:
         """The job's TMPDIR, on disk: it goes with the replica."""
-        return self.job / "tmp"
+        return self.path / "job/tmp"
 
     def alive(self) -> bool:
         """Whether its supervisor lives: a process id may be another's by now, a lock can't."""
@@ -113,7 +110,7 @@ class ReplicaDir:
     def signal_supervisor(self, signum: int) -> bool:
         """Signal the supervisor; False if it is gone."""
         try:
-            pid = int(self.lock.read_text() or 0)
+            pid = int(read_small(self.lock) or 0)
             fd = os.pidfd_open(pid) if pid else None
         except (FileNotFoundError, ProcessLookupError):
             return False
@@ -237,6 +234,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """What `write_json` left there; None if nothing is, or what power that failed made of it."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_small(path))
     except (FileNotFoundError, ValueError):
         return None

@@ -8,6 +8,7 @@ import os
 
 from agent.clock import boottime
 from agent.layout import Home
+from agent.reading import read_small
 
 _WIDTH = 32
 
@@ -31,7 +32,7 @@ def renew(home: Home, asked_at: float, lease_s: float) -> float:
 def deadline(home: Home) -> float:
     """The boot time at which jobs must begin to end; 0.0 where there never was a lease."""
     try:
-        return float(home.lease.read_bytes() or 0.0)
+        return float(read_small(home.lease) or 0.0)
     except FileNotFoundError:
         return 0.0
 

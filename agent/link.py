@@ -53,15 +53,18 @@ class Link:
     """
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url.rstrip('/')}/api/v1/agent/", timeout=_TIMEOUT, trust_env=False)
+        base = f"{url.rstrip('/')}/api/v1/agent/"
+        self._client = httpx.Client(base_url=base, timeout=_TIMEOUT, trust_env=False)
+        self._token = ""
+        self._urls = {path: httpx.URL(base + path) for path in ("register", "heartbeat", "specs", "shipments")}
 
     def use_token(self, token: str) -> None:
         """Sign later calls with the node's own token."""
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        self._token = token
 
     def register(self, description: NodeDescription, token: str) -> Welcome:
         """Join with a join token, or come back with the node's own."""
-        welcome = self._post("register", description, Welcome, {"Authorization": f"Bearer {token}"})
+        welcome = self._post("register", description, Welcome, token)
         self.use_token(welcome.token)
         return welcome
 
@@ -84,7 +87,7 @@ class Link:
             f"replicas/{upload.replica_id}/artifacts",
             params={"fence": upload.fence, "name": upload.name},
             content=pieces(upload.file, upload.length),
-            headers={"Digest": f"sha-256={upload.digest}", "Content-Length": str(upload.length)},
+            headers={**self._signature(), "Digest": f"sha-256={upload.digest}", "Content-Length": str(upload.length)},
             timeout=_UPLOAD_TIMEOUT,
         )
         self._send(request)
@@ -93,12 +96,20 @@ class Link:
         """Let go of the connections."""
         self._client.close()
 
-    def _post(self, path: str, value: Any, kind: type[T], headers: dict[str, str] | None = None) -> T:
-        answer = self._send(self._client.build_request("POST", path, json=pack(value), headers=headers))
+    def _post(self, path: str, value: Any, kind: type[T], token: str = "") -> T:
+        # Put together here: the client's own way costs as much again as sending it, mostly for joining addresses.
+        request = httpx.Request(
+            "POST", self._urls[path], json=pack(value), headers=self._signature(token),
+            extensions={"timeout": _TIMEOUT.as_dict()},
+        )  # fmt: skip
+        answer = self._send(request)
         try:
             return unpack(kind, answer.json())
         except ValueError as error:
             raise Unavailable(f"the control plane's answer to {path} can't be understood: {error}") from error
+
+    def _signature(self, token: str = "") -> dict[str, str]:
+        return {"Authorization": f"Bearer {token or self._token}"}
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         try:

@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Iterable
-from pathlib import Path
+
+from agent.reading import read_small
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_OOM_PREFERENCE = "/proc/self/oom_score_adj"
 
 
 def descendants(pid: int) -> list[int]:
@@ -28,7 +30,7 @@ def children(pid: int) -> list[int]:
         return below
     for task in tasks:
         try:
-            text = Path(f"/proc/{pid}/task/{task}/children").read_bytes()
+            text = read_small(f"/proc/{pid}/task/{task}/children")
         except (FileNotFoundError, ProcessLookupError):
             continue
         below += map(int, text.split())
@@ -38,7 +40,7 @@ def children(pid: int) -> list[int]:
 def started_at(pid: int) -> int | None:
     """When `pid` started, in ticks since boot: with the pid it names one process for good. None if it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = read_small(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -64,7 +66,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
     private = shared = 0
     for pid in pids:
         try:
-            _, rss, in_files, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
+            _, rss, in_files, *_ = read_small(f"/proc/{pid}/statm").split()
         except (FileNotFoundError, ProcessLookupError, ValueError):
             continue
         private += (int(rss) - int(in_files)) * _PAGE
@@ -74,7 +76,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 def _shared_bytes(pid: int) -> int:
     try:
-        status = Path(f"/proc/{pid}/status").read_bytes()
+        status = read_small(f"/proc/{pid}/status")
     except (FileNotFoundError, ProcessLookupError):
         return 0
     at = status.find(b"RssShmem:")
@@ -83,9 +85,13 @@ def _shared_bytes(pid: int) -> int:
 
 def oom_preference() -> int:
     """How readily the kernel ends this process: -1000 to 1000."""
-    return int(Path("/proc/self/oom_score_adj").read_bytes())
+    return int(read_small(_OOM_PREFERENCE))
 
 
 def set_oom_preference(score: int) -> None:
     """How readily the kernel ends this process, and what it starts from now on, when memory runs out: -1000 to 1000."""
-    Path("/proc/self/oom_score_adj").write_text(str(score))
+    fd = os.open(_OOM_PREFERENCE, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(score).encode())
+    finally:
+        os.close(fd)

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, lease, pokes, processes, verdicts, workspace
+from agent import clock, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json
 from agent.metering import Meter
-from agent.metric_socket import listen
 from agent.output import LineReader, OutputLog
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
@@ -32,6 +31,8 @@ LEASE_LOOK_S = 5.0
 CUT_OFF_RESERVE_S = 1.0
 MEMORY_LOOK_S = 1.0
 POKE_EVERY_S = 0.005
+# That it runs is told a little later, together with its first line, or with its end if that comes before.
+FIRST_POKE_S = 0.02
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
@@ -58,6 +59,8 @@ class Supervisor:
         self._replica = replica
         self._spec = spec
         self._heard = heard
+        self._home = ground.home
+        self._socket = metric_socket.new_name()
         self._executor = EXECUTORS[spec.executor]
         self._journal = Journal(replica.journal)
         self._log = OutputLog(replica.log)
@@ -93,14 +96,15 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self._on(self._heard, self._hear_signals)
         self._replica.job.mkdir(mode=0o711)
-        self._meter = Meter(self._replica.metrics, listen(self._replica.job))
+        self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket))
         self._on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _start(self) -> None:
         self._obey_wish()
-        if self._verdict or not lease.holds(self._ground.home):
+        leased_s = self._leased_s()
+        if self._verdict or leased_s <= 0:
             return  # it is not to start any more
-        program = workspace.prepare(self._ground, self._replica, self._spec)
+        program = workspace.prepare(self._ground, self._replica, self._spec, self._socket)
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
         ends = self._open_outputs()
@@ -114,8 +118,7 @@ class Supervisor:
         for end in ends:
             os.close(end)
         self._report(ReplicaState.RUNNING)
-        self._poke()
-        self._set_timers()
+        self._set_timers(leased_s)
 
     def _open_outputs(self) -> list[int]:
         """Have the job's two streams read; the ends that it is to write to."""
@@ -129,8 +132,9 @@ class Supervisor:
             ends.append(write_end)
         return ends
 
-    def _set_timers(self) -> None:
-        self._timers[self._look_at_lease] = 0.0
+    def _set_timers(self, leased_s: float) -> None:
+        self._timers[self._poke] = self._started_at + FIRST_POKE_S
+        self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
         if self._spec.time_limit_s is not None:
             self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
         if self._spec.memory_bytes > 0:
@@ -213,11 +217,14 @@ class Supervisor:
         self._stop(verdicts.TIME_LIMIT, self._spec.grace_s)
 
     def _look_at_lease(self) -> None:
-        left_s = lease.deadline(self._ground.home) - clock.boottime()
+        left_s = self._leased_s()
         if left_s <= 0:
             self._stop(verdicts.NODE_CUT_OFF, min(CUT_OFF_GRACE_S - CUT_OFF_RESERVE_S, self._spec.grace_s))
         else:  # a machine that slept counts on for the lease, not for timers: look now and then
             self._timers[self._look_at_lease] = time.monotonic() + min(left_s, LEASE_LOOK_S)
+
+    def _leased_s(self) -> float:
+        return lease.deadline(self._home) - clock.boottime()
 
     def _look_at_memory(self) -> None:
         if self._running is None:
@@ -252,7 +259,7 @@ class Supervisor:
                 time.sleep(FULL_DISK_LOOK_S)
         self._let_go()
         for _ in range(100):
-            if pokes.poke(self._ground.home.poke, self._name):
+            if pokes.poke(self._home.poke, self._name):
                 return
             time.sleep(POKE_EVERY_S)
 
@@ -305,5 +312,5 @@ class Supervisor:
     def _poke(self) -> None:
         self._poked_at = time.monotonic()
         self._timers.pop(self._poke, None)
-        if not pokes.poke(self._ground.home.poke, self._name):
+        if not pokes.poke(self._home.poke, self._name):
             self._timers[self._poke] = self._poked_at + POKE_EVERY_S

@@ -4,6 +4,7 @@ import heapq
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 DEEPEST = 32
@@ -76,6 +77,9 @@ def _empty(folder: int, top: int) -> list[str]:
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False):
             os.unlink(entry.name, dir_fd=folder)
+            continue
+        with suppress(OSError):  # most are empty
+            os.rmdir(entry.name, dir_fd=folder)
             continue
         if os.geteuid() != 0:  # its owner may have taken his own rights away; root is not kept out
             os.chmod(entry.name, 0o700, dir_fd=folder)

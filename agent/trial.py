@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from agent import privileges, workspace
+from agent import metric_socket, privileges, workspace
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Start, StartFailed
 from agent.ground import Ground
@@ -58,7 +58,9 @@ def _run(ground: Ground, replica: ReplicaDir, canary: Path) -> str:
     executor = EXECUTORS[ExecutorKind.PROCESS]
     spec = _spec(canary)
     heard, told = os.pipe2(os.O_CLOEXEC)
-    running = executor.start(Start(ground, replica, spec, workspace.prepare(ground, replica, spec), told, told))
+    running = executor.start(
+        Start(ground, replica, spec, workspace.prepare(ground, replica, spec, metric_socket.new_name()), told, told)
+    )
     os.close(told)
     deadline = time.monotonic() + _WITHIN_S
     while (ended := executor.poll(running)) is None:

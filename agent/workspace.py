@@ -38,19 +38,22 @@ class Program:
     refused: tuple[str, ...]
 
 
-def places(ground: Ground, replica: ReplicaDir) -> Places:
+def places(ground: Ground, replica: ReplicaDir, socket: str) -> Places:
     """In a namespace of its own a job sees short paths that tell nothing of the host."""
     if ground.confinement.level is Isolation.NAMESPACES:
-        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{replica.socket.name}")
-    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), str(replica.socket))
+        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}")
+    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), f"{replica.job}/{socket}")
 
 
-def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> Program:
-    """Make the directories below `replica.job`, write the script, and say what to execute. Raises OSError."""
+def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str) -> Program:
+    """Make the directories below `replica.job`, write the script, and say what to execute. Raises OSError.
+
+    `socket` is the name, in that directory, of the socket for metric points.
+    """
     for folder in (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
-    seen = places(ground, replica)
+    seen = places(ground, replica, socket)
     argv = (*(spec.command or _write_script(ground, replica, spec, seen)), *(() if spec.command else spec.arguments))
     environment, refused = _environment(ground, spec, seen)
     return Program(argv, environment, seen, refused)

@@ -4,9 +4,9 @@
 not understand each other say so at once. Times are ISO 8601 in UTC, amounts integers in base units.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -225,8 +225,8 @@ class Orders:
 
 def pack(value: Any) -> Any:
     """A wire value as plain JSON data."""
-    if is_dataclass(value):
-        return {f.name: pack(getattr(value, f.name)) for f in fields(value)}
+    if (names := _names(value.__class__)) is not None:
+        return {name: pack(getattr(value, name)) for name in names}
     if isinstance(value, tuple | list):
         return [pack(item) for item in value]
     return value
@@ -234,45 +234,57 @@ def pack(value: Any) -> Any:
 
 def unpack(kind: type[T], data: Any) -> T:
     """The wire value that `data` stands for. Raises ValueError that names the first fault by its path."""
-    return _unpack(kind, data, "")  # type: ignore[no-any-return]  # the kind decides the type at run time
+    wanted: Any = kind
+    return _reader(wanted)(data, "")  # type: ignore[no-any-return]  # the kind decides the type at run time
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _names(kind: type) -> tuple[str, ...] | None:
+    """The fields of a wire value; None for anything else."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else None
 
 
-def _unpack(kind: Any, data: Any, path: str) -> Any:
+@cache
+def _reader(kind: Any) -> Callable[[Any, str], Any]:
+    """What unpacks one kind: found out once, used for every value."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if data is None else _unpack(next(k for k in inner if k is not type(None)), data, path)
+        known = _reader(next(k for k in inner if k is not type(None)))
+        return lambda data, path: None if data is None else known(data, path)
     if origin is tuple:
-        if not isinstance(data, list | tuple):
-            raise ValueError(f"{path or '/'} must be a list")
-        return tuple(_unpack(inner[0], item, f"{path}/{i}") for i, item in enumerate(data))
+        return partial(_unpack_list, _reader(inner[0]))
     if origin is dict:
-        if not isinstance(data, dict):
-            raise ValueError(f"{path or '/'} must be an object")
-        return {str(key): _unpack(inner[1], item, f"{path}/{key}") for key, item in data.items()}
+        return partial(_unpack_object, _reader(inner[1]))
     if is_dataclass(kind):
-        return _unpack_dataclass(kind, data, path)
-    return _unpack_scalar(kind, data, path)
+        return partial(_unpack_dataclass, kind, {name: _reader(hint) for name, hint in get_type_hints(kind).items()})
+    return partial(_unpack_scalar, kind)
 
 
-def _unpack_dataclass(kind: Any, data: Any, path: str) -> Any:
+def _unpack_list(reader: Callable[[Any, str], Any], data: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise ValueError(f"{path or '/'} must be a list")
+    return tuple(reader(item, f"{path}/{i}") for i, item in enumerate(data))
+
+
+def _unpack_object(reader: Callable[[Any, str], Any], data: Any, path: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path or '/'} must be an object")
-    hints = _hints(kind)
-    if unknown := data.keys() - hints.keys():
+    return {str(key): reader(item, f"{path}/{key}") for key, item in data.items()}
+
+
+def _unpack_dataclass(kind: Any, readers: dict[str, Callable[[Any, str], Any]], data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{path or '/'} must be an object")
+    if unknown := data.keys() - readers.keys():
         raise ValueError(f"{path}/{min(unknown)} is not known here")
     try:
-        return kind(**{key: _unpack(hints[key], item, f"{path}/{key}") for key, item in data.items()})
+        return kind(**{key: readers[key](item, f"{path}/{key}") for key, item in data.items()})
     except TypeError as error:
         raise ValueError(f"{path or '/'} lacks a field: {error}") from error
 
 
 def _unpack_scalar(kind: Any, data: Any, path: str) -> Any:
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if kind is float and type(data) is int:
         return float(data)
     if kind in (int, float, str, bool):
         if type(data) is not kind:

@@ -30,7 +30,8 @@ class Running:
     """A started replica. `status` is a descriptor on which the sandbox tells of itself; `ended` its wait status.
 
     `ours` is false for one whose own supervisor is gone: nobody can learn its exit code any more.
-    `cpu_s` and `peak_memory_bytes` are of its processes that ended so far.
+    `cpu_s` and `peak_memory_bytes` are of its processes that ended so far; `spared` says that what is left of it was
+    given the time to end by itself.
     """
 
     pid: int
@@ -40,6 +41,7 @@ class Running:
     strays: tuple[int, ...] = ()
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    spared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ class ProcessExecutor:
         if running.ended is None:
             return None
         if not everything_gone:
+            if running.status is not None and not running.spared:
+                running.spared = True  # with bubblewrap the kernel ends the rest: we need not look for it at once
+                return None
             # Its main process is gone, so the replica is over: what it left in the background goes with it.
             processes.kill_below(os.getpid())
             if not _reap(running):

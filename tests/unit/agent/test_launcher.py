@@ -92,6 +92,16 @@ def test_a_process_ends_after_so_many_replicas(
     assert os.waitstatus_to_exitcode(os.waitpid(first.pid, 0)[1]) == 0
 
 
+def test_those_that_stand_by_are_let_go_when_nothing_is_launched(standby: Standby) -> None:
+    resting, at_work = standby.take(), standby.take()
+    standby.give_back(resting)
+    standby.dismiss()
+    assert os.waitstatus_to_exitcode(os.waitpid(resting.pid, 0)[1]) == 0
+    assert os.waitpid(at_work.pid, os.WNOHANG) == (0, 0)
+    standby.forget(at_work.pid)
+    assert os.waitstatus_to_exitcode(os.waitpid(at_work.pid, 0)[1]) == 0
+
+
 def _ended(replica: ReplicaDir, pid: int) -> bool:
     return not replica.alive() and rests(pid)
 

@@ -39,7 +39,7 @@ def test_a_scripts_first_line_and_name_choose_what_runs_it(
     replica: ReplicaDir, name: str, text: str, argv: tuple[str, ...]
 ) -> None:
     spec = a_spec("r", script=text, script_name=name, arguments=("x",))
-    assert workspace.prepare(_ground(Isolation.NAMESPACES), replica, spec).argv == argv
+    assert workspace.prepare(_ground(Isolation.NAMESPACES), replica, spec, "s.sock").argv == argv
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,20 @@ def test_a_scripts_first_line_and_name_choose_what_runs_it(
     ],
 )
 def test_some_variables_are_not_for_the_job_to_set(replica: ReplicaDir, name: str) -> None:
-    program = workspace.prepare(_ground(), replica, a_spec("r", "true", environment={name: "evil", "GOOD": "1"}))
+    program = workspace.prepare(
+        _ground(), replica, a_spec("r", "true", environment={name: "evil", "GOOD": "1"}), "s.sock"
+    )
     assert program.refused == (name,)
     assert "evil" not in program.environment.values()
     assert program.environment["GOOD"] == "1"
 
 
 def test_no_grant_means_no_device_and_not_all_of_them(replica: ReplicaDir) -> None:
-    assert workspace.prepare(_ground(), replica, a_spec("r", "true")).environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert (
+        workspace.prepare(_ground(), replica, a_spec("r", "true"), "s.sock").environment["CUDA_VISIBLE_DEVICES"] == ""
+    )
 
 
 def test_grants_are_named_by_uuid(replica: ReplicaDir) -> None:
     spec = a_spec("r", "true", gpus=(GpuGrant(3, "GPU-x", 1000), GpuGrant(4, "GPU-y", 1000)))
-    assert workspace.prepare(_ground(), replica, spec).environment["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"
+    assert workspace.prepare(_ground(), replica, spec, "s.sock").environment["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"

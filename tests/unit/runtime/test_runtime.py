@@ -23,8 +23,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.sock
     """This process as if it were a job, its directories deeper than a socket's path may be long."""
     deep = tmp_path / ("d" * 120)
     (deep / "artifacts").mkdir(parents=True)
-    listener = listen(deep)
-    (path,) = deep.glob("*.sock")
+    path = deep / "metrics.sock"
+    listener = listen(deep, path.name)
     here = {
         "JOB_ID": "j", "JOB_NAME": "n", "ATTEMPT": "2", "FENCE": "3", "REPLICA_INDEX": "0", "REPLICA_COUNT": "4",
         "ARTIFACTS_DIR": str(deep / "artifacts"), "RUNTIME_SOCKET": str(path),
