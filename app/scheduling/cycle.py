@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.events import Event
@@ -17,6 +17,12 @@ from app.scheduling.mirror import Mirror
 from app.scheduling.models import Cycle
 from trellis.vocabulary import JobState
 
+_NEWEST = select(func.coalesce(func.max(Event.id), 0))
+_SINCE_LAST = select(func.extract("epoch", func.clock_timestamp() - Cycle.at))
+_SEEN = insert(Cycle).values(id=1, event_id=bindparam("event_id"), at=bindparam("at"))
+_REMEMBER = _SEEN.on_conflict_do_update(
+    index_elements=["id"], set_={"event_id": _SEEN.excluded.event_id, "at": _SEEN.excluded.at}
+)
 LOCK = "scheduling"
 # Longer than this no worker is kept waiting: the next tick comes to it.
 LONGEST_REST_S = 0.2
@@ -49,7 +55,7 @@ def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
         return Outcome(0, more=False)
     if not take_turn(uow, LOCK, lambda: _rest(uow, interval_s)):
         return Outcome(0, more=False)
-    seen = uow.session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+    seen = uow.execute(_NEWEST).scalar_one()
     with mirror.lent(uow) as planner:
         made = planner.plan(uow.clock.now().timestamp())
         mirror.expect(made)
@@ -68,7 +74,7 @@ def _rest(uow: UnitOfWork, interval_s: float) -> None:
 
 def _elapsed_s(uow: UnitOfWork) -> float:
     """How long ago the last cycle was; infinite where there was none."""
-    last = uow.session.execute(select(func.extract("epoch", func.clock_timestamp() - Cycle.at))).scalar_one_or_none()
+    last = uow.execute(_SINCE_LAST).scalar_one_or_none()
     return inf if last is None else float(last)
 
 
@@ -85,6 +91,4 @@ def is_due(uow: UnitOfWork) -> bool:
 
 
 def _remember(uow: UnitOfWork, event_id: int) -> None:
-    statement = insert(Cycle).values(id=1, event_id=event_id, at=uow.clock.now())
-    fresh = {"event_id": statement.excluded.event_id, "at": statement.excluded.at}
-    uow.session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=fresh))
+    uow.execute(_REMEMBER, {"event_id": event_id, "at": uow.clock.now()})

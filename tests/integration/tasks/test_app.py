@@ -34,7 +34,7 @@ def app(services: Services) -> Celery:
 
 def test_the_events_of_many_tasks_travel_in_few_messages(app: Celery, broker: redis.Redis) -> None:
     app.task(name="tests.nothing")(_nothing)
-    watching = broker.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # theirs
+    watching = broker.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis leaves it untyped
     watching.psubscribe("*celeryev*")
     messages: list[list[str]] = []
 
