@@ -168,7 +168,7 @@ def test_use_is_not_forgotten_when_a_job_is_cancelled() -> None:
 # More time, or less
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"deadline"}))
+@pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"deadline", "slowdown"}))
 def test_a_time_limit_is_nothing_that_ranks(name: str) -> None:
     """Asking for less lets a job backfill sooner, and ends it there; asking for more does the opposite."""
     for limit in (1, 60, 10**9, None):
@@ -181,3 +181,12 @@ def test_asking_for_more_time_before_a_deadline_is_bounded_like_the_deadline() -
     greedy = replace(a_job("greedy", at=1.0, limit=10**9), deadline=DAY_S)
     assert passes(greedy, modest, "deadline")
     assert not passes(replace(greedy, submitted_at=DAY_S), modest, "deadline")
+
+
+def test_where_short_jobs_go_first_a_limit_ranks_only_until_there_is_a_history_and_is_bounded_till_then() -> None:
+    for limit in (1, 60, 10**9, None):
+        job = replace(a_job("b", at=1.0, limit=limit), expected_s=600.0)
+        assert passes(replace(a_job("a", at=1.0), expected_s=600.0), job, "slowdown")
+    day, liar = a_job("day", at=0.0, limit=86_400), a_job("liar", at=42 * HOUR_S, limit=1)
+    assert passes(replace(liar, submitted_at=41 * HOUR_S), day, "slowdown")
+    assert not passes(replace(liar, submitted_at=43 * HOUR_S), day, "slowdown")
