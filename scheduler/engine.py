@@ -262,11 +262,11 @@ class _Round:
         if self._why_never(job_class) is not None:
             self._failed.add(group)
             return False
-        if self._planner.admission.refusal(job_class, asked(job_class)) is not None:
+        if self._planner.admission.refusal(job_class, group.asked) is not None:
             self._failed.add(group)
-            self._owe(line, group.head)
+            self._owe(line, group)
             return False
-        tried_at = self._ledger.gains, self._planner.admission.reach(job_class, asked(job_class))
+        tried_at = self._ledger.gains, self._planner.admission.reach(job_class, group.asked)
         if group.tried_at != tried_at:
             guard = self._guard(job_class, self.claims)
             grants = place_gang(self._ledger, job_class, guard)
@@ -279,11 +279,11 @@ class _Round:
         self._block(line, group.head)
         return False
 
-    def _owe(self, line: Line, job: PendingJob) -> None:
+    def _owe(self, line: Line, group: Waiting) -> None:
         """Keep what is left of its quota for the first of a line that has waited for it too long."""
-        if line in self._owing or self._now - job.submitted_at <= self._config.patience_s:
+        if line in self._owing or self._now - group.head.submitted_at <= self._config.patience_s:
             return
-        if self._planner.admission.owe(job.job_class, asked(job.job_class)):
+        if self._planner.admission.owe(group.job_class, group.asked):
             self._owing.add(line)
 
     def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:

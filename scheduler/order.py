@@ -2,13 +2,13 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from operator import attrgetter
 from typing import Any
 
 from scheduler.admission import Admission
 from scheduler.amounts import asked
-from scheduler.policies import Rank, by_age, rank_of
+from scheduler.policies import Rank, by_age, rank_in_account, rank_of
 from scheduler.snapshot import WHOLE, JobClass, PendingJob, Queue
 from scheduler.standing import Standing
 
@@ -18,14 +18,15 @@ AGE: Rank = attrgetter("submitted_at", "id")
 class Waiting:
     """The jobs of one class that wait: where one does not fit, none does; they start oldest first, or by `rank`.
 
-    `tried_at` is the ledger's `gains`, and the pools in reach, when its first job last found no room: until there are
+    `asked` is what each of them holds at the least. `tried_at` is the ledger's `gains`, and the pools in reach, when its first job last found no room: until there are
     more, none will.
     """
 
-    __slots__ = ("_first", "_jobs", "_rank", "job_class", "tried_at")
+    __slots__ = ("_first", "_jobs", "_rank", "asked", "job_class", "tried_at")
 
     def __init__(self, job_class: JobClass, jobs: Iterable[PendingJob] = (), rank: Rank = AGE) -> None:
         self.job_class = job_class
+        self.asked = asked(job_class)
         self.tried_at: tuple[int, frozenset[str] | None] = (-1, None)
         self._rank = rank
         self._jobs = sorted(jobs, key=rank)
@@ -69,13 +70,18 @@ class Waiting:
         self._jobs = sorted(self.jobs(), key=rank)
         self._first = 0
 
+    @property
+    def last(self) -> PendingJob:
+        """The last job. Raises IndexError where none waits."""
+        return self._jobs[-1]
+
     def count_before(self, key: tuple[Any, ...], rank: Rank) -> int:
         """Count the jobs whose key is lower than `key`."""
-        if rank(self._jobs[-1]) < key:
-            return len(self)
-        if not rank(self.head) < key:
-            return 0
         return bisect_left(self._jobs, key, lo=self._first, key=rank) - self._first
+
+
+_Party = list[tuple[tuple[Any, ...], Waiting]]
+"""A heap of the classes of one account, which no start puts in another order."""
 
 
 class Line:
@@ -92,7 +98,8 @@ class Line:
         self._classes: dict[JobClass, Waiting] = {}
         self._standing = standing
         self._rank = rank_of(queue, standing)
-        self._untried: list[tuple[tuple[Any, ...], Waiting]] = []
+        self._rank_in_account = rank_in_account(queue, standing)
+        self._untried: list[tuple[tuple[Any, ...], _Party]] = []
 
     def add(self, job: PendingJob) -> None:
         """Stand a job in line."""
@@ -125,37 +132,62 @@ class Line:
     def begin_round(self) -> None:
         """Have every class tried again."""
         self.blocked = 0
-        self._untried = [(self._rank(group.head), group) for group in self._classes.values()]
+        parties: dict[object, _Party] = {}
+        rank = self._rank_in_account
+        for group in self._classes.values():
+            job_class = group.job_class
+            account: object = group if rank is None else (job_class.project_id, job_class.user_id)
+            parties.setdefault(account, []).append(((), group) if rank is None else (rank(group.head), group))
+        for party in parties.values():
+            heapify(party)
+        self._untried = [(self._rank(party[0][1].head), party) for party in parties.values()]
         heapify(self._untried)
 
     def peek(self) -> Waiting | None:
         """Return the class whose head is next, None when all have been tried."""
         while self._untried:
-            key, group = self._untried[0]
+            key, party = self._untried[0]
+            group = party[0][1]
             present = self._rank(group.head)
             if present == key:
                 return group
             # Starting jobs lowers the rank of their project's others; keys only grow, so repairing the first is enough.
-            heappop(self._untried)
-            heappush(self._untried, (present, group))
+            heapreplace(self._untried, (present, party))
         return None
 
     def start(self) -> None:
         """Take out of the line the head that `peek` named."""
-        _, group = heappop(self._untried)
-        self.remove(group.head)
+        party = self._untried[0][1]
+        group = party[0][1]
+        group.remove(group.head)
         if group:
-            heappush(self._untried, (self._rank(group.head), group))
+            heapreplace(party, (self._rank_in_account(group.head) if self._rank_in_account else (), group))
+        else:
+            heappop(party)
+            del self._classes[group.job_class]
+        self._rank_party()
 
     def skip(self) -> None:
         """Leave the class that `peek` named alone for the rest of this round."""
-        heappop(self._untried)
+        heappop(self._untried[0][1])
+        self._rank_party()
+
+    def _rank_party(self) -> None:
+        """Put the first party where its first class belongs now."""
+        party = self._untried[0][1]
+        if party:
+            heapreplace(self._untried, (self._rank(party[0][1].head), party))
+        else:
+            heappop(self._untried)
 
     def in_order(self) -> Iterator[tuple[int, Waiting]]:
         """Yield every class, by its first job, with that job's place in the queue, from 1."""
-        ranked = sorted((self._rank(group.head), group) for group in self._classes.values())
-        for key, group in ranked:
-            yield 1 + sum(other.count_before(key, self._rank) for _, other in ranked), group
+        rank = self._rank
+        ranked = sorted((rank(group.head), rank(group.last), group) for group in self._classes.values())
+        for place, (key, _, group) in enumerate(ranked):
+            # Of those whose first job goes before this one, the others' being behind it.
+            before = (len(other) if last < key else other.count_before(key, rank) for _, last, other in ranked[:place])
+            yield 1 + sum(before), group
 
 
 def form_lines(queues: Iterable[Queue], standing: Standing) -> dict[str, Line]:
@@ -181,7 +213,7 @@ class Turns:
         group = line.peek()
         if group is not None:
             queue = line.queue
-            turn = self._admission.turn(group.job_class, asked(group.job_class))
+            turn = self._admission.turn(group.job_class, group.asked)
             held = self._admission.usage.of_queue(queue.id) * WHOLE // queue.weight
             heappush(self._ranked, (turn, held, group.head.submitted_at, queue.name, queue.id, line))
 

@@ -5,7 +5,7 @@ Accounts form a tree (organisation, project, user in a project); what a job hold
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from scheduler.amounts import offered
+from scheduler.amounts import asked, offered
 from scheduler.snapshot import NO_LIMIT, UNLIMITED, WHOLE, Account, Amounts, JobClass, Node, Queue
 
 WHOLE_CLUSTER = 10**9
@@ -126,9 +126,11 @@ class Usage:
         return self._share(self.queue(queue_id))
 
     def within_share(self, job_class: JobClass) -> bool:
-        """Tell whether the project holds no more of the cluster now than its weight stands for."""
+        """Tell whether the project, with one more such job, holds no more of the cluster than its weight stands for."""
         project = self._project(job_class.project_id)
-        return self._share(project) - project.past <= project.entitled
+        held, more = project.held, asked(job_class)
+        with_it = Amounts(held[0] + more[0], held[1] + more[1], held[2] + more[2])
+        return self.share_of(with_it) <= project.entitled
 
     def charge(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
         """Count what a job holds from now on; for more replicas of a running one, `jobs` is 0."""

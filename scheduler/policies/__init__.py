@@ -5,7 +5,7 @@ decides, then the id, so that no two jobs are ever equal. While a plan starts jo
 two jobs of one class never change places, whatever time passes and whoever starts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, KeysView, Mapping, Sequence
 from typing import Any
 
 from scheduler.policies.deadline import deadline
@@ -36,29 +36,51 @@ STARVING = frozenset({"priority"})
 """Under these an endless stream of others can pass a job for ever, unless `Config.ageing_per_hour` says otherwise."""
 
 
+BY_ACCOUNT = frozenset({"fair_share"})
+"""What these say of a job they say of all jobs of its user in its project."""
+
+
 def rank_of(queue: Queue, standing: Standing) -> Rank:
     """Return the order of a queue: its own policies, or those of the configuration where it names none.
 
     Raises: ValueError for a name that is not in POLICIES.
     """
-    config = standing.config
-    names = dict.fromkeys([queue.policy or config.policy, queue.second_policy or config.second_policy])
-    policies = [_policy(name, queue) for name in names]
-    if len(policies) == 1:
-        return _rank_by_one(policies[0], standing)
-    first, second = policies
-    return lambda job: (first(job, standing), second(job, standing), job.submitted_at, job.id)
+    return _compose([_policy(name, queue) for name in _names(queue, standing)], standing)
+
+
+def rank_in_account(queue: Queue, standing: Standing) -> Rank | None:
+    """Return the order of the jobs of one user in one project: that of the queue without what they have in common.
+
+    It stays as it is while jobs start, as that of the queue does not. None if no part of the queue's order belongs to
+    accounts as a whole, or if what else there is depends on what they hold.
+    """
+    names = _names(queue, standing)
+    own = [name for name in names if name not in BY_ACCOUNT]
+    if len(own) == len(names) or "deadline" in own:
+        return None
+    return _compose([_policy(name, queue) for name in own], standing)
 
 
 def by_age(queue: Queue, standing: Standing) -> bool:
     """Tell whether jobs of one class start oldest first in a queue: nothing about them ranks but their age."""
-    config = standing.config
-    names = {queue.policy or config.policy, queue.second_policy or config.second_policy}
+    names = _names(queue, standing)
     return names.isdisjoint(("deadline", "slowdown")) and not ("priority" in names and standing.lifts)
 
 
-def _rank_by_one(policy: Policy, standing: Standing) -> Rank:
-    return lambda job: (policy(job, standing), job.submitted_at, job.id)
+def _names(queue: Queue, standing: Standing) -> KeysView[str]:
+    config = standing.config
+    return dict.fromkeys([queue.policy or config.policy, queue.second_policy or config.second_policy]).keys()
+
+
+def _compose(policies: Sequence[Policy], standing: Standing) -> Rank:
+    # A loop over the policies would cost as much again as asking them.
+    match policies:
+        case [first, second]:
+            return lambda job: (first(job, standing), second(job, standing), job.submitted_at, job.id)
+        case [only]:
+            return lambda job: (only(job, standing), job.submitted_at, job.id)
+        case _:
+            return lambda job: (job.submitted_at, job.id)
 
 
 def _policy(name: str, queue: Queue) -> Policy:

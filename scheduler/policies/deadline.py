@@ -10,9 +10,9 @@ def deadline(job: PendingJob, standing: Standing) -> int:
     """Rank first the job that must start soonest to end in time: deadline less expected run (least laxity).
 
     A job without a deadline must start `patience_s` after it came; that is its age, so nobody starves. A deadline
-    never ranks a job before those that came `patience_s` earlier, nor behind where it would be without one, and a
-    project that holds more than its share of the cluster ranks `patience_s` later than it would: deadlines say who of
-    those within their share is first, and buy nobody more than the share.
+    never ranks a job before those that came `patience_s` earlier, nor behind where it would be without one. A job with
+    which its project would hold more than its share of the cluster ranks `patience_s` later: deadlines say who of those
+    within their share is first, and buy nobody more than the share.
     Source: Mok, 1983, least laxity first; the bounds are our own.
     """
     # Whole milliseconds: what is added for being beyond the share must not make two jobs equal by rounding.

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scheduler.amounts import asked
 from scheduler.config import Config
 from scheduler.engine import plan
-from scheduler.policies import POLICIES
+from scheduler.inheritance import Lift
+from scheduler.order import Line
+from scheduler.policies import POLICIES, rank_of
 from scheduler.snapshot import (
     UNLIMITED,
     Account,
@@ -25,6 +27,8 @@ from scheduler.snapshot import (
     Role,
     Snapshot,
 )
+from scheduler.standing import Standing
+from scheduler.usage import Usage
 from tests.support.books import Books
 from tests.support.clusters import applied
 
@@ -211,3 +215,48 @@ def test_everybody_who_could_run_alone_runs_in_the_end(seed: int) -> None:
             break
     for job in waiting:
         assert plan(replace(empty, now=now, pending=(job,)), config).placements == ()
+
+
+@given(seeds)
+@invariant
+def test_a_line_always_names_the_class_whose_first_job_ranks_first_as_things_stand(seed: int) -> None:
+    random = Random(seed)
+    queue = Queue("q", "q", policy=random.choice(NAMES), second_policy=random.choice(NAMES))
+    jobs = [replace(job, job_class=replace(job.job_class, queue_id="q")) for job in _jobs(random, random.randint(1, 9))]
+    lifts = {job.id: Lift(3, 1000.0, "lender") for job in jobs if random.random() < 0.2}
+    accounts = (Account("org"), Account("a", "org", 2, random.random()))
+    usage = Usage([_node(random, 0)], accounts)
+    standing = Standing(usage, CONFIG, lifts)
+    line = Line(queue, standing)
+    for job in jobs:
+        line.add(job)
+    line.begin_round()
+    rank, untried = rank_of(queue, standing), list(jobs)
+    while (group := line.peek()) is not None:
+        assert group.head is min(untried, key=rank)
+        if random.random() < 0.7:
+            untried.remove(group.head)
+            usage.charge(group.job_class, asked(group.job_class))
+            line.start()
+        else:
+            untried = [job for job in untried if job.job_class != group.job_class]
+            line.skip()
+        if random.random() < 0.2:  # another queue starts something
+            usage.charge(jobs[0].job_class, asked(jobs[0].job_class))
+    assert untried == []
+
+
+@given(seeds)
+@invariant
+def test_places_in_a_queue_are_those_of_the_whole_order(seed: int) -> None:
+    random = Random(seed)
+    queue = Queue("q", "q", policy=random.choice(NAMES), second_policy=random.choice(NAMES))
+    jobs = [replace(job, job_class=replace(job.job_class, queue_id="q")) for job in _jobs(random, random.randint(1, 9))]
+    twins = [replace(job, id=f"{job.id}-twin", submitted_at=job.submitted_at + random.choice([0, 3])) for job in jobs]
+    standing = Standing(Usage([_node(random, 0)]), CONFIG)
+    line = Line(queue, standing)
+    for job in (*jobs, *twins):
+        line.add(job)
+    order = sorted((*jobs, *twins), key=rank_of(queue, standing))
+    for place, group in line.in_order():
+        assert order[place - 1] is group.head

@@ -67,11 +67,11 @@ def test_a_deadline_that_is_lent_counts_as_the_own() -> None:
     assert order(due("other", 3), due("needed", 9), standing=standing) == ["needed", "other"]
 
 
-def test_who_holds_more_than_the_share_ranks_a_patience_later() -> None:
+def test_a_job_that_would_exceed_the_share_ranks_a_patience_later() -> None:
     usage = Usage([a_node(cpus=8)], [Account("greedy"), Account("modest")])
     standing = Standing(usage, Config(patience_s=24 * HOUR_S))
     jobs = [due("dated", 1, project="greedy"), due("undated", None, project="modest")]
-    held = a_class(a_request(cpus=4), project="greedy")
+    held = a_class(a_request(cpus=3), project="greedy")
     usage.charge(held, asked(held))
     assert order(*jobs, standing=standing) == ["dated", "undated"]
     usage.charge(a_class(project="greedy"), asked(a_class()))
