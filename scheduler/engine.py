@@ -11,8 +11,9 @@ from math import inf
 from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
-from scheduler.backfill import Claim, Guard, Release, claim, ends_at
-from scheduler.config import Config
+from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.config import BackfillOrder, Config
+from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
@@ -227,6 +228,7 @@ class _Round:
         self._never: dict[JobClass, explain.Because | None] = {}
         self._failed: set[Waiting] = set()
         self._owing: set[Line] = set()
+        self._alone = False
 
     @property
     def full(self) -> bool:
@@ -240,6 +242,7 @@ class _Round:
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
+        self._alone = self._config.reserved_heads == 1 and sum(map(bool, open_lines)) == 1
         turns = Turns(open_lines, self._planner.admission)
         while not self.full and (served := turns.next()) is not None:
             if self._serve(served):
@@ -254,6 +257,8 @@ class _Round:
             line.skip()
             if line.blocked and not self._config.backfill:
                 return False
+            if self._config.backfill_order is BackfillOrder.SHORTEST and line.blocked == self._config.reserved_heads:
+                line.shortest_first()
         return False
 
     def _try_head(self, line: Line, group: Waiting) -> bool:
@@ -309,7 +314,8 @@ class _Round:
         if most is not None and line.blocked >= most:
             return
         within = self._within(job.job_class)
-        owed = claim(job, self._ledger, self._planner.releases(), self.claims, self._now, within)
+        releases = self._planner.releases()
+        owed = claim(job, self._ledger, releases, self.claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)

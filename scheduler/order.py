@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -92,7 +93,12 @@ class Line:
         self._classes: dict[JobClass, Waiting] = {}
         self._standing = standing
         self._rank = rank_of(queue, standing)
+        self._order = self._rank
+        """In which order the rest of the round is tried: by rank, unless the shortest come first."""
         self._untried: list[tuple[tuple[Any, ...], Waiting]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._classes)
 
     def add(self, job: PendingJob) -> None:
         """Stand a job in line."""
@@ -125,14 +131,23 @@ class Line:
     def begin_round(self) -> None:
         """Have every class tried again."""
         self.blocked = 0
+        self._order = self._rank
         self._untried = [(self._rank(group.head), group) for group in self._classes.values()]
         heapify(self._untried)
+
+    def shortest_first(self) -> None:
+        """Have what is left of the round tried by length, then by rank."""
+        rank, expects = self._rank, self._standing.config.predictions
+        if self._order is rank:
+            self._order = lambda job: (_length_s(job, expects=expects), *rank(job))
+            self._untried = [(self._order(group.head), group) for _, group in self._untried]
+            heapify(self._untried)
 
     def peek(self) -> Waiting | None:
         """Return the class whose head is next, None when all have been tried."""
         while self._untried:
             key, group = self._untried[0]
-            present = self._rank(group.head)
+            present = self._order(group.head)
             if present == key:
                 return group
             # Starting jobs lowers the rank of their project's others; keys only grow, so repairing the first is enough.
@@ -145,7 +160,7 @@ class Line:
         _, group = heappop(self._untried)
         self.remove(group.head)
         if group:
-            heappush(self._untried, (self._rank(group.head), group))
+            heappush(self._untried, (self._order(group.head), group))
 
     def skip(self) -> None:
         """Leave the class that `peek` named alone for the rest of this round."""
@@ -162,6 +177,13 @@ def form_lines(queues: Iterable[Queue], standing: Standing) -> dict[str, Line]:
     """A line for each queue, by its id, in the order of names. Raises ValueError for an unknown policy."""
     ordered = sorted(queues, key=lambda queue: (queue.name, queue.id))
     return {queue.id: Line(queue, standing) for queue in ordered}
+
+
+def _length_s(job: PendingJob, *, expects: bool) -> float:
+    """Return how long a job may run, or is expected to, if that is less."""
+    limit_s = job.job_class.time_limit_s
+    most_s = inf if limit_s is None else limit_s
+    return min(most_s, job.expected_s) if expects and job.expected_s is not None else most_s
 
 
 class Turns:
