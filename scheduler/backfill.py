@@ -5,7 +5,7 @@ blocked job will need is kept free on the very nodes where it will start. `sched
 """
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from scheduler.placement.rooms import Grant, Room
@@ -89,6 +89,8 @@ class Claim:
     `rooms` are the claimed nodes as they will be at `starts_at`, before the job itself; they shrink as jobs start
     that will still be there then. `counts` are its replicas by node number. With `spare` the nodes may change.
     `after` is the job whose end, at no known time, lets it start.
+
+    A reservation is a claim too, `booked` for a job that does not wait; once it has begun, `rooms` are the ledger's own.
     """
 
     job: PendingJob
@@ -99,11 +101,17 @@ class Claim:
     counts: dict[int, Counts]
     spare: Spare | None = None
     after: str = ""
+    booked: bool = False
+    begun: bool = False
+
+    def at_present(self, rooms: Sequence[Room]) -> "Claim":
+        """Return a booked claim as it binds those who start while it lasts."""
+        return replace(self, rooms={number: rooms[number] for number in self.counts}, begun=True)
 
     def overlaps(self, starts_at: float, ends_at: float) -> bool:
         """Tell whether a job that runs over that time would be there when the claim begins."""
         # An unknown start may be any moment, so no end is early enough for it.
-        return starts_at < self.ends_at and not ends_at <= self.starts_at < inf
+        return self.begun or (starts_at < self.ends_at and not ends_at <= self.starts_at < inf)
 
     def counts_on(self, number: int) -> bool:
         """Tell whether it counts on a node."""
@@ -123,14 +131,14 @@ class Claim:
         """Shrink what it counts on by a granted start."""
         if self.spare is not None:
             self.spare.take(grant)
-        else:
+        elif not self.begun:
             self.rooms[grant.number].take(grant)
 
     def release(self, grant: Grant) -> None:
         """Take back a `hold`."""
         if self.spare is not None:
             self.spare.give(grant)
-        else:
+        elif not self.begun:
             self.rooms[grant.number].give(grant)
 
 

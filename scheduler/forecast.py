@@ -44,6 +44,30 @@ def claim(
     return None
 
 
+def foresee(
+    job: PendingJob,
+    ledger: Ledger,
+    releases: Sequence[Release],
+    claims: Sequence[Claim],
+    at: float,
+    now: float,
+    within: Container[int] | None = None,
+) -> Claim | None:
+    """Try to place a job at one moment, now or later, beside the other `claims`; None where it has no room."""
+    with ledger.what_if():
+        future = _Future(job, ledger, claims, within)
+        step = _Step(at, "", [], [])
+        if at > now:
+            for ends_by, _, grants in releases:
+                if ends_by > at:
+                    break
+                step.freed.extend(grants)
+        for one in claims:
+            if not one.booked and one.starts_at <= at < one.ends_at:
+                step.taken.extend(one.grants)
+        return future.reach(step, alone=False)
+
+
 class _Step(NamedTuple):
     """A moment at which something changes: what becomes free, and what other claims take of it.
 
@@ -61,9 +85,9 @@ class _Future:
 
     def __init__(self, job: PendingJob, ledger: Ledger, claims: Sequence[Claim], within: Container[int] | None) -> None:
         self._job = job
-        self._within = within
         self._ledger = ledger
         self._claims = claims
+        self._within = within
         self._missing = _Missing(job.job_class, ledger)
         self._freed: list[Grant] = []
         self._taken: list[Grant] = []
@@ -83,8 +107,7 @@ class _Future:
         self._put_down()
         job_class = self._job.job_class
         until = ends_at(at, job_class)
-        # What begins up to now has been taken already.
-        guard = Guard([claim for claim in self._claims if claim.starts_at > at], until, self._within, starts_at=at)
+        guard = Guard(self._ahead(at), until, self._within, starts_at=at)
         spare = self._spare() if alone and _anywhere(job_class) else None
         mark = self._ledger.mark()
         grants = place_gang(self._ledger, job_class, guard)
@@ -94,6 +117,15 @@ class _Future:
         self._ledger.rollback(mark)
         rooms = {number: self._ledger.rooms[number].copy() for number in counts}
         return Claim(self._job, at, until, tuple(grants), rooms, counts, spare, step.after)
+
+    def _ahead(self, at: float) -> list[Claim]:
+        """Return the claims that begin later. What begins up to then has been taken; what is booked then is kept free."""
+        rooms = self._ledger.rooms
+        return [
+            one if one.starts_at > at else one.at_present(rooms)
+            for one in self._claims
+            if one.starts_at > at or (one.booked and at < one.ends_at)
+        ]
 
     def _put_down(self) -> None:
         for grant in self._freed:
@@ -125,9 +157,8 @@ class _Missing:
         self._cpu_milli = wanted.cpu_milli - free.cpu_milli
         self._memory_bytes = wanted.memory_bytes - free.memory_bytes
         # Slices of partitioned devices are no part of the free GPUs.
-        sliced = any(role.request.mig_profile for role in job_class.roles)
-        self._gpu_milli = 0 if sliced else wanted.gpu_milli - free.gpu_milli
-        self._counts_gpus = not sliced
+        self._counts_gpus = not any(role.request.mig_profile for role in job_class.roles)
+        self._gpu_milli = wanted.gpu_milli - free.gpu_milli if self._counts_gpus else 0
 
     @property
     def covered(self) -> bool:
@@ -158,9 +189,7 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
     """
     changes: Iterable[_Change] = ((at, job_id, grants, ()) for at, job_id, grants in releases)
     if claims:
-        begun = ((one.starts_at, one.after, (), one.grants) for one in claims)
-        ended = ((one.ends_at, one.job.id, one.grants, ()) for one in claims)
-        changes = sorted(chain(changes, begun, ended), key=_IN_TIME)
+        changes = sorted(chain(changes, chain.from_iterable(map(_changes_of, claims))), key=_IN_TIME)
     for at, together in groupby(changes, lambda change: max(change[0], now)):
         if at == inf:
             for _, job_id, freed, taken in together:
@@ -171,6 +200,13 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
             step.freed.extend(freed)
             step.taken.extend(taken)
         yield step
+
+
+def _changes_of(claim: Claim) -> tuple[_Change, ...]:
+    if claim.booked:  # its room is kept by the guard, and given to nobody before it ends
+        return ((claim.ends_at, claim.job.id, (), ()),)
+    begun: _Change = (claim.starts_at, claim.after, (), claim.grants)
+    return begun, (claim.ends_at, claim.job.id, claim.grants, ())
 
 
 def _anywhere(job_class: JobClass) -> bool:

@@ -128,6 +128,15 @@ class Line:
         if not group:
             del self._classes[job.job_class]
 
+    def groups(self) -> Iterable[Waiting]:
+        """Return all that waits, class by class."""
+        return self._classes.values()
+
+    def jobs(self) -> list[PendingJob]:
+        """Return every job, in the order in which they are to start."""
+        jobs = [job for group in self._classes.values() for job in group.jobs()]
+        return sorted(jobs, key=self._rank)
+
     def begin_round(self) -> None:
         """Have every class tried again."""
         self.blocked = 0
