@@ -1,17 +1,15 @@
-"""Claims for blocked heads, and the test that keeps later jobs from delaying them.
+"""Claims of blocked heads, and the test that keeps later jobs from delaying them.
 
 EASY backfill (Lifka 1995; Mu'alem and Feitelson, TPDS 2001), with a node set in place of sums: what a
-blocked job will need is kept free on the very nodes where it will start.
+blocked job will need is kept free on the very nodes where it will start. `scheduler.forecast` finds when that is.
 """
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
-from heapq import merge
+from dataclasses import dataclass, replace
 from math import inf
 
-from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant, Room
-from scheduler.snapshot import JobClass, PendingJob, Role
+from scheduler.snapshot import JobClass, PendingJob, Request, Role
 
 Release = tuple[float, str, tuple[Grant, ...]]
 """When (`inf` where no limit says), whose, and what becomes free."""
@@ -20,12 +18,79 @@ Counts = tuple[int, ...]
 """Replicas on one node, by role."""
 
 
+class Spare:
+    """How many replicas more than a claim needs the nodes will have room for, whichever nodes it starts on.
+
+    A claim that is alone, of replicas that are alike and may be anywhere, need not be on certain nodes: a job may take
+    what it counted on if others have as much. `slots` are the replicas that each node has room for at its start,
+    `gained` is what will have become free there by then, `present` the nodes' rooms now.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        over: int,
+        slots: dict[int, int],
+        gained: dict[int, list[Grant]],
+        present: Sequence[Room],
+    ) -> None:
+        self.slots = slots
+        self._request = request
+        self._over = over
+        self._gained = gained
+        self._present = present
+        self._rooms: dict[int, Room] = {}
+
+    def allows(self, grant: Grant) -> bool:
+        """Tell whether there is still room for the claim beside `grant`."""
+        room = self._room(grant.number)
+        room.take(grant)
+        lost = self.slots[grant.number] - room.slots(self._request)
+        room.give(grant)
+        return lost <= self._over
+
+    def take(self, grant: Grant) -> None:
+        """Count no longer on what a job takes that will still be there."""
+        self._room(grant.number).take(grant)
+        self._count(grant.number)
+
+    def give(self, grant: Grant) -> None:
+        """Take back a `take`."""
+        self._room(grant.number).give(grant)
+        self._count(grant.number)
+
+    def borrow(self, grant: Grant) -> None:
+        """Note a job that takes something now and will be gone."""
+        self._gained.setdefault(grant.number, []).append(grant)
+
+    def unborrow(self, grant: Grant) -> None:
+        """Take back a `borrow`."""
+        self._gained[grant.number].remove(grant)
+
+    def _count(self, number: int) -> None:
+        slots = self._rooms[number].slots(self._request)
+        self._over += slots - self.slots[number]
+        self.slots[number] = slots
+
+    def _room(self, number: int) -> Room:
+        """Return a node as it will be; made when first asked for, which is before anything is taken of it."""
+        room = self._rooms.get(number)
+        if room is None:
+            room = self._rooms[number] = self._present[number].copy()
+            for grant in self._gained.get(number, ()):
+                room.give(grant)
+        return room
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a blocked job is owed: `grants` from `starts_at` to `ends_at`, each `inf` where no limit says.
 
     `rooms` are the claimed nodes as they will be at `starts_at`, before the job itself; they shrink as jobs start
-    that will still be there then. `counts` are its replicas by node number.
+    that will still be there then. `counts` are its replicas by node number. With `spare` the nodes may change.
+    `after` is the job whose end, at no known time, lets it start.
+
+    A reservation is a claim too, `booked` for a job that does not wait; once it has begun, `rooms` are the ledger's own.
     """
 
     job: PendingJob
@@ -34,28 +99,66 @@ class Claim:
     grants: tuple[Grant, ...]
     rooms: dict[int, Room]
     counts: dict[int, Counts]
+    spare: Spare | None = None
+    after: str = ""
+    booked: bool = False
+    begun: bool = False
 
-    def concerns(self, grant: Grant, ends_at: float) -> bool:
-        """Tell whether a start now until `ends_at` would still be on a claimed node when the claim begins."""
+    def at_present(self, rooms: Sequence[Room]) -> "Claim":
+        """Return a booked claim as it binds those who start while it lasts."""
+        return replace(self, rooms={number: rooms[number] for number in self.counts}, begun=True)
+
+    def overlaps(self, starts_at: float, ends_at: float) -> bool:
+        """Tell whether a job that runs over that time would be there when the claim begins."""
         # An unknown start may be any moment, so no end is early enough for it.
-        return grant.number in self.counts and not ends_at <= self.starts_at < inf
+        return self.begun or (starts_at < self.ends_at and not ends_at <= self.starts_at < inf)
+
+    def counts_on(self, number: int) -> bool:
+        """Tell whether it counts on a node."""
+        return number in (self.counts if self.spare is None else self.spare.slots)
 
     def leaves_room(self, grant: Grant) -> bool:
-        """Tell whether the claim still fits its node beside `grant`."""
+        """Tell whether the claim still fits beside `grant`, which is on a node it counts on."""
+        if self.spare is not None:
+            return self.spare.allows(grant)
         room = self.rooms[grant.number]
         room.take(grant)
         fits = _fits(room, self.job.job_class.roles, self.counts[grant.number])
         room.give(grant)
         return fits
 
+    def hold(self, grant: Grant) -> None:
+        """Shrink what it counts on by a granted start."""
+        if self.spare is not None:
+            self.spare.take(grant)
+        elif not self.begun:
+            self.rooms[grant.number].take(grant)
+
+    def release(self, grant: Grant) -> None:
+        """Take back a `hold`."""
+        if self.spare is not None:
+            self.spare.give(grant)
+        elif not self.begun:
+            self.rooms[grant.number].give(grant)
+
 
 class Guard:
-    """Lets a job that runs until `ends_at` start only where no claim is delayed, and on nodes `within` its reach."""
+    """Lets a job that runs until `ends_at` start only where no claim is delayed, and on nodes `within` its reach.
 
-    def __init__(self, claims: Sequence[Claim], ends_at: float, within: Container[int] | None = None) -> None:
-        self._claims = claims
-        self._ends_at = ends_at
+    It starts now, where `starts_at` does not say otherwise.
+    """
+
+    def __init__(
+        self,
+        claims: Sequence[Claim],
+        ends_at: float,
+        within: Container[int] | None = None,
+        *,
+        starts_at: float = -inf,
+    ) -> None:
         self._within = within
+        self._claims = [claim for claim in claims if claim.overlaps(starts_at, ends_at)]
+        self._lent = [claim.spare for claim in claims if claim.spare and not claim.overlaps(starts_at, ends_at)]
         self.refused_for: PendingJob | None = None
 
     def permits(self, grant: Grant) -> bool:
@@ -63,7 +166,7 @@ class Guard:
         if self._within is not None and grant.number not in self._within:
             return False
         for claim in self._claims:
-            if claim.concerns(grant, self._ends_at) and not claim.leaves_room(grant):
+            if claim.counts_on(grant.number) and not claim.leaves_room(grant):
                 self.refused_for = claim.job
                 return False
         return True
@@ -71,55 +174,19 @@ class Guard:
     def hold(self, grant: Grant) -> None:
         """Shrink what the claims count on by a granted start."""
         for claim in self._concerned(grant):
-            claim.rooms[grant.number].take(grant)
+            claim.hold(grant)
+        for spare in self._lent:
+            spare.borrow(grant)
 
     def release(self, grant: Grant) -> None:
         """Take back a `hold`."""
         for claim in self._concerned(grant):
-            claim.rooms[grant.number].give(grant)
+            claim.release(grant)
+        for spare in self._lent:
+            spare.unborrow(grant)
 
     def _concerned(self, grant: Grant) -> Iterable[Claim]:
-        return (one for one in self._claims if one.concerns(grant, self._ends_at))
-
-
-def claim(
-    job: PendingJob,
-    ledger: Ledger,
-    releases: Sequence[Release],
-    earlier: Sequence[Claim],
-    now: float,
-    within: Container[int] | None = None,
-) -> Claim | None:
-    """Find when and where a blocked job can start beside `earlier` claims; None where no release makes room.
-
-    Only nodes `within` its reach will do, None: all of them. `releases` are sorted. Of those without a time the one with the lowest id is taken to come first: ids grow with
-    time.
-    """
-    rooms = {
-        number: room.copy()
-        for number, room in enumerate(ledger.rooms)
-        if ledger.nodes[number].ready and (within is None or number in within)
-    }
-    for other in earlier:
-        # Held from now on, not only from its start: then neither claim can come to delay the other.
-        for grant in other.grants:
-            if grant.number in rooms:
-                rooms[grant.number].take(grant)
-    ends = sorted((other.ends_at, other.job.id, other.grants) for other in earlier)
-    roles = job.job_class.roles
-    starts_at = _advance(rooms, roles, merge(releases, ends), now)
-    if starts_at is None:
-        return None
-    counts = _choose_nodes(rooms, roles)
-    claimed = {number: rooms[number] for number in counts}
-    return Claim(
-        job=job,
-        starts_at=starts_at,
-        ends_at=ends_at(starts_at, job.job_class),
-        grants=_grants(claimed, counts, roles),
-        rooms=claimed,
-        counts=counts,
-    )
+        return (one for one in self._claims if one.counts_on(grant.number))
 
 
 def ends_at(starts_at: float, job_class: JobClass) -> float:
@@ -127,82 +194,14 @@ def ends_at(starts_at: float, job_class: JobClass) -> float:
     return inf if job_class.time_limit_s is None else starts_at + job_class.time_limit_s
 
 
-def _advance(rooms: dict[int, Room], roles: Sequence[Role], releases: Iterable[Release], now: float) -> float | None:
-    """Release into `rooms` until the roles fit; return that time, `inf` where no limit says, None if it never does."""
-    slots = [{number: room.slots(role.request, role.least) for number, room in rooms.items()} for role in roles]
-    totals = [sum(each.values()) for each in slots]
-    reached = now
-    for at, _, grants in releases:
-        # What ends in the same instant is free in that instant; what has no time is not assumed to come together.
-        if not at <= reached < inf and _enough(rooms, roles, totals):
-            return reached
-        reached = max(reached, at)
-        for grant in grants:
-            if grant.number in rooms:
-                room = rooms[grant.number]
-                room.give(grant)
-                for index, role in enumerate(roles):
-                    fresh = room.slots(role.request, role.least)
-                    totals[index] += fresh - slots[index][grant.number]
-                    slots[index][grant.number] = fresh
-    return reached if _enough(rooms, roles, totals) else None
-
-
-def _enough(rooms: dict[int, Room], roles: Sequence[Role], totals: Sequence[int]) -> bool:
-    if any(total < role.least for total, role in zip(totals, roles, strict=True)):
-        return False
-    return len(roles) == 1 or bool(_choose_nodes(rooms, roles))
-
-
-def _choose_nodes(rooms: dict[int, Room], roles: Sequence[Role]) -> dict[int, Counts]:
-    """Fill nodes by number: what starts beside the claim never changes which, so the next plan keeps them.
-
-    Empty where the roles do not fit beside each other.
-    """
-    counts: dict[int, list[int]] = {}
-    left: dict[int, Room] = {}
-    for index, role in enumerate(roles):
-        missing = role.least
-        for number, room in rooms.items():
-            here = left.get(number, room).slots(role.request, missing) if missing else 0
-            if here:
-                counts.setdefault(number, [0] * len(roles))[index] = here
-                missing -= here
-                if len(roles) > 1:
-                    left.setdefault(number, room.copy())
-                    _take(left[number], number, role, index, here)
-        if missing:
-            return {}
-    return {number: tuple(each) for number, each in counts.items()}
-
-
 def _fits(room: Room, roles: Sequence[Role], counts: Counts) -> bool:
     if len(roles) == 1:
         return room.slots(roles[0].request, counts[0]) >= counts[0]
     copy = room.copy()
-    for index, (role, count) in enumerate(zip(roles, counts, strict=True)):
-        if copy.slots(role.request, count) < count:
-            return False
-        _take(copy, 0, role, index, count)
+    for role, count in zip(roles, counts, strict=True):
+        for _ in range(count):
+            if not copy.slots(role.request, 1):
+                return False
+            request = role.request
+            copy.take(Grant(0, request.cpu_milli, request.memory_bytes, copy.devices_for(request.gpu_milli)))
     return True
-
-
-def _grants(rooms: dict[int, Room], counts: dict[int, Counts], roles: Sequence[Role]) -> tuple[Grant, ...]:
-    left = {number: rooms[number].copy() for number in counts}
-    return tuple(
-        grant
-        for index, role in enumerate(roles)
-        for number, each in counts.items()
-        for grant in _take(left[number], number, role, index, each[index])
-    )
-
-
-def _take(room: Room, number: int, role: Role, index: int, count: int) -> list[Grant]:
-    grants = []
-    for _ in range(count):
-        request = role.request
-        devices = room.devices_for(request.gpu_milli)
-        grant = Grant(number, request.cpu_milli, request.memory_bytes, devices, role=index)
-        room.take(grant)
-        grants.append(grant)
-    return grants

@@ -31,7 +31,7 @@ class Config:
     """`policy` and `second_policy` rank the jobs of queues that name none.
 
     `backfill` lets later jobs pass a blocked one where they delay none of the first `reserved_heads` blocked ones of a
-    queue; None: none at all (conservative). `predictions` backfills by expected run times, not by limits alone.
+    queue; None: none at all (conservative). `predictions` takes the shortest by expected run times, not by limits.
     `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`.
     `patience_s` is how long after it came a job without a deadline is to start, and the most that a deadline is worth;
     a job of twice the size ranks as if it had come `size_lead_s` earlier under the gang policy, one that is expected to

@@ -11,15 +11,18 @@ from math import inf
 from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
-from scheduler.backfill import Claim, Guard, Release, claim, ends_at
-from scheduler.config import Config
+from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.config import BackfillOrder, Config
+from scheduler.conservative import Agenda
+from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
 from scheduler.order import Line, Turns, Waiting, check, form_lines
-from scheduler.placement.rooms import Grant
+from scheduler.placement.rooms import Grant, sum_up
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
-from scheduler.snapshot import Amounts, BlockedJob, JobClass, PendingJob, RunningJob, Snapshot
+from scheduler.reservations import Bookings
+from scheduler.snapshot import Amounts, BlockedJob, JobClass, PendingJob, Reservation, RunningJob, Snapshot
 from scheduler.standing import Standing
 
 
@@ -57,6 +60,8 @@ class Planner:
         self._running: dict[str, _Held] = {}
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._releases: list[Release] = []
+        self._agenda: Agenda | None = None
+        self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
         self._add_running(snapshot.running)
@@ -90,13 +95,20 @@ class Planner:
             self.ledger.take(grant)
         self._hold(job.job_class, held(job.holdings), release)
         insort(self._releases, release)
+        self._agenda = None
         self.ledger.settle()
         self.admission.settle()
+
+    def book(self, reservations: Iterable[Reservation]) -> None:
+        """These are all the reservations now."""
+        self.bookings = Bookings(reservations, self.ledger)
 
     def withdraw(self, job_id: str) -> None:
         """A job waits no longer. Raises KeyError for one that does not."""
         job = self._pending.pop(job_id)
         self._line(job.job_class).remove(job)
+        if self._agenda is not None:
+            self._agenda.withdraw(job_id)
 
     def end(self, job_id: str) -> None:
         """A running job is gone, and what it held is free. Raises KeyError for one that does not run."""
@@ -104,6 +116,8 @@ class Planner:
         del self._releases[bisect_left(self._releases, gone.release)]
         for grant in gone.release[2]:
             self.ledger.give(grant)
+        if self._agenda is not None:
+            self._agenda.free(gone.release)
         self.admission.give(gone.job_class, gone.amounts)
         self.ledger.settle()
         self.admission.settle()
@@ -132,10 +146,13 @@ class Planner:
         """
         placements: list[Placement] = []
         current = _Round(self, now, placements)
-        while current.run() and not current.full:
-            current = _Round(self, now, placements)
+        if self.config.reserved_heads is None:
+            current.keep_promises(self._agenda_at(now))
+        else:
+            while current.run() and not current.full:
+                current = _Round(self, now, placements)
         self._last = current
-        return Plan(tuple(placements), (), tuple(map(self._promise, current.claims)))
+        return Plan(tuple(placements), (), tuple(self._promise(one) for one in current.claims if not one.booked))
 
     def verdicts(self) -> Iterator[Verdict]:
         """Say of every class that waits why, as things stand after the last `decide`."""
@@ -144,6 +161,16 @@ class Planner:
         return self._last.verdicts()
 
     # Used by the round
+
+    def used_on(self, project_id: str, number: int) -> Amounts:
+        """What the running jobs of a project hold on a node."""
+        of_project = (job for job in self._running.values() if job.job_class.project_id == project_id)
+        return sum_up(grant for job in of_project for grant in job.release[2] if grant.number == number)
+
+    def _agenda_at(self, now: float) -> Agenda:
+        if self._agenda is None:
+            self._agenda = Agenda(self.ledger, self._releases, now)
+        return self._agenda
 
     def releases(self) -> Sequence[Release]:
         """What will become free, soonest first."""
@@ -218,7 +245,7 @@ class _Round:
     """One pass over all lines with fresh claims; what failed in it, and for whom."""
 
     def __init__(self, planner: Planner, now: float, placements: list[Placement]) -> None:
-        self.claims: list[Claim] = []
+        self.claims: list[Claim] = planner.bookings.claims(planner.releases(), planner.used_on, now)
         self._planner = planner
         self._config = planner.config
         self._ledger = planner.ledger
@@ -227,6 +254,7 @@ class _Round:
         self._never: dict[JobClass, explain.Because | None] = {}
         self._failed: set[Waiting] = set()
         self._owing: set[Line] = set()
+        self._alone = False
 
     @property
     def full(self) -> bool:
@@ -240,11 +268,32 @@ class _Round:
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
+        self._alone = self._config.reserved_heads == 1 and sum(map(bool, open_lines)) == 1
         turns = Turns(open_lines, self._planner.admission)
         while not self.full and (served := turns.next()) is not None:
             if self._serve(served):
                 turns.add(served)
         return len(self._placements) > before
+
+    def keep_promises(self, agenda: Agenda) -> None:
+        """Start whoever was promised to start by now, and promise a start to everybody else."""
+        agenda.begin(self.claims, self._now)
+        for line in self._planner.lines.values():
+            for job in () if line.queue.paused else line.jobs():
+                if self.full:
+                    return
+                if self._admits(job.job_class):
+                    grants = agenda.attend(job, self._within(job.job_class))
+                    if grants:
+                        line.remove(job)
+                        self._place(line, job, grants)
+            self._failed.update(line.groups())
+        agenda.conclude()
+        self.claims = [*self.claims, *agenda.claims]
+
+    def _admits(self, job_class: JobClass) -> bool:
+        refusal = self._why_never(job_class) or self._planner.admission.refusal(job_class, asked(job_class))
+        return refusal is None
 
     def _serve(self, line: Line) -> bool:
         """Start the first job of a line that can; one that cannot costs its queue no turn."""
@@ -254,6 +303,8 @@ class _Round:
             line.skip()
             if line.blocked and not self._config.backfill:
                 return False
+            if self._config.backfill_order is BackfillOrder.SHORTEST and line.blocked == self._config.reserved_heads:
+                line.shortest_first()
         return False
 
     def _try_head(self, line: Line, group: Waiting) -> bool:
@@ -271,7 +322,8 @@ class _Round:
             guard = self._guard(job_class, self.claims)
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
-                self._start(line, group.head, grants)
+                self._place(line, group.head, grants)
+                line.start()
                 return True
             if guard.refused_for is None:
                 group.tried_at = tried_at
@@ -287,12 +339,13 @@ class _Round:
             self._owing.add(line)
 
     def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
-        return Guard(claims, ends_at(self._now, job_class), self._within(job_class))
+        return Guard(_binding(claims, job_class), ends_at(self._now, job_class), self._within(job_class))
 
     def _within(self, job_class: JobClass) -> frozenset[int] | None:
         return self._planner.within(self._planner.admission.reach(job_class, asked(job_class)))
 
-    def _start(self, line: Line, job: PendingJob, grants: list[Grant]) -> None:
+    def _place(self, line: Line, job: PendingJob, grants: Sequence[Grant]) -> None:
+        """Note a start whose grants are taken."""
         replicas = tuple(
             ReplicaPlacement(index, self._ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
             for index, grant in enumerate(grants)
@@ -301,7 +354,6 @@ class _Round:
         self._planner.start(job, grants, self._now)
         self._ledger.settle()
         self._planner.admission.settle()
-        line.start()
 
     def _block(self, line: Line, job: PendingJob) -> None:
         """Claim room for the first jobs of a line that could start later."""
@@ -309,7 +361,9 @@ class _Round:
         if most is not None and line.blocked >= most:
             return
         within = self._within(job.job_class)
-        owed = claim(job, self._ledger, self._planner.releases(), self.claims, self._now, within)
+        releases = self._planner.releases()
+        claims = _binding(self.claims, job.job_class)
+        owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)
@@ -349,11 +403,21 @@ class _Round:
         self._ledger.rollback(mark)
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
+            if owner.job_class.queue_id not in self._planner.lines:
+                return explain.why_booked(owner.id)
             return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
         return explain.why_no_room(self._ledger, job_class, placed)
 
-    def _why_there(self, grants: list[Grant], line: Line) -> str:
+    def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes
         names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
         passing = "; delays no job ahead of it" if line.blocked else ""
         return f"least left over on {names}{passing}"
+
+
+def _binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
+    """Leave out what a class's own project has booked."""
+    project_id = job_class.project_id
+    if project_id and any(one.booked and one.job.job_class.project_id == project_id for one in claims):
+        return [one for one in claims if not (one.booked and one.job.job_class.project_id == project_id)]
+    return claims

@@ -86,6 +86,11 @@ def why_delayed(job_id: str, queue_name: str) -> Because:
     return Reason.BEHIND_HEAD, f"would delay job {job_id}, the head of queue {queue_name!r}"
 
 
+def why_booked(reservation_id: str) -> Because:
+    """Say that a job fits, but might still run when the room is booked."""
+    return Reason.RESERVED, f"might run into reservation {reservation_id}"
+
+
 def why_behind(position: int) -> Because:
     """Say that jobs of this queue start strictly in order; `position` is from 1."""
     return Reason.BEHIND_HEAD, f"waits behind {_count(position - 1, 'job')} of its queue"

@@ -1,10 +1,11 @@
 """The what-if: a cluster on paper, changed freely and put back exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from scheduler.capacity import Capacity
 from scheduler.placement.rooms import Grant, Room
-from scheduler.snapshot import Node
+from scheduler.snapshot import Amounts, Node
 
 
 class Ledger:
@@ -26,14 +27,29 @@ class Ledger:
         for number, node in enumerate(self.nodes):
             if node.ready:
                 self.capacity.add(number, self.rooms[number])
+        self._free = [0, 0, 0]
+        for room in self.rooms:
+            self._free[0] += room.cpu_milli
+            self._free[1] += room.memory_bytes
+            self._free[2] += sum(room.gpus)
         self.gains = 0
         """How often something became free for good: what failed before may fit since."""
         self._log: list[tuple[Grant, bool]] = []
+
+    @property
+    def free(self) -> Amounts:
+        """What all nodes have free together, ready or not: an upper bound of what can be given away."""
+        return Amounts(*self._free)
 
     def take(self, grant: Grant) -> None:
         """Hold what `grant` names. Raises ValueError if that is not free: nothing is ever given twice."""
         if not self.rooms[grant.number].covers(grant):
             raise ValueError(f"{grant} is more than node {self.nodes[grant.number].name!r} has free")
+        self._move(grant, taken=True)
+        self._log.append((grant, True))
+
+    def retake(self, grant: Grant) -> None:
+        """Hold again what was given in the same what-if, be it more than the node has left by now."""
         self._move(grant, taken=True)
         self._log.append((grant, True))
 
@@ -57,8 +73,22 @@ class Ledger:
             grant, taken = self._log.pop()
             self._move(grant, taken=not taken)
 
+    @contextmanager
+    def what_if(self) -> Iterator[None]:
+        """Let anything be tried; after, all is as before, and nothing that failed before needs to be tried again."""
+        mark, gains = self.mark(), self.gains
+        try:
+            yield
+        finally:
+            self.rollback(mark)
+            self.gains = gains
+
     def _move(self, grant: Grant, *, taken: bool) -> None:
-        room = self.rooms[grant.number]
+        room, free, sign = self.rooms[grant.number], self._free, -1 if taken else 1
+        free[0] += sign * grant.cpu_milli
+        free[1] += sign * grant.memory_bytes
+        for _, milli in grant.gpus:
+            free[2] += sign * milli
         indexed = self.nodes[grant.number].ready
         if indexed:
             self.capacity.remove(grant.number, room)

@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -98,8 +99,13 @@ class Line:
         self._classes: dict[JobClass, Waiting] = {}
         self._standing = standing
         self._rank = rank_of(queue, standing)
-        self._rank_in_account = rank_in_account(queue, standing)
+        # In which order the rest of the round is tried: by rank, unless the shortest come first.
+        self._order = self._rank
+        self._order_in_account = rank_in_account(queue, standing)
         self._untried: list[tuple[tuple[Any, ...], _Party]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._classes)
 
     def add(self, job: PendingJob) -> None:
         """Stand a job in line."""
@@ -129,11 +135,21 @@ class Line:
         if not group:
             del self._classes[job.job_class]
 
+    def groups(self) -> Iterable[Waiting]:
+        """Return all that waits, class by class."""
+        return self._classes.values()
+
+    def jobs(self) -> list[PendingJob]:
+        """Return every job, in the order in which they are to start."""
+        jobs = [job for group in self._classes.values() for job in group.jobs()]
+        return sorted(jobs, key=self._rank)
+
     def begin_round(self) -> None:
         """Have every class tried again."""
         self.blocked = 0
         parties: dict[object, _Party] = {}
-        rank = self._rank_in_account
+        self._order = self._rank
+        self._order_in_account = rank = rank_in_account(self.queue, self._standing)
         for group in self._classes.values():
             job_class = group.job_class
             account: object = group if rank is None else (job_class.project_id, job_class.user_id)
@@ -143,12 +159,22 @@ class Line:
         self._untried = [(self._rank(party[0][1].head), party) for party in parties.values()]
         heapify(self._untried)
 
+    def shortest_first(self) -> None:
+        """Have what is left of the round tried by length, then by rank."""
+        rank, expects = self._rank, self._standing.config.predictions
+        if self._order is rank:
+            self._order = lambda job: (_length_s(job, expects=expects), *rank(job))
+            self._order_in_account = None
+            groups = [group for _, party in self._untried for _, group in party]
+            self._untried = [(self._order(group.head), [((), group)]) for group in groups]
+            heapify(self._untried)
+
     def peek(self) -> Waiting | None:
         """Return the class whose head is next, None when all have been tried."""
         while self._untried:
             key, party = self._untried[0]
             group = party[0][1]
-            present = self._rank(group.head)
+            present = self._order(group.head)
             if present == key:
                 return group
             # Starting jobs lowers the rank of their project's others; keys only grow, so repairing the first is enough.
@@ -161,7 +187,7 @@ class Line:
         group = party[0][1]
         group.remove(group.head)
         if group:
-            heapreplace(party, (self._rank_in_account(group.head) if self._rank_in_account else (), group))
+            heapreplace(party, (self._order_in_account(group.head) if self._order_in_account else (), group))
         else:
             heappop(party)
             del self._classes[group.job_class]
@@ -176,7 +202,7 @@ class Line:
         """Put the first party where its first class belongs now."""
         party = self._untried[0][1]
         if party:
-            heapreplace(self._untried, (self._rank(party[0][1].head), party))
+            heapreplace(self._untried, (self._order(party[0][1].head), party))
         else:
             heappop(self._untried)
 
@@ -194,6 +220,13 @@ def form_lines(queues: Iterable[Queue], standing: Standing) -> dict[str, Line]:
     """A line for each queue, by its id, in the order of names. Raises ValueError for an unknown policy."""
     ordered = sorted(queues, key=lambda queue: (queue.name, queue.id))
     return {queue.id: Line(queue, standing) for queue in ordered}
+
+
+def _length_s(job: PendingJob, *, expects: bool) -> float:
+    """Return how long a job may run, or is expected to, if that is less."""
+    limit_s = job.job_class.time_limit_s
+    most_s = inf if limit_s is None else limit_s
+    return min(most_s, job.expected_s) if expects and job.expected_s is not None else most_s
 
 
 class Turns:

@@ -1,9 +1,9 @@
 """What is free on one node, and how many members of a job that holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from scheduler.snapshot import UNLIMITED, WHOLE, Holding, Request, Slice
+from scheduler.snapshot import UNLIMITED, WHOLE, Amounts, Holding, Request, Slice
 
 
 class Grant(NamedTuple):
@@ -96,3 +96,14 @@ class Room:
     def _set(self, device: int, milli: int) -> None:
         self.whole += (milli == WHOLE) - (self.gpus[device] == WHOLE)
         self.gpus[device] = milli
+
+
+def sum_up(grants: Iterable[Grant]) -> Amounts:
+    """What is taken of nodes, added up; slices of partitioned devices are no part of their free GPUs."""
+    cpu_milli = memory_bytes = gpu_milli = 0
+    for grant in grants:
+        cpu_milli += grant.cpu_milli
+        memory_bytes += grant.memory_bytes
+        for _, milli in grant.gpus:
+            gpu_milli += milli
+    return Amounts(cpu_milli, memory_bytes, gpu_milli)

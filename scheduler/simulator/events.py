@@ -3,6 +3,7 @@
 from enum import IntEnum
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 Subject = TypeVar("Subject")
@@ -36,6 +37,11 @@ class Calendar(Generic[Subject]):
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def first_at(self) -> float:
+        """When the next thing happens, `inf` where nothing is left."""
+        return self._events[0].at if self._events else inf
 
     def enter(self, at: float, kind: Kind, subject: Subject) -> None:
         """Let something happen at `at`."""

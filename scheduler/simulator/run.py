@@ -118,6 +118,7 @@ class Simulation:
         self._waiting: dict[str, Work] = {}
         self._stays: dict[str, _Stay] = {}
         self._courses: dict[str, _Course] = {}
+        self._due = inf
         self._left = 0
         self._stays_begun = 0
         self.history = History(scenario)
@@ -126,12 +127,14 @@ class Simulation:
         """Let everything happen until nothing is left or the scenario's time is over."""
         for work in self._scenario.workload.works:
             self._calendar.enter(work.submitted_at, Kind.ARRIVAL, (work, 0))
-        while self._calendar:
-            now, events = self._calendar.next_instant()
+        while self._calendar or self._due < inf:
+            # A promise may fall due when nothing happens, such as when a reservation ends.
+            now, events = self._calendar.next_instant() if self._calendar.first_at <= self._due else (self._due, [])
             if now > self._scenario.until:
                 break
             for event in events:
                 self._happen(event, now)
+            self._due = inf
             if self._waiting:
                 self._plan(now)
             self.history.ended_at = now
@@ -171,6 +174,7 @@ class Simulation:
             for placement in made.placements:
                 self._start(placement, now)
             if len(made.placements) < self._config.max_placements:
+                self._due = min((one.starts_at for one in made.promises if one.starts_at > now), default=inf)
                 return
 
     def _start(self, placement: Placement, now: float) -> None:

@@ -9,9 +9,10 @@ from typing import TypeVar
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scheduler.backfill import Guard, claim
+from scheduler.backfill import Guard
 from scheduler.config import Config
 from scheduler.engine import Planner, plan
+from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant

@@ -1,0 +1,221 @@
+"""When and where a blocked job will start: the ledger is led into the future, and the job placed there."""
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from math import inf
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
+
+from scheduler.amounts import asked
+from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at
+from scheduler.gang import needed, place_gang
+from scheduler.ledger import Ledger
+from scheduler.placement.rooms import Grant
+from scheduler.snapshot import ANYWHERE, JobClass, PendingJob
+
+_Change: TypeAlias = tuple[float, str, tuple[Grant, ...], tuple[Grant, ...]]
+"""When, in which order within one instant, what is freed, and what is taken."""
+
+_IN_TIME = itemgetter(0, 1)
+
+
+def claim(
+    job: PendingJob,
+    ledger: Ledger,
+    releases: Sequence[Release],
+    claims: Sequence[Claim],
+    now: float,
+    *,
+    within: Container[int] | None = None,
+    alone: bool = False,
+) -> Claim | None:
+    """Find when and where a blocked job can start beside the other `claims`; None where no release makes room.
+
+    `releases` are sorted. Of those without a time the one with the lowest id is taken to come first: ids grow with
+    time. It may be on nodes `within` its reach. `alone` says that no further claim will be made beside this one, so that
+    its nodes need not be fixed.
+    """
+    with ledger.what_if():
+        future = _Future(job, ledger, claims, within)
+        for step in _steps(releases, claims, now):
+            found = future.reach(step, alone=alone and not claims)
+            if found is not None:
+                return found
+    return None
+
+
+def foresee(
+    job: PendingJob,
+    ledger: Ledger,
+    releases: Sequence[Release],
+    claims: Sequence[Claim],
+    at: float,
+    now: float,
+    within: Container[int] | None = None,
+) -> Claim | None:
+    """Try to place a job at one moment, now or later, beside the other `claims`; None where it has no room."""
+    with ledger.what_if():
+        future = _Future(job, ledger, claims, within)
+        step = _Step(at, "", [], [])
+        if at > now:
+            for ends_by, _, grants in releases:
+                if ends_by > at:
+                    break
+                step.freed.extend(grants)
+        for one in claims:
+            if not one.booked and one.starts_at <= at < one.ends_at:
+                step.taken.extend(one.grants)
+        return future.reach(step, alone=False)
+
+
+class _Step(NamedTuple):
+    """A moment at which something changes: what becomes free, and what other claims take of it.
+
+    `after` is who frees something last, where that is in no instant.
+    """
+
+    at: float
+    after: str
+    freed: list[Grant]
+    taken: list[Grant]
+
+
+class _Future:
+    """The ledger, led on from step to step; what is freed is put down only when there might be enough of it."""
+
+    def __init__(self, job: PendingJob, ledger: Ledger, claims: Sequence[Claim], within: Container[int] | None) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._claims = claims
+        self._within = within
+        self._missing = _Missing(job.job_class, ledger)
+        self._freed: list[Grant] = []
+        self._taken: list[Grant] = []
+        self._gained: dict[int, list[Grant]] = {}
+
+    def reach(self, step: _Step, *, alone: bool) -> Claim | None:
+        """Go on to the next step, and place the job there if it has room."""
+        at = step.at
+        for grant in step.freed:
+            self._missing.give(grant)
+        for grant in step.taken:
+            self._missing.take(grant)
+        self._freed += step.freed
+        self._taken += step.taken
+        if not self._missing.covered:
+            return None
+        self._put_down()
+        job_class = self._job.job_class
+        until = ends_at(at, job_class)
+        guard = Guard(self._ahead(at), until, self._within, starts_at=at)
+        spare = self._spare() if alone and _anywhere(job_class) else None
+        mark = self._ledger.mark()
+        grants = place_gang(self._ledger, job_class, guard)
+        if len(grants) < needed(job_class):
+            return None
+        counts = _count(grants, len(job_class.roles))
+        self._ledger.rollback(mark)
+        rooms = {number: self._ledger.rooms[number].copy() for number in counts}
+        return Claim(self._job, at, until, tuple(grants), rooms, counts, spare, step.after)
+
+    def _ahead(self, at: float) -> list[Claim]:
+        """Return the claims that begin later. What begins up to then has been taken; what is booked then is kept free."""
+        rooms = self._ledger.rooms
+        return [
+            one if one.starts_at > at else one.at_present(rooms)
+            for one in self._claims
+            if one.starts_at > at or (one.booked and at < one.ends_at)
+        ]
+
+    def _put_down(self) -> None:
+        for grant in self._freed:
+            self._ledger.give(grant)
+            self._gained.setdefault(grant.number, []).append(grant)
+        for grant in self._taken:
+            self._ledger.retake(grant)
+        self._freed.clear()
+        self._taken.clear()
+
+    def _spare(self) -> Spare:
+        request, least = self._job.job_class.roles[0].request, self._job.job_class.roles[0].least
+        slots = {
+            number: slots
+            for number, room in enumerate(self._ledger.rooms)
+            if self._reaches(number) and (slots := room.slots(request))
+        }
+        return Spare(request, sum(slots.values()) - least, slots, self._gained, self._ledger.rooms)
+
+    def _reaches(self, number: int) -> bool:
+        return self._ledger.nodes[number].ready and (self._within is None or number in self._within)
+
+
+class _Missing:
+    """How far the whole cluster's sums are from what a job asks for: enough of them is not yet room, but less is none."""
+
+    def __init__(self, job_class: JobClass, ledger: Ledger) -> None:
+        wanted, free = asked(job_class), ledger.free
+        self._cpu_milli = wanted.cpu_milli - free.cpu_milli
+        self._memory_bytes = wanted.memory_bytes - free.memory_bytes
+        # Slices of partitioned devices are no part of the free GPUs.
+        self._counts_gpus = not any(role.request.mig_profile for role in job_class.roles)
+        self._gpu_milli = wanted.gpu_milli - free.gpu_milli if self._counts_gpus else 0
+
+    @property
+    def covered(self) -> bool:
+        """Whether nothing is missing."""
+        return self._cpu_milli <= 0 and self._memory_bytes <= 0 and self._gpu_milli <= 0
+
+    def give(self, grant: Grant) -> None:
+        """Count what becomes free."""
+        self._cpu_milli -= grant.cpu_milli
+        self._memory_bytes -= grant.memory_bytes
+        if self._counts_gpus:
+            for _, milli in grant.gpus:
+                self._gpu_milli -= milli
+
+    def take(self, grant: Grant) -> None:
+        """Count what is taken by another's claim."""
+        self._cpu_milli += grant.cpu_milli
+        self._memory_bytes += grant.memory_bytes
+        if self._counts_gpus:
+            for _, milli in grant.gpus:
+                self._gpu_milli += milli
+
+
+def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> Iterator[_Step]:
+    """Yield what changes, instant by instant.
+
+    All that ends in one instant is free in that instant; what has no time is not assumed to come together.
+    """
+    changes: Iterable[_Change] = ((at, job_id, grants, ()) for at, job_id, grants in releases)
+    if claims:
+        changes = sorted(chain(changes, chain.from_iterable(map(_changes_of, claims))), key=_IN_TIME)
+    for at, together in groupby(changes, lambda change: max(change[0], now)):
+        if at == inf:
+            for _, job_id, freed, taken in together:
+                yield _Step(inf, job_id, list(freed), list(taken))
+            return
+        step = _Step(at, "", [], [])
+        for _, _, freed, taken in together:
+            step.freed.extend(freed)
+            step.taken.extend(taken)
+        yield step
+
+
+def _changes_of(claim: Claim) -> tuple[_Change, ...]:
+    if claim.booked:  # its room is kept by the guard, and given to nobody before it ends
+        return ((claim.ends_at, claim.job.id, (), ()),)
+    begun: _Change = (claim.starts_at, claim.after, (), claim.grants)
+    return begun, (claim.ends_at, claim.job.id, claim.grants, ())
+
+
+def _anywhere(job_class: JobClass) -> bool:
+    """Tell whether replicas are alike, and may be on any nodes, near to each other or not."""
+    return len(job_class.roles) == 1 and job_class.constraints == ANYWHERE
+
+
+def _count(grants: Iterable[Grant], roles: int) -> dict[int, Counts]:
+    counts: dict[int, list[int]] = {}
+    for grant in grants:
+        counts.setdefault(grant.number, [0] * roles)[grant.role] += 1
+    return {number: tuple(each) for number, each in counts.items()}
