@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import backlog, latency, node, rest, scheduler, startup, throughput
+from benchmarks import backlog, cycle, latency, node, rest, scheduler, startup, throughput
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
@@ -25,6 +25,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "throughput": throughput.measure,
     "rest": rest.measure,
     "backlog": backlog.measure,
+    "cycle": cycle.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
 
