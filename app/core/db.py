@@ -26,7 +26,13 @@ def make_engine(settings: Settings) -> Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_use_lifo=True,  # few connections do most of the work, and have its statements prepared
-        connect_args={"options": LIBPQ_OPTIONS, "connect_timeout": 3, "application_name": "trellis"},
+        connect_args={
+            "options": LIBPQ_OPTIONS,
+            "connect_timeout": 3,
+            "application_name": "trellis",
+            # What is asked twice is asked again: to plan a statement costs the server more than to carry it out.
+            "prepare_threshold": 1,
+        },
     )
 
 

@@ -101,7 +101,9 @@ class UnitOfWork:
             raise Forbidden("this is not for nodes")
         return None if self.actor.sees_all else self.actor.projects_with(permission)
 
-    def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+    def execute(
+        self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
         """Run a statement that brings columns, not entities: past the session, which costs more than the database does.
 
         On a busy path the statement is made once, by its module, with `bindparam` in place of what varies: making one
@@ -112,9 +114,9 @@ class UnitOfWork:
     def insert(self, rows: Sequence[Entity]) -> None:
         """Store new rows of one kind that this unit changes no more, in one statement, past the session."""
         names = {name for row in rows for name in row.__dict__ if not name.startswith("_")}
-        values = [{name: row.__dict__.get(name) for name in names} for row in rows]
-        if values:
-            self.session.connection().execute(insert(type(rows[0])), values)
+        if rows:
+            values = [{name: row.__dict__.get(name) for name in names} for row in rows]
+            self.execute(insert(type(rows[0])), values)
 
     def require(self, permission: Permission, project_id: UUID | None = None) -> None:
         """Raises NotFound if the actor has no part in the project, Forbidden if it lacks the right there."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, exists, select
 
 from app.core.ids import new_id
 from app.core.states import JOB
@@ -28,8 +28,23 @@ class Seat:
     gpus: Sequence[tuple[Gpu, int]]
 
 
-def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) -> list[Grant]:
-    """Begin the next try of a queued (locked) job under the next fence; returns what it must be granted."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt that is not stored yet, its replicas, and what these must be granted."""
+
+    attempt: Attempt
+    replicas: Sequence[Replica]
+    grants: Sequence[Grant]
+
+
+def store_attempts(uow: UnitOfWork, opened: Collection[Opened]) -> None:
+    """Store all that a plan opened."""
+    uow.insert([one.attempt for one in opened])
+    uow.insert([replica for one in opened for replica in one.replicas])
+
+
+def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) -> Opened:
+    """Begin the next try of a queued (locked) job under the next fence."""
     job.fence += 1
     job.attempt += 1
     job.run_after = None
@@ -37,18 +52,17 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
         id=new_id(), version=1, project_id=job.project_id, job_id=job.id, number=job.attempt, fence=job.fence,
         state=ReplicaState.PLACED, reason=reason, message="",
     )  # fmt: skip
-    uow.session.add(attempt)
     uow.move(job, JobState.SCHEDULED, reason=reason)
-    grants = []
+    replicas, grants = [], []
     for seat in seats:
         replica = _seat(attempt, job, seat)
-        uow.session.add(replica)
+        replicas.append(replica)
         uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
         parts = {gpu.id: milli for gpu, milli in seat.gpus}
         grants.append(
             Grant(replica.id, seat.node.id, job.project_id, job.id, job.name, job.cpu_milli, job.memory_bytes, parts)
         )
-    return grants
+    return Opened(attempt, replicas, grants)
 
 
 def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
@@ -76,40 +90,56 @@ def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
     )
 
 
-# Asked under the job's lock, in a statement of its own: whoever makes a job wait for this one locks it too, so what this
-# does not see yet will find the job as it is after us.
-_AWAITED = exists().where(Dependency.on_job_id == Attempt.job_id, ~Dependency.met).label("awaited")
+_BY_IDS = Job.id == any_(bindparam("job_ids", type_=ARRAY(Uuid)))
+_BY_REPLICAS = Job.id.in_(
+    select(Replica.job_id).where(
+        Replica.id == any_(bindparam("replica_ids", type_=ARRAY(Uuid))), Replica.node_id == bindparam("node_id")
+    )
+)
+_LOCKED = select(Job).order_by(Job.id).with_for_update(key_share=True).execution_options(populate_existing=True)
+_LOCKED_BY_IDS, _LOCKED_BY_REPLICAS = _LOCKED.where(_BY_IDS), _LOCKED.where(_BY_REPLICAS)
+# `awaited` is asked under the job's lock, in a statement of its own: whoever makes a job wait for this one locks it
+# too, so what this does not see yet will find the job as it is after us.
+_LATEST = (
+    select(Attempt, Replica, exists().where(Dependency.on_job_id == Attempt.job_id, ~Dependency.met).label("awaited"))
+    .join(Job, (Job.id == Attempt.job_id) & (Job.fence == Attempt.fence))
+    .join(Replica, Replica.attempt_id == Attempt.id)
+    .where(_BY_IDS)
+    .order_by(Replica.index)
+    .execution_options(populate_existing=True)
+)
 
 
 class Family:
     """Some jobs with the attempts that concern us and all replicas of those, locked job by job in one order."""
 
-    def __init__(self, uow: UnitOfWork, job_ids: Iterable[UUID]) -> None:
-        ids = sorted(set(job_ids))
-        fresh = {"populate_existing": True}
-        locked = select(Job).where(Job.id.in_(ids)).order_by(Job.id).with_for_update(key_share=True)
-        self.jobs = {job.id: job for job in uow.session.execute(locked.execution_options(**fresh)).scalars()}
-        # Under the job's lock nothing below it changes: no further locks are needed.
-        latest = (
-            select(Attempt, Replica, _AWAITED)
-            .join(Job, (Job.id == Attempt.job_id) & (Job.fence == Attempt.fence))
-            .join(Replica, Replica.attempt_id == Attempt.id)
-            .where(Job.id.in_(ids))
-            .order_by(Replica.index)
-        )
+    def __init__(self, uow: UnitOfWork, locked: Iterable[Job]) -> None:
+        self.jobs = {job.id: job for job in locked}
         self.attempts: dict[UUID, Attempt] = {}
         self.members: dict[UUID, list[Replica]] = {}
         self.awaited: set[UUID] = set()  # jobs that others wait for
-        for attempt, replica, awaited in uow.session.execute(latest.execution_options(**fresh)):
+        # Under the job's lock nothing below it changes: no further locks are needed.
+        for attempt, replica, awaited in uow.session.execute(_LATEST, {"job_ids": list(self.jobs)}):
             if awaited:
                 self.awaited.add(attempt.job_id)
             self.attempts[attempt.id] = attempt
             self.members.setdefault(attempt.id, []).append(replica)
         self.replicas = {replica.id: replica for members in self.members.values() for replica in members}
 
+    @classmethod
+    def of_jobs(cls, uow: UnitOfWork, job_ids: Iterable[UUID]) -> "Family":
+        """Those jobs'."""
+        return cls(uow, uow.session.execute(_LOCKED_BY_IDS, {"job_ids": list(job_ids)}).scalars())
 
-def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node: Node) -> set[str]:
-    """Let the states of replicas, attempts and jobs follow from `reports` of (locked) `node`.
+    @classmethod
+    def of_replicas(cls, uow: UnitOfWork, replica_ids: Iterable[UUID], node_id: UUID) -> "Family":
+        """That of the jobs of those replicas that are on that node."""
+        named = {"replica_ids": list(replica_ids), "node_id": node_id}
+        return cls(uow, uow.session.execute(_LOCKED_BY_REPLICAS, named).scalars())
+
+
+def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node_id: UUID) -> set[str]:
+    """Let the states of replicas, attempts and jobs follow from `reports` of a node, locked if one of them is of an end.
 
     A report that is known already changes nothing. Returns the replica ids whose fence is old: their
     supervisors must end themselves.
@@ -118,7 +148,7 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
     ended: list[UUID] = []
     for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
         replica = family.replicas.get(UUID(report.replica_id))
-        if replica is None or replica.node_id != node.id or replica.fence != report.fence:
+        if replica is None or replica.node_id != node_id or replica.fence != report.fence:
             stale.add(report.replica_id)
         elif report.seq <= replica.report_seq:
             continue
@@ -128,7 +158,7 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
             apply_report(uow, family, replica, report)
             if replica.state in ENDED_REPLICA_STATES:
                 ended.append(replica.id)
-    release(uow, ended, node)
+    release(uow, ended, node_id)
     return stale
 
 
@@ -215,9 +245,9 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
         uow.move(job, JobState.QUEUED)
 
 
-def end_attempts_on(uow: UnitOfWork, node: Node, replicas: Collection[Replica], message: str) -> None:
+def end_attempts_on(uow: UnitOfWork, node_id: UUID, replicas: Collection[Replica], message: str) -> None:
     """End live replicas of a (locked) node that is gone or has lost them; their jobs are tried elsewhere."""
-    family = Family(uow, [replica.job_id for replica in replicas])
+    family = Family.of_jobs(uow, {replica.job_id for replica in replicas})
     ended = []
     for known in replicas:
         replica = family.replicas.get(known.id)
@@ -227,7 +257,7 @@ def end_attempts_on(uow: UnitOfWork, node: Node, replicas: Collection[Replica], 
         uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
         ended.append(replica.id)
         follow(uow, family, family.attempts[replica.attempt_id])
-    release(uow, ended, node)
+    release(uow, ended, node_id)
 
 
 def live_replicas_on(uow: UnitOfWork, node_id: UUID) -> list[Replica]:
@@ -243,4 +273,4 @@ def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:
     for node_id in uow.session.execute(lost).scalars().all():
         node = lock_nodes(uow, [node_id])[node_id]
         if node.state is NodeState.LOST:
-            end_attempts_on(uow, node, live_replicas_on(uow, node_id), f"node {node.name} fell silent")
+            end_attempts_on(uow, node_id, live_replicas_on(uow, node_id), f"node {node.name} fell silent")

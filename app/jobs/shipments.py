@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 
 from app.core.access import Permission
 from app.core.settings import Settings
@@ -14,7 +14,7 @@ from app.jobs.attempts import Family, apply_reports, end_attempts_on, live_repli
 from app.jobs.logs import append_chunks
 from app.jobs.metrics import append_points
 from app.jobs.models import Job, Replica
-from app.resources.allocations import lock_nodes
+from app.resources.allocations import lock_node
 from app.resources.nodes import record_heartbeat
 from trellis.errors import Unauthenticated
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
@@ -26,11 +26,25 @@ JUST_PLACED = timedelta(seconds=2)
 SURELY_STARTED = timedelta(seconds=10)
 
 
+_MINE = (Replica.id == any_(bindparam("ids", type_=ARRAY(Uuid))), Replica.node_id == bindparam("node_id"))
+_LOCKED = select(Replica).where(*_MINE).order_by(Replica.id).with_for_update(key_share=True)
+_TO_LAUNCH = (
+    select(
+        Replica.id, Replica.job_id, Replica.number, Replica.fence, Replica.index.label("replica_index"), Replica.gpus,
+        Job.project_id, Job.name, Job.replicas, Job.cpu_milli, Job.memory_bytes, Job.time_limit_s, Job.spec,
+        Job.array_id, Job.array_index,
+    )
+    .join(Job, Job.id == Replica.job_id)
+    .where(*_MINE, Replica.ended_at.is_(None), Replica.stop_reason.is_(None))
+    .order_by(Replica.id)
+)  # fmt: skip
+
+
 def specs_for(uow: UnitOfWork, pairs: Collection[tuple[str, int]]) -> tuple[list[ReplicaSpec], list[str]]:
     """The specs of what the acting node was told to launch, and those of the asked that are not to run (any more)."""
     uow.require(Permission.REPLICA_REPORT)
     wanted = {UUID(replica_id): fence for replica_id, fence in pairs}
-    specs = [spec for spec in _specs(uow, Replica.id.in_(wanted.keys())) if wanted[UUID(spec.replica_id)] == spec.fence]
+    specs = [spec for spec in _specs(uow, wanted) if wanted[UUID(spec.replica_id)] == spec.fence]
     known = {spec.replica_id for spec in specs}
     return specs, [replica_id for replica_id, _ in pairs if replica_id not in known]
 
@@ -43,14 +57,14 @@ def give_orders(uow: UnitOfWork, heartbeat: Heartbeat, settings: Settings) -> Or
     now = uow.clock.now()
     vanished = [r for i, r in live.items() if i not in held and r.started_at and r.started_at < now - SURELY_STARTED]
     if vanished:
-        end_attempts_on(uow, node, vanished, "its node no longer knows of it: it was restarted or lost its files")
+        end_attempts_on(uow, node.id, vanished, "its node no longer knows of it: it was restarted or lost its files")
     missing = [
         replica.id
         for replica_id, replica in live.items()
         if replica_id not in held and replica.started_at is None and replica.stop_reason is None
         and replica.created_at < now - JUST_PLACED
     ]  # fmt: skip
-    launch = _specs(uow, Replica.id.in_(missing)) if missing else []
+    launch = _specs(uow, missing) if missing else []
     _end_unstarted(uow, node.id, [r for i, r in live.items() if i not in held and r.stop_reason])
     return Orders(settings.lease_s, settings.heartbeat_s, tuple(launch), tuple(_stops(held.values(), live)))
 
@@ -58,39 +72,35 @@ def give_orders(uow: UnitOfWork, heartbeat: Heartbeat, settings: Settings) -> Or
 def apply_shipment(uow: UnitOfWork, shipment: Shipment) -> Receipt:
     """Take in logs and metrics, then reports, all or nothing; known parts change nothing."""
     uow.require(Permission.REPLICA_REPORT)
-    sent = set(shipment.replica_ids)
-    ids = [UUID(replica_id) for replica_id in sent]
-    mine = select(Replica.id, Replica.job_id).where(Replica.id.in_(ids), Replica.node_id == uow.actor.id)
-    jobs_of = {row.id: row.job_id for row in uow.session.execute(mine)}
-    stale = {replica_id for replica_id in sent if UUID(replica_id) not in jobs_of}
+    sent = {UUID(replica_id) for replica_id in shipment.replica_ids}
     replicas: dict[UUID, Replica] = {}
+    stale: set[str] = set()
     if shipment.reports:
-        replicas, late = _apply_all(uow, shipment, list(jobs_of.values()))
-        stale |= late
-    others = [i for i in jobs_of if i not in replicas]
-    if others:
-        locked = select(Replica).where(Replica.id.in_(others)).order_by(Replica.id).with_for_update(key_share=True)
-        replicas |= {replica.id: replica for replica in uow.session.execute(locked).scalars()}
-        _take_in(uow, replicas, shipment, others)
-    return _receipt(replicas.values(), stale)
+        replicas, stale = _apply_all(uow, shipment, sent)
+    if others := sent - replicas.keys():
+        locked = uow.session.execute(_LOCKED, {"ids": list(others), "node_id": uow.actor.id}).scalars()
+        known = {replica.id: replica for replica in locked}
+        _take_in(uow, known, shipment)
+        replicas |= known
+    return _receipt(replicas.values(), stale | {str(replica_id) for replica_id in sent - replicas.keys()})
 
 
-def _apply_all(uow: UnitOfWork, shipment: Shipment, job_ids: Sequence[UUID]) -> tuple[dict[UUID, Replica], set[str]]:
+def _apply_all(uow: UnitOfWork, shipment: Shipment, sent: set[UUID]) -> tuple[dict[UUID, Replica], set[str]]:
     # Lock order: node, job, attempt. The node only if something may be released.
     node_id = uow.actor.id
     if node_id is None:
         raise Unauthenticated("join first")
-    node = lock_nodes(uow, [node_id])[node_id]
-    family = Family(uow, job_ids)
-    mine = {r.id: r for r in family.replicas.values() if r.node_id == node_id}
-    _take_in(uow, mine, shipment, mine.keys())
-    return mine, apply_reports(uow, family, shipment.reports, node)
+    if any(report.state in ENDED_REPLICA_STATES for report in shipment.reports):
+        lock_node(uow, node_id)
+    family = Family.of_replicas(uow, sent, node_id)
+    mine = {r.id: r for r in family.replicas.values() if r.node_id == node_id and r.id in sent}
+    _take_in(uow, mine, shipment)
+    return mine, apply_reports(uow, family, shipment.reports, node_id)
 
 
-def _take_in(uow: UnitOfWork, replicas: dict[UUID, Replica], shipment: Shipment, ids: Collection[UUID]) -> None:
-    wanted = set(ids)
-    append_chunks(uow, replicas, [chunk for chunk in shipment.logs if UUID(chunk.replica_id) in wanted])
-    append_points(uow, replicas, [point for point in shipment.metrics if UUID(point.replica_id) in wanted])
+def _take_in(uow: UnitOfWork, replicas: dict[UUID, Replica], shipment: Shipment) -> None:
+    append_chunks(uow, replicas, [chunk for chunk in shipment.logs if UUID(chunk.replica_id) in replicas])
+    append_points(uow, replicas, [point for point in shipment.metrics if UUID(point.replica_id) in replicas])
 
 
 def _receipt(replicas: Iterable[Replica], stale: set[str]) -> Receipt:
@@ -103,41 +113,36 @@ def _receipt(replicas: Iterable[Replica], stale: set[str]) -> Receipt:
     )
 
 
-def _specs(uow: UnitOfWork, condition: Any) -> list[ReplicaSpec]:
-    statement = (
-        select(Replica, Job)
-        .join(Job, Job.id == Replica.job_id)
-        .where(condition, Replica.node_id == uow.actor.id, Replica.ended_at.is_(None), Replica.stop_reason.is_(None))
-        .order_by(Replica.id)
-    )
-    return [spec_for(job, replica) for replica, job in uow.session.execute(statement)]
+def _specs(uow: UnitOfWork, replica_ids: Iterable[UUID]) -> list[ReplicaSpec]:
+    named = {"ids": list(replica_ids), "node_id": uow.actor.id}
+    return [_spec(row) for row in uow.execute(_TO_LAUNCH, named)]
 
 
-def spec_for(job: Job, replica: Replica) -> ReplicaSpec:
+def _spec(row: Any) -> ReplicaSpec:
     """All that the node needs of a job."""
-    kept = job.spec
+    kept = row.spec
     environment = dict(kept["environment"])
-    if job.array_index is not None:
-        environment |= {"TRELLIS_ARRAY_ID": str(job.array_id), "TRELLIS_ARRAY_INDEX": str(job.array_index)}
-        environment |= {"SLURM_ARRAY_JOB_ID": str(job.array_id), "SLURM_ARRAY_TASK_ID": str(job.array_index)}
+    if row.array_index is not None:
+        environment |= {"TRELLIS_ARRAY_ID": str(row.array_id), "TRELLIS_ARRAY_INDEX": str(row.array_index)}
+        environment |= {"SLURM_ARRAY_JOB_ID": str(row.array_id), "SLURM_ARRAY_TASK_ID": str(row.array_index)}
     return ReplicaSpec(
-        replica_id=str(replica.id),
-        job_id=str(job.id),
-        project_id=str(job.project_id),
-        job_name=job.name,
-        attempt=replica.number,
-        fence=replica.fence,
-        index=replica.index,
-        count=job.replicas,
+        replica_id=str(row.id),
+        job_id=str(row.job_id),
+        project_id=str(row.project_id),
+        job_name=row.name,
+        attempt=row.number,
+        fence=row.fence,
+        index=row.replica_index,
+        count=row.replicas,
         command=None if kept["command"] is None else tuple(kept["command"]),
         script=kept["script"],
         script_name=kept["script_name"],
         arguments=tuple(kept["arguments"]),
         environment=environment,
-        cpu_milli=job.cpu_milli,
-        memory_bytes=job.memory_bytes,
-        gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in replica.gpus),
-        time_limit_s=job.time_limit_s,
+        cpu_milli=row.cpu_milli,
+        memory_bytes=row.memory_bytes,
+        gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in row.gpus),
+        time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),
         network=NetworkPolicy(kept["network"]),
@@ -160,5 +165,5 @@ def _end_unstarted(uow: UnitOfWork, node_id: UUID, unwanted: Sequence[Replica]) 
     due = [r for r in unwanted if r.state is ReplicaState.PLACED and r.created_at < edge]
     if not due:
         return
-    node = lock_nodes(uow, [node_id])[node_id]
-    end_attempts_on(uow, node, due, "it was stopped before it reached its node")
+    lock_node(uow, node_id)
+    end_attempts_on(uow, node_id, due, "it was stopped before it reached its node")

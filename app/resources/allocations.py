@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.uow import UnitOfWork
@@ -28,11 +28,42 @@ class Grant:
     gpus: Mapping[UUID, int]
 
 
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+_LOCKED = select(Node).where(Node.id == any_(_IDS)).order_by(Node.id).with_for_update(key_share=True)
+_LOCK = select(Node.id).where(Node.id == bindparam("node_id")).with_for_update(key_share=True)
+# In one statement, for it is part of every job's end: the allocations, their devices, the sums that these and the node keep.
+_RELEASE = text(
+    """
+    WITH ended AS (
+        UPDATE allocations SET released_at = :now
+        WHERE id = ANY(:ids) AND node_id = :node_id AND released_at IS NULL
+        RETURNING id, cpu_milli, memory_bytes
+    ), freed AS (
+        UPDATE allocation_gpus SET live = false FROM ended
+        WHERE allocation_gpus.allocation_id = ended.id AND allocation_gpus.live
+        RETURNING allocation_gpus.gpu_id, allocation_gpus.milli
+    ), devices AS (
+        UPDATE gpus SET milli_used = gpus.milli_used - parts.milli
+        FROM (SELECT gpu_id, sum(milli) AS milli FROM freed GROUP BY gpu_id) parts WHERE gpus.id = parts.gpu_id
+    )
+    UPDATE nodes SET cpu_milli_used = cpu_milli_used - total.cpu_milli,
+                     memory_bytes_used = memory_bytes_used - total.memory_bytes
+    FROM (SELECT sum(cpu_milli) AS cpu_milli, sum(memory_bytes) AS memory_bytes FROM ended) total
+    WHERE nodes.id = :node_id AND total.cpu_milli IS NOT NULL
+    """
+)
+
+
 def lock_nodes(uow: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, Node]:
     """The nodes, locked. Sorted by id: every transaction locks nodes in one order."""
-    statement = select(Node).where(Node.id.in_(ids)).order_by(Node.id).with_for_update(key_share=True)
-    rows = uow.session.execute(statement.execution_options(populate_existing=True)).scalars()
+    fresh = {"populate_existing": True}
+    rows = uow.session.execute(_LOCKED, {"ids": list(ids)}, execution_options=fresh).scalars()
     return {node.id: node for node in rows}
+
+
+def lock_node(uow: UnitOfWork, node_id: UUID) -> None:
+    """The same for one, where nothing of it is asked."""
+    uow.execute(_LOCK, {"node_id": node_id})
 
 
 def grant(uow: UnitOfWork, grants: Collection[Grant], nodes: Mapping[UUID, Node]) -> None:
@@ -46,47 +77,22 @@ def grant(uow: UnitOfWork, grants: Collection[Grant], nodes: Mapping[UUID, Node]
         milli.update(claim.gpus)
     try:
         _add_milli(uow, milli)
-        uow.session.execute(insert(Allocation), [_row(claim) for claim in grants])
+        uow.execute(insert(Allocation), [_row(claim) for claim in grants])
         held = [
             {"allocation_id": claim.replica_id, "gpu_id": gpu_id, "milli": part, "live": True}
             for claim in grants
             for gpu_id, part in claim.gpus.items()
         ]
         if held:
-            uow.session.execute(insert(AllocationGpu), held)
+            uow.execute(insert(AllocationGpu), held)
     except IntegrityError as error:
         raise CapacityTaken("a device was given to somebody else meanwhile") from error
 
 
-def release(uow: UnitOfWork, replica_ids: Collection[UUID], node: Node) -> None:
-    """Give back what these replicas hold on `node` (locked); what was given back already is left alone."""
-    if not replica_ids:
-        return
-    ended = (
-        update(Allocation)
-        .where(Allocation.id.in_(replica_ids), Allocation.node_id == node.id, Allocation.released_at.is_(None))
-        .values(released_at=uow.clock.now())
-        .returning(Allocation.id, Allocation.cpu_milli, Allocation.memory_bytes)
-        .execution_options(synchronize_session=False)
-    )
-    rows = uow.session.execute(ended).all()
-    if not rows:
-        return
-    node.cpu_milli_used -= sum(row.cpu_milli for row in rows)
-    node.memory_bytes_used -= sum(row.memory_bytes for row in rows)
-    if not node.gpu_model:
-        return
-    freed = (
-        update(AllocationGpu)
-        .where(AllocationGpu.allocation_id.in_([row.id for row in rows]), AllocationGpu.live)
-        .values(live=False)
-        .returning(AllocationGpu.gpu_id, AllocationGpu.milli)
-        .execution_options(synchronize_session=False)
-    )
-    milli = Counter[UUID]()
-    for gpu_id, part in uow.session.execute(freed):
-        milli[gpu_id] -= part
-    _add_milli(uow, milli)
+def release(uow: UnitOfWork, replica_ids: Collection[UUID], node_id: UUID) -> None:
+    """Give back what these replicas hold on a (locked) node; what was given back already is left alone."""
+    if replica_ids:
+        uow.execute(_RELEASE, {"ids": list(replica_ids), "node_id": node_id, "now": uow.clock.now()})
 
 
 def _book(node: Node | None, claim: Grant) -> None:
@@ -103,7 +109,7 @@ def _add_milli(uow: UnitOfWork, milli: Mapping[UUID, int]) -> None:
         return
     change = update(Gpu).where(Gpu.id == bindparam("gpu")).values(milli_used=Gpu.milli_used + bindparam("part"))
     rows = [{"gpu": gpu_id, "part": part} for gpu_id, part in sorted(milli.items())]
-    uow.session.connection().execute(change, rows)
+    uow.execute(change, rows)
 
 
 def _row(claim: Grant) -> dict[str, object]:

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import Seat, open_attempt
+from app.jobs.attempts import Opened, Seat, open_attempt, store_attempts
 from app.jobs.models import ClassVerdict, Job
-from app.resources.allocations import Grant, grant, lock_nodes
+from app.resources.allocations import grant, lock_nodes
 from app.resources.models import Gpu, Node
 from scheduler.plan import Placement, Plan, Verdict
 from trellis.vocabulary import JobState, NodeState
+
+_VERDICTS = select(
+    ClassVerdict.class_key, ClassVerdict.reason, ClassVerdict.message, ClassVerdict.head_job_id, ClassVerdict.starts_at
+)
 
 
 def apply_plan(uow: UnitOfWork, plan: Plan) -> int:
@@ -30,21 +35,20 @@ def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:
     gpus = _gpus(uow, nodes)
     locked = select(Job).where(Job.id.in_(by_job), Job.state == JobState.QUEUED).order_by(Job.id)
     jobs = uow.session.execute(locked.with_for_update(key_share=True)).scalars().all()
-    grants: list[Grant] = []
+    opened: list[Opened] = []
     left = {n.id: (n.cpu_milli - n.cpu_milli_used, n.memory_bytes - n.memory_bytes_used) for n in nodes.values()}
-    started = 0
     for job in jobs:
         placement = by_job[job.id]
         if not _has_room(job, placement, nodes, left):
             continue  # the node changed since the plan was made; the next cycle knows
-        started += 1
         seats = [
             Seat(seat.index, nodes[UUID(seat.node_id)], [(gpus[UUID(seat.node_id)][i], part) for i, part in seat.gpus])
             for seat in placement.replicas
         ]
-        grants += open_attempt(uow, job, seats, placement.reason)
-    grant(uow, grants, nodes)
-    return started
+        opened.append(open_attempt(uow, job, seats, placement.reason))
+    store_attempts(uow, opened)
+    grant(uow, [claim for one in opened for claim in one.grants], nodes)
+    return len(opened)
 
 
 def _has_room(job: Job, placement: Placement, nodes: Mapping[UUID, Node], left: dict[UUID, tuple[int, int]]) -> bool:
@@ -73,7 +77,7 @@ def _gpus(uow: UnitOfWork, nodes: Mapping[UUID, Node]) -> dict[UUID, dict[int, G
 
 def note_verdicts(uow: UnitOfWork, heads: Mapping[str, Verdict]) -> None:
     """Why jobs wait, by the key of their class. Rows that say the same already are not written again."""
-    known = {row.class_key: row for row in uow.session.execute(select(ClassVerdict)).scalars()}
+    known = {row.class_key: row for row in uow.execute(_VERDICTS)}
     gone = known.keys() - heads.keys()
     if gone:
         uow.session.execute(delete(ClassVerdict).where(ClassVerdict.class_key.in_(gone)))
@@ -97,6 +101,6 @@ def _row(uow: UnitOfWork, class_key: str, verdict: Verdict) -> dict[str, object]
     }
 
 
-def _says_the_same(known: ClassVerdict | None, row: Mapping[str, object]) -> bool:
+def _says_the_same(known: Any, row: Mapping[str, object]) -> bool:
     said = ("reason", "message", "head_job_id", "starts_at") if row["starts_at"] else ("reason", "message", "starts_at")
     return known is not None and all(getattr(known, name) == row[name] for name in said)

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.events import Event
@@ -17,6 +17,12 @@ from app.scheduling.models import Cycle
 from scheduler.config import Config
 from trellis.vocabulary import JobState
 
+_NEWEST = select(func.coalesce(func.max(Event.id), 0))
+_SINCE_LAST = select(func.extract("epoch", func.clock_timestamp() - Cycle.at))
+_SEEN = insert(Cycle).values(id=1, event_id=bindparam("event_id"), at=bindparam("at"))
+_REMEMBER = _SEEN.on_conflict_do_update(
+    index_elements=["id"], set_={"event_id": _SEEN.excluded.event_id, "at": _SEEN.excluded.at}
+)
 LOCK = "scheduling"
 REST_S = 0.04
 LATE_COMMIT = timedelta(seconds=10)
@@ -43,7 +49,7 @@ def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
     """
     if not take_turn(uow, LOCK, lambda: _rest(uow)):
         return Outcome(0, more=False)
-    seen = uow.session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+    seen = uow.execute(_NEWEST).scalar_one()
     config = Config()
     with mirror.lent(uow, config) as planner:
         made = planner.plan(uow.clock.now().timestamp())
@@ -56,7 +62,7 @@ def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
 
 def _rest(uow: UnitOfWork) -> None:
     """Leave REST_S between two cycles: under load, what happens meanwhile is planned for together."""
-    last = uow.session.execute(select(func.extract("epoch", func.clock_timestamp() - Cycle.at))).scalar_one_or_none()
+    last = uow.execute(_SINCE_LAST).scalar_one_or_none()
     if last is not None and 0 <= float(last) < REST_S:
         time.sleep(REST_S - float(last))
 
@@ -74,6 +80,4 @@ def is_due(uow: UnitOfWork) -> bool:
 
 
 def _remember(uow: UnitOfWork, event_id: int) -> None:
-    statement = insert(Cycle).values(id=1, event_id=event_id, at=uow.clock.now())
-    fresh = {"event_id": statement.excluded.event_id, "at": statement.excluded.at}
-    uow.session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=fresh))
+    uow.execute(_REMEMBER, {"event_id": event_id, "at": uow.clock.now()})

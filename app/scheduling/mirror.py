@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
 from app.core.events import Event
 from app.core.uow import UnitOfWork
@@ -47,10 +47,9 @@ class _News:
 
     def read(self, uow: UnitOfWork) -> Sequence[tuple[UUID | None, str]]:
         """Job (if it is about one) and kind of every event since the last reading, at most MOST_CHANGES."""
-        oldest, following, newest = uow.session.execute(_LOOK).one()
+        oldest, following, newest = uow.execute(_LOOK).one()
         since = newest - LOOK_BACK if self._settled is None else self._settled
-        rows = select(Event.id, Event.job_id, Event.kind).where(Event.id > since).limit(MOST_CHANGES)
-        found = [row for row in uow.session.execute(rows) if row.id not in self._seen]
+        found = [row for row in uow.execute(_SINCE, {"since": since}) if row.id not in self._seen]
         self._seen.update(row.id for row in found)
         self._settle(since, oldest, following, newest)
         return [(row.job_id, row.kind) for row in found]
@@ -64,6 +63,7 @@ class _News:
             self._seen = {event_id for event_id in self._seen if event_id > self._settled}
 
 
+_SINCE = select(Event.id, Event.job_id, Event.kind).where(Event.id > bindparam("since")).limit(MOST_CHANGES)
 _LOOK = text(
     """
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ARRAY, BindParameter, Uuid, any_, bindparam, func, select
 
+from app.core.tables import Word
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.queues.models import Queue
@@ -56,19 +58,14 @@ def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
 
 def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = None) -> Jobs:
     """The jobs that wait or hold something; of those named by `ids` only, where it is given."""
-    waiting = select(*_COLUMNS, Job.created_at).where(
-        Job.state == JobState.QUEUED, true() if ids is None else Job.id.in_(ids)
-    )
-    pending = tuple(
-        plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row))
-        for row in uow.session.execute(waiting)
-    )
+    rows = uow.execute(_WAITING) if ids is None else uow.execute(_WAITING_AMONG, {"ids": ids})
+    pending = tuple(plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row)) for row in rows)
     return Jobs(pending, tuple(_running(uow, classes, ids)))
 
 
 def _nodes(uow: UnitOfWork) -> tuple[plain.Node, ...]:
     free: dict[UUID, list[int]] = {}
-    for node_id, used in uow.session.execute(select(Gpu.node_id, Gpu.milli_used).order_by(Gpu.node_id, Gpu.index)):
+    for node_id, used in uow.execute(select(Gpu.node_id, Gpu.milli_used).order_by(Gpu.node_id, Gpu.index)):
         free.setdefault(node_id, []).append(1000 - used)
     columns = (Node.id, Node.name, Node.state, Node.cpu_milli, Node.memory_bytes, Node.cpu_milli_used,
                Node.memory_bytes_used, Node.gpu_model)  # fmt: skip
@@ -84,7 +81,7 @@ def _nodes(uow: UnitOfWork) -> tuple[plain.Node, ...]:
             gpu_model=row.gpu_model,
             gpu_milli_free=tuple(free.get(row.id, ())),
         )
-        for row in uow.session.execute(select(*columns).order_by(Node.id))
+        for row in uow.execute(select(*columns).order_by(Node.id))
     )
 
 
@@ -92,7 +89,7 @@ def _queues(uow: UnitOfWork) -> tuple[plain.Queue, ...]:
     columns = (Queue.id, Queue.name, Queue.state, Queue.weight, Queue.policy)
     return tuple(
         plain.Queue(str(row.id), row.name, row.state is QueueState.PAUSED, row.weight, row.policy)
-        for row in uow.session.execute(select(*columns).order_by(Queue.id))
+        for row in uow.execute(select(*columns).order_by(Queue.id))
     )
 
 
@@ -100,6 +97,28 @@ _COLUMNS = (
     Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.cpu_milli, Job.memory_bytes, Job.gpu_milli,
     Job.gpu_model, Job.replicas, Job.time_limit_s,
 )  # fmt: skip
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+# The state stands in the statement's text: as a parameter it would hide the index of queued jobs from a prepared plan.
+_QUEUED: BindParameter[StrEnum] = bindparam("queued", JobState.QUEUED, Word(JobState), literal_execute=True)
+_WAITING = select(*_COLUMNS, Job.created_at).where(Job.state == _QUEUED)
+_WAITING_AMONG = _WAITING.where(Job.id == any_(_IDS))
+_GPUS = (
+    select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
+    .select_from(AllocationGpu)
+    .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
+    .where(AllocationGpu.allocation_id == Allocation.id, AllocationGpu.live)
+    .scalar_subquery()
+)
+_HOLDING = (
+    select(
+        *_COLUMNS, Job.state, Job.started_at, Allocation.node_id, _GPUS.label("gpus"),
+        Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
+    )
+    .join(Job, Job.id == Allocation.job_id)
+    .where(Allocation.released_at.is_(None))
+    .order_by(Allocation.id)
+)  # fmt: skip
+_HOLDING_AMONG = _HOLDING.where(Allocation.job_id == any_(_IDS))
 
 
 def _job_class(row: Any) -> plain.JobClass:
@@ -115,25 +134,9 @@ def _job_class(row: Any) -> plain.JobClass:
 
 
 def _running(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None) -> Iterable[plain.RunningJob]:
-    gpus = (
-        select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
-        .select_from(AllocationGpu)
-        .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
-        .where(AllocationGpu.allocation_id == Allocation.id, AllocationGpu.live)
-        .scalar_subquery()
-    )
-    named: ColumnElement[bool] = true() if ids is None else Allocation.job_id.in_(ids)
-    statement = (
-        select(
-            *_COLUMNS, Job.state, Job.started_at, Allocation.node_id, gpus.label("gpus"),
-            Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
-        )
-        .join(Job, Job.id == Allocation.job_id)
-        .where(Allocation.released_at.is_(None), named)
-        .order_by(Allocation.id)
-    )  # fmt: skip
+    rows = uow.execute(_HOLDING) if ids is None else uow.execute(_HOLDING_AMONG, {"ids": ids})
     held: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
-    for row in uow.session.execute(statement):
+    for row in rows:
         devices = tuple(sorted((index, milli) for index, milli in row.gpus or ()))
         holding = plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices)
         held.setdefault(row.id, (row, []))[1].append(holding)

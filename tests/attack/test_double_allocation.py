@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
-from app.resources.allocations import Grant, grant, lock_nodes, release
+from app.resources.allocations import Grant, grant, lock_node, lock_nodes, release
 from app.resources.models import Allocation, AllocationGpu, Gpu, Node
 from app.scheduling.cycle import Outcome
 from tests.support.fake_node import FakeNode, a_description
@@ -80,7 +80,8 @@ def test_releasing_twice_gives_back_once(stack: Stack, world: World) -> None:
     stack.run(lambda uow: grant(uow, [claim], lock_nodes(uow, [node.id])))
 
     def give_back(uow: UnitOfWork) -> None:
-        release(uow, [claim.replica_id], lock_nodes(uow, [node.id])[node.id])
+        lock_node(uow, node.id)
+        release(uow, [claim.replica_id], node.id)
 
     stack.race(give_back, times=8)
     used = stack.run(lambda uow: uow.session.execute(select(Node.cpu_milli_used, Gpu.milli_used)).one())
