@@ -117,6 +117,7 @@ class Postgres:
             "wal_level": "minimal",
             "max_wal_senders": "0",
             "jit": "off",
+            "random_page_cost": "1.1",  # what is read is in memory, or on flash
             "log_line_prefix": "%m [%p] ",
             "password_encryption": "scram-sha-256",
         }
