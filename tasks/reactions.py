@@ -89,7 +89,13 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "node.joined": [PLAN],
     "node.ready": [PLAN],
     "node.lost": [PLAN],
+    "node.changed": [PLAN],
+    "topology.changed": [PLAN],
+    "pool.created": [PLAN],
+    "pool.changed": [PLAN],
+    "pool.removed": [PLAN],
     "queue.open": [PLAN],
+    "queue.changed": [PLAN],
 }
 
 

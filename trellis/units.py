@@ -29,6 +29,13 @@ def parse_milli(text: str | int | float) -> int:
     return _parse(text, {"": 1000, "m": 1}.get, "a number such as 2, 0.5 or 500m")
 
 
+def parse_usd(text: str | int | float) -> int:
+    """`12.5`, `"0.40"` US dollars as millionths of one. Raises ValueError with the way out."""
+    if isinstance(text, float):
+        text = repr(text)
+    return _parse(text, {"": 1_000_000}.get, "an amount of US dollars such as 12.5")
+
+
 def parse_seconds(text: str | int) -> int:
     """`90`, `"90s"`, `"2h"`, `"1d"`, and Slurm's `"1-12:30:00"`, `"30:00"` as seconds. Raises ValueError."""
     if isinstance(text, str) and (":" in text or "-" in text.strip()[1:]):

@@ -37,11 +37,28 @@ class ReplicaState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """What the control plane believes of a node."""
+    """What the control plane believes of a node; one that is cordoned lives, and takes nothing new."""
 
     READY = "ready"
+    CORDONED = "cordoned"
     UNREACHABLE = "unreachable"
     LOST = "lost"
+
+
+class TaintEffect(StrEnum):
+    """What a taint on a node does to jobs that do not tolerate it: keep them away, or only rather not take them."""
+
+    REFUSE = "refuse"
+    AVOID = "avoid"
+
+
+class ReservationState(StrEnum):
+    """Where a claim on a future window is in its life."""
+
+    PLANNED = "planned"
+    ACTIVE = "active"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
 
 
 class Cause(StrEnum):
@@ -140,4 +157,5 @@ class Stream(StrEnum):
 ENDED_JOB_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.LOST}
 )
+LIVING_NODE_STATES = frozenset({NodeState.READY, NodeState.CORDONED})
 ENDED_REPLICA_STATES = frozenset(set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING})

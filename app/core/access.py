@@ -19,6 +19,15 @@ class Permission(StrEnum):
     QUEUE_READ = "queue.read"
     QUEUE_WRITE = "queue.write"
     NODE_READ = "node.read"
+    POOL_READ = "pool.read"
+    POOL_WRITE = "pool.write"
+    ALLOCATION_WRITE = "allocation.write"
+    RESERVATION_READ = "reservation.read"
+    RESERVATION_WRITE = "reservation.write"
+    QUOTA_READ = "quota.read"
+    QUOTA_WRITE = "quota.write"
+    POLICY_READ = "policy.read"
+    POLICY_WRITE = "policy.write"
     OWN_KEYS = "own.keys"
     ORGANISATION_WRITE = "organisation.write"
     USER_WRITE = "user.write"
@@ -27,18 +36,37 @@ class Permission(StrEnum):
 
 
 # Rights that anybody who is signed in holds; what they then see is still filtered row by row.
-EVERYBODY = frozenset({Permission.NODE_READ, Permission.OWN_KEYS, Permission.QUEUE_READ, Permission.PROJECT_READ})
-PLATFORM = frozenset({Permission.ORGANISATION_WRITE, Permission.USER_WRITE, Permission.NODE_WRITE})
+EVERYBODY = frozenset(
+    {
+        Permission.NODE_READ, Permission.POOL_READ, Permission.POLICY_READ, Permission.OWN_KEYS, Permission.QUEUE_READ,
+        Permission.PROJECT_READ,
+    }
+)  # fmt: skip
+PLATFORM = frozenset(
+    {
+        Permission.ORGANISATION_WRITE, Permission.USER_WRITE, Permission.NODE_WRITE, Permission.POOL_WRITE,
+        Permission.POLICY_WRITE,
+    }
+)  # fmt: skip
 
-_VIEW = frozenset({Permission.PROJECT_READ, Permission.JOB_READ, Permission.QUEUE_READ})
-_WORK = _VIEW | {Permission.JOB_WRITE}
+_VIEW = frozenset(
+    {
+        Permission.PROJECT_READ, Permission.JOB_READ, Permission.QUEUE_READ, Permission.RESERVATION_READ,
+        Permission.QUOTA_READ,
+    }
+)  # fmt: skip
+_WORK = _VIEW | {Permission.JOB_WRITE, Permission.ALLOCATION_WRITE}
+_ADMINISTER = _WORK | {
+    Permission.PROJECT_WRITE, Permission.MEMBER_WRITE, Permission.QUEUE_WRITE, Permission.RESERVATION_WRITE,
+    Permission.QUOTA_WRITE,
+}  # fmt: skip
 ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _VIEW,
     Role.MEMBER: _WORK,
     Role.EXPERIMENT_OWNER: _WORK,
     Role.MODEL_DEPLOYER: _WORK,
     Role.PIPELINE_OPERATOR: _WORK,
-    Role.PROJECT_ADMIN: _WORK | {Permission.PROJECT_WRITE, Permission.MEMBER_WRITE, Permission.QUEUE_WRITE},
+    Role.PROJECT_ADMIN: _ADMINISTER,
 }
 
 

@@ -24,8 +24,9 @@ KINDS = frozenset(
     | {
         "job.submitted", "job.cancel_asked",
         "replica.stop_asked",
-        "node.joined", "join_token.created",
-        "queue.created", "artifact.saved",
+        "node.joined", "node.changed", "join_token.created",
+        "topology.changed", "pool.created", "pool.changed", "pool.removed",
+        "queue.created", "queue.changed", "artifact.saved",
         "organisation.created", "project.created", "project.changed",
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",
         "member.set", "member.removed", "service_account.created", "service_account.removed",
@@ -36,7 +37,8 @@ ANNOUNCED = frozenset(
     {
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
         "replica.placed", "replica.stop_asked",
-        "node.joined", "node.ready", "node.lost", "queue.open",
+        "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
+        "topology.changed", "pool.created", "pool.changed", "pool.removed",
     }
 )  # fmt: skip
 

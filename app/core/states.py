@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from trellis.vocabulary import JobState, NodeState, QueueState, ReplicaState
+from trellis.vocabulary import JobState, NodeState, QueueState, ReplicaState, ReservationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,23 @@ NODE = Machine(
     table(
         NodeState,
         """
-        ready:       unreachable
-        unreachable: ready lost
-        lost:        ready
+        ready:       cordoned unreachable
+        cordoned:    ready unreachable
+        unreachable: ready cordoned lost
+        lost:        ready cordoned
         """,
     ),
 )
 QUEUE = Machine("queue", QueueState.OPEN, table(QueueState, "open: paused\n paused: open"))
 
-MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE)}
+_RESERVATION = table(
+    ReservationState,
+    """
+    planned: active ended cancelled
+    active:  ended cancelled
+    ended cancelled:
+    """,
+)
+RESERVATION = Machine("reservation", ReservationState.PLANNED, _RESERVATION, _ends(_RESERVATION))
+
+MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE, RESERVATION)}

@@ -14,8 +14,11 @@ NAME = validate.Regexp(
     error="must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending in a letter or digit",
 )
 
+LABEL_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$", error="must be 1 to 63 of A-Z, a-z, 0-9, . _ / -")
+
 _PARSE: Mapping[str, Callable[[Any], int]] = {
     "bytes": units.parse_bytes, "milli": units.parse_milli, "seconds": units.parse_seconds,
+    "usd": units.parse_usd,
 }  # fmt: skip
 
 
@@ -71,6 +74,12 @@ class QueryInteger(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class ReasonSchema(Strict):
+    """Why, for the record."""
+
+    reason = Text(longest=500, load_default="")
+
+
 class Amount(fields.Field[int]):
     """An amount with a unit, parsed by `trellis.units` into an integer in base units."""
 
@@ -100,6 +109,7 @@ _SHOWN: Mapping[str, Callable[[int], str]] = {
     "bytes": units.format_bytes,
     "seconds": lambda amount: f"{amount} s",
     "milli": lambda amount: f"{amount / 1000:g}",
+    "usd": lambda amount: f"{amount / 1_000_000:g}",
 }
 
 
@@ -111,13 +121,14 @@ def to_invalid(error: ValidationError) -> Invalid:
     return Invalid(*_flatten("", messages))
 
 
-def _flatten(pointer: str, messages: Any) -> Iterator[Field]:
+def _flatten(pointer: str, messages: Any, *, of_list: bool = False) -> Iterator[Field]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             part = str(key).replace("~", "~0").replace("/", "~1")
-            # marshmallow's words for the whole of an object, and for the two halves of an entry of a Dict
-            is_part = key != "_schema" and not (pointer and key in ("key", "value"))
-            yield from _flatten(f"{pointer}/{part}" if is_part else pointer, inner)
+            # marshmallow's words for the whole of an object, and for the two halves of an entry of a Dict; in what
+            # stands in a list they are names of fields
+            is_part = key != "_schema" and not (pointer and not of_list and key in ("key", "value"))
+            yield from _flatten(f"{pointer}/{part}" if is_part else pointer, inner, of_list=isinstance(key, int))
     elif isinstance(messages, list):
         for message in messages:
             yield from _flatten(pointer, message)

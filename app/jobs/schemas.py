@@ -5,14 +5,13 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
+from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries
 from app.resources.gpus import gpu_type
 from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, JobState, NetworkPolicy, ReplicaState, Stream
 
 LARGEST_ARRAY = 10_000
 ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="must be a name such as MY_VARIABLE")
-LABEL_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$", error="must be 1 to 63 of A-Z, a-z, 0-9, . _ / -")
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")

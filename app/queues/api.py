@@ -8,6 +8,7 @@ from flask.views import MethodView
 from app.core.paging import Page, Sort
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
+from app.http.schema import ReasonSchema
 from app.http.transaction import current_uow, etag, if_match
 from app.queues import schemas, service
 from app.queues.depths import QueueReport, report, report_page
@@ -49,24 +50,30 @@ class OneQueue(MethodView):
         """Read a queue."""
         return _answer(current_uow().get(Queue, queue_id))
 
+    @queues.arguments(schemas.QueueChangeSchema)
+    @queues.response(200, schemas.QueueSchema)
+    def patch(self, changes: dict[str, Any], queue_id: UUID) -> Versioned:
+        """Change a queue's weight, policies and limits (its project's administrators), its pool (the platform's)."""
+        return _answer(service.change_queue(current_uow(), queue_id, changes, if_match()))
+
 
 @queues.route("/<uuid:queue_id>/pause")
 class Pause(MethodView):
     """Holding a queue."""
 
-    @queues.arguments(schemas.ReasonSchema, required=False)
+    @queues.arguments(ReasonSchema, required=False)
     @queues.response(200, schemas.QueueSchema)
     def put(self, body: dict[str, str], queue_id: UUID) -> Versioned:
         """Start no job of this queue until it is resumed; jobs that run go on."""
-        return _answer(service.pause_queue(current_uow(), queue_id, body.get("reason", ""), if_match()))
+        return _answer(service.pause_queue(current_uow(), queue_id, body["reason"], if_match()))
 
 
 @queues.route("/<uuid:queue_id>/resume")
 class Resume(MethodView):
     """Letting a queue go on."""
 
-    @queues.arguments(schemas.ReasonSchema, required=False)
+    @queues.arguments(ReasonSchema, required=False)
     @queues.response(200, schemas.QueueSchema)
     def put(self, body: dict[str, str], queue_id: UUID) -> Versioned:
         """Start jobs of this queue again."""
-        return _answer(service.resume_queue(current_uow(), queue_id, body.get("reason", ""), if_match()))
+        return _answer(service.resume_queue(current_uow(), queue_id, body["reason"], if_match()))

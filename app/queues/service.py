@@ -1,14 +1,19 @@
 """Named queues: of one project, or shared by all."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import or_, select
 
 from app.core.access import Permission
+from app.core.amounts import Limits
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
 from app.queues.models import Queue
+from app.resources.pools import find_pool
+from scheduler.policies import POLICIES
 from trellis.errors import AlreadyExists, Field, Invalid
 from trellis.vocabulary import QueueState
 
@@ -17,27 +22,72 @@ DEFAULT_QUEUE = "default"
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
-    """A queue to be made; without a project all share it."""
+    """A queue to be made; without a project all share it. `pool` is a name, "" for none; None: no limit."""
 
     name: str
     project_id: UUID | None = None
     weight: int = 1
     policy: str = ""
+    second_policy: str = ""
+    pool: str = ""
+    most: Limits = field(default_factory=Limits)
+    most_running: int | None = None
 
 
 def create_queue(uow: UnitOfWork, spec: QueueSpec) -> Queue:
-    """Make a queue. One that all share takes a platform administrator. Raises AlreadyExists for a name in use."""
+    """Make a queue. One that all share takes a platform administrator.
+
+    Raises: AlreadyExists for a name in use, Invalid for an unknown policy or pool.
+    """
     uow.require(Permission.QUEUE_WRITE, spec.project_id)
+    said = {name: getattr(spec, name) for name in QueueSpec.__slots__ if name not in ("name", "project_id")}
     taken = select(Queue.id).where(Queue.name == spec.name, Queue.project_id.is_not_distinct_from(spec.project_id))
     if uow.session.execute(taken).first():
         raise AlreadyExists(f"there is a queue {spec.name} already")
-    queue = Queue(
-        name=spec.name, project_id=spec.project_id, weight=spec.weight, policy=spec.policy, state=QueueState.OPEN
-    )
+    if spec.pool:
+        uow.require(Permission.POOL_WRITE)
+    queue = Queue(name=spec.name, project_id=spec.project_id, state=QueueState.OPEN, **_columns(uow, said))
     uow.session.add(queue)
     uow.session.flush()
     uow.emit("queue.created", queue, name=queue.name, weight=queue.weight, policy=queue.policy)
     return queue
+
+
+def change_queue(uow: UnitOfWork, queue_id: UUID, changes: Mapping[str, Any], version: int | None) -> Queue:
+    """Change fields of `QueueSpec`: weight, policies, limits; the pool takes whoever administers pools.
+
+    Raises: Invalid for an unknown policy or pool, StaleVersion.
+    """
+    queue = uow.get(Queue, queue_id, lock=True)
+    uow.require(Permission.QUEUE_WRITE, queue.project_id)
+    uow.expect_version(queue, version)
+    columns = _columns(uow, changes)
+    before = {name: getattr(queue, name) for name in columns}
+    changed = {name: value for name, value in columns.items() if value != before[name]}
+    if "pool_id" in changed:
+        uow.require(Permission.POOL_WRITE)
+    if changed:
+        for name, value in changed.items():
+            setattr(queue, name, value)
+        queue.version += 1
+        uow.emit("queue.changed", queue, before=_told(before, changed), after=_told(changed, changed))
+    return queue
+
+
+def _columns(uow: UnitOfWork, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns for fields of a `QueueSpec`."""
+    for name in ("policy", "second_policy"):
+        if said.get(name) and said[name] not in POLICIES:
+            raise Invalid(Field(f"/{name}", f"is no policy; there are {', '.join(sorted(POLICIES))}"))
+    columns = {name: value.stored() if isinstance(value, Limits) else value for name, value in said.items()}
+    if "pool" in columns:
+        name = str(columns.pop("pool"))
+        columns["pool_id"] = find_pool(uow, name).id if name else None
+    return columns
+
+
+def _told(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(values[name]) if isinstance(values[name], UUID) else values[name] for name in names}
 
 
 def find_queue(uow: UnitOfWork, project_id: UUID, name: str) -> Queue:

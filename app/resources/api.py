@@ -5,19 +5,29 @@ from uuid import UUID
 
 from flask import current_app
 from flask.views import MethodView
+from sqlalchemy import select
 
-from app.core.paging import Sort, page
+from app.core.paging import Page, Sort, page
 from app.http.blueprint import Blueprint
-from app.http.paging import page_request
-from app.http.transaction import answers_secret, current_uow
-from app.resources import schemas
+from app.http.paging import PageQuery, page_of, page_request
+from app.http.schema import ReasonSchema
+from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
+from app.resources import cluster, cordons, pools, schemas, topology
 from app.resources.allocations import live_on
+from app.resources.capacity import PoolReport, report_pools
 from app.resources.gpus import gpu_type
-from app.resources.models import Gpu, Node
+from app.resources.models import Gpu, Node, Pool
 from app.resources.nodes import create_join_token, gpus_of
+from app.resources.pools import PoolSpec
+from app.resources.traits import Traits, change_node, taints_of
 from trellis.errors import Field, Invalid
 
 SORTS = {"name": Sort(Node.name, descending=False), "-name": Sort(Node.name, descending=True)}
+COLUMNS = ("id", "name", "hostname", "state", "isolation", "isolation_detail", "cpu_milli", "cpu_milli_used",
+           "memory_bytes", "memory_bytes_used", "real_cpu_milli", "real_memory_bytes", "gpu_model", "profile",
+           "domains", "pool_id", "spot", "caches", "cordoned_at", "cordon_reason", "last_seen_at",
+           "version")  # fmt: skip
+POOL_SORTS = {"name": Sort(Pool.name, descending=False), "-name": Sort(Pool.name, descending=True)}
 blp = Blueprint("resources", __name__, url_prefix="/resources", description="Machines and their devices.")
 
 
@@ -39,7 +49,11 @@ class Nodes(MethodView):
             name, colon, value = text.partition(":")
             if not colon:
                 raise Invalid(Field(f"/label/{number}", "must be name:value"))
-            statement = statement.where(Node.labels.contains({name: value}))
+            pair = {name: value}
+            own = Node.own_labels.contains(pair) & ~Node.labels.has_key(name)
+            statement = statement.where(Node.labels.contains(pair) | own | Node.domains.contains(pair))
+        if query.get("pool"):
+            statement = statement.where(Node.pool_id.in_(select(Pool.id).where(Pool.name == query["pool"])))
         found = page(uow, statement, Node, page_request(query, SORTS, "name"))
         return {"items": _shown(*found.items), "next_cursor": found.next_cursor}
 
@@ -51,8 +65,101 @@ class NodeItem(MethodView):
     @blp.response(200, schemas.NodeSchema)
     def get(self, node_id: UUID) -> Any:
         """Show a node."""
-        node = current_uow().get(Node, node_id)
-        return _shown(node)[0], 200, {"ETag": f'"{node.version}"'}
+        return _answer(current_uow().get(Node, node_id))
+
+    @blp.arguments(schemas.NodeChangeSchema)
+    @blp.response(200, schemas.NodeSchema)
+    def patch(self, traits: Traits, node_id: UUID) -> Any:
+        """Say something new of a node: labels, taints, where it lies, its pool, price and caches."""
+        return _answer(change_node(current_uow(), node_id, traits, if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/cordon")
+class Cordon(MethodView):
+    """Keeping a node free."""
+
+    @blp.arguments(ReasonSchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, str], node_id: UUID) -> Any:
+        """Place nothing more on a node; what runs there goes on."""
+        return _answer(cordons.cordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/uncordon")
+class Uncordon(MethodView):
+    """Letting a node take work again."""
+
+    @blp.arguments(ReasonSchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, str], node_id: UUID) -> Any:
+        """Place work on a node again."""
+        return _answer(cordons.uncordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/topology")
+class TopologyItem(MethodView):
+    """What lies in what."""
+
+    @blp.response(200, schemas.TopologySchema)
+    def get(self) -> Any:
+        """Show the levels of the topology, widest first."""
+        return versioned(topology.get_topology(current_uow()))
+
+    @blp.arguments(schemas.TopologySchema)
+    @blp.response(200, schemas.TopologySchema)
+    def put(self, body: dict[str, Any]) -> Any:
+        """Name the levels of the topology anew."""
+        return versioned(topology.set_levels(current_uow(), body["levels"], if_match()))
+
+
+@blp.route("/cluster")
+class Cluster(MethodView):
+    """Everything at once."""
+
+    @blp.arguments(schemas.ClusterSchema)
+    @blp.response(200, schemas.AppliedSchema)
+    def put(self, spec: cluster.ClusterSpec) -> cluster.Applied:
+        """Make topology, pools and nodes as a cluster.yaml says, all or nothing; what it does not name stays."""
+        return cluster.apply_cluster(current_uow(), spec)
+
+
+@blp.route("/pools")
+class Pools(MethodView):
+    """The pools."""
+
+    @blp.arguments(PageQuery, location="query")
+    @blp.response(200, page_of(schemas.PoolSchema))
+    def get(self, query: dict[str, Any]) -> Page[PoolReport]:
+        """List pools with what they have and what is held of it."""
+        found = pools.page_of_pools(current_uow(), page_request(query, POOL_SORTS, "name"))
+        return Page(report_pools(current_uow(), found.items), found.next_cursor)
+
+    @blp.arguments(schemas.NewPoolSchema)
+    @blp.response(201, schemas.PoolSchema)
+    def post(self, spec: PoolSpec) -> Any:
+        """Make a pool (platform administrators)."""
+        return _report(pools.create_pool(current_uow(), spec))
+
+
+@blp.route("/pools/<uuid:pool_id>")
+class PoolItem(MethodView):
+    """One pool."""
+
+    @blp.response(200, schemas.PoolSchema)
+    def get(self, pool_id: UUID) -> Any:
+        """Show a pool with what it has and what is held of it."""
+        return _report(current_uow().get(Pool, pool_id))
+
+    @blp.arguments(schemas.PoolChangeSchema)
+    @blp.response(200, schemas.PoolSchema)
+    def patch(self, changes: dict[str, Any], pool_id: UUID) -> Any:
+        """Change a pool; what is left out stays."""
+        return _report(pools.change_pool(current_uow(), pool_id, changes, if_match()))
+
+    @blp.response(204)
+    def delete(self, pool_id: UUID) -> None:
+        """Remove a pool that nothing belongs to."""
+        pools.remove_pool(current_uow(), pool_id, if_match())
 
 
 @blp.route("/join-tokens")
@@ -69,6 +176,14 @@ class JoinTokens(MethodView):
         return {"id": token.id, "token": secret, "expires_at": token.expires_at}
 
 
+def _report(pool: Pool) -> tuple[PoolReport, dict[str, str]]:
+    return report_pools(current_uow(), [pool])[0], etag(pool)
+
+
+def _answer(node: Node) -> tuple[dict[str, Any], int, dict[str, str]]:
+    return _shown(node)[0], 200, etag(node)
+
+
 def _shown(*nodes: Node) -> list[dict[str, Any]]:
     uow = current_uow()
     ids = [node.id for node in nodes]
@@ -77,11 +192,18 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
     for a in held:
         holder = {"job_id": a.job_id, "name": a.holder_name, "cpu_milli": a.cpu_milli, "memory_bytes": a.memory_bytes}
         jobs[a.node_id].append(holder)
-    columns = ("id", "name", "hostname", "state", "isolation", "isolation_detail", "cpu_milli", "cpu_milli_used",
-               "memory_bytes", "memory_bytes_used", "gpu_model", "profile", "labels", "last_seen_at", "version")  # fmt: skip
+    pool_ids = {node.pool_id for node in nodes if node.pool_id}
+    called: dict[UUID | None, str] = {}
+    if pool_ids:
+        named = select(Pool.id, Pool.name).where(Pool.id.in_(pool_ids))
+        called = {row.id: row.name for row in uow.session.execute(named)}
     return [
-        {name: getattr(node, name) for name in columns}
+        {name: getattr(node, name) for name in COLUMNS}
         | {
+            "labels": node.all_labels,
+            "taints": taints_of(node),
+            "pool": called.get(node.pool_id),
+            "usd_per_hour": node.usd_micros_hour / 1_000_000,
             "load_percent": node.telemetry.get("load_percent"),
             "gpus": [_gpu(gpu, node) for gpu in gpus[node.id]],
             "jobs": jobs[node.id],

@@ -13,7 +13,12 @@ from trellis.vocabulary import Isolation, NodeState
 
 
 class Node(Entity):
-    """A machine that runs replicas. The `_used` amounts are the sums of its live allocations."""
+    """A machine that runs replicas. The `_used` amounts are the sums of its live allocations.
+
+    `cpu_milli` and `memory_bytes` are what may be given away: the `real_` amounts times the overcommitment of its pool.
+    `own_labels` is what the machine says of itself; labels, taints, domains (level of the topology to name), pool,
+    price and `caches` (keys of data near at hand) are its operators'. `cordoned_at`: it shall take nothing new.
+    """
 
     __tablename__ = "nodes"
     __table_args__ = (
@@ -29,22 +34,86 @@ class Node(Entity):
     state: Mapped[NodeState] = mapped_column(Word(NodeState), default=NodeState.READY, index=True)
     token_digest: Mapped[bytes] = mapped_column(unique=True)
     cpu_milli: Mapped[int]
+    real_cpu_milli: Mapped[int]
     cpu_milli_used: Mapped[int] = mapped_column(default=0)
     memory_bytes: Mapped[int]
+    real_memory_bytes: Mapped[int]
     memory_bytes_used: Mapped[int] = mapped_column(default=0)
     gpu_model: Mapped[str] = mapped_column(String(63), default="")
     isolation: Mapped[Isolation] = mapped_column(Word(Isolation))
     isolation_detail: Mapped[str]
     executors: Mapped[list[Any]]
     profile: Mapped[str] = mapped_column(String(63), default="")
+    own_labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    taints: Mapped[list[Any]] = mapped_column(default=list)
+    domains: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    pool_id: Mapped[UUID | None] = mapped_column(ForeignKey("pools.id"), index=True)
+    spot: Mapped[bool] = mapped_column(default=False)
+    usd_micros_hour: Mapped[int] = mapped_column(default=0)
+    caches: Mapped[list[Any]] = mapped_column(default=list)
+    cordoned_at: Mapped[datetime | None]
+    cordon_reason: Mapped[str] = mapped_column(default="")
     telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)
     last_seen_at: Mapped[datetime]
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """What the machine says of itself, and over it what operators say."""
+        return {**self.own_labels, **self.labels}
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
         """Everybody who is signed in sees the machines; what runs there is filtered apart."""
         return true() if actor.sees_all or actor.is_person else cls.id == actor.id
+
+
+class Pool(Entity):
+    """Nodes under one quota; pools below one parent form a cohort and lend to each other.
+
+    `nominal` is its own, in amounts that are left out what its nodes have; of that it lends at most `lends`, and it
+    borrows at most `borrows`. The overcommitment is in thousandths: at 1500 two real CPUs are given away as three.
+    """
+
+    __tablename__ = "pools"
+    __table_args__ = (
+        CheckConstraint("weight BETWEEN 1 AND 1000", name="weight"),
+        CheckConstraint(
+            "cpu_overcommit_milli BETWEEN 1000 AND 16000 AND memory_overcommit_milli BETWEEN 1000 AND 4000",
+            name="overcommit",
+        ),
+        CheckConstraint("parent_id <> id", name="parent"),
+    )
+    read = Permission.POOL_READ
+
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("pools.id"), index=True)
+    weight: Mapped[int] = mapped_column(default=1)
+    nominal: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    lends: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    borrows: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    cpu_overcommit_milli: Mapped[int] = mapped_column(default=1000)
+    memory_overcommit_milli: Mapped[int] = mapped_column(default=1000)
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """As the nodes are."""
+        return true() if actor.sees_all or actor.is_person else false()
+
+
+class Topology(Entity):
+    """The one row that names the levels of the topology, widest first, such as zone, rack."""
+
+    __tablename__ = "topologies"
+    __table_args__ = (Index("uq_topologies_one", text("(true)"), unique=True),)
+    read = Permission.NODE_READ
+
+    levels: Mapped[list[Any]]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """As the nodes are."""
+        return true() if actor.sees_all or actor.is_person else false()
 
 
 class Gpu(Entity):

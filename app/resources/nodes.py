@@ -12,9 +12,10 @@ from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
 from app.core.uow import UnitOfWork
 from app.resources.gpus import gpu_type
-from app.resources.models import Gpu, JoinToken, Node
+from app.resources.models import Gpu, JoinToken, Node, Pool
+from app.resources.overcommit import give
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
-from trellis.vocabulary import ActorKind, NodeState
+from trellis.vocabulary import LIVING_NODE_STATES, ActorKind, NodeState
 from trellis.wire import VERSION, GpuDescription, Heartbeat, NodeDescription, pack
 
 NODE_PREFIX = "trn"
@@ -79,17 +80,16 @@ def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joi
     if node is None:
         node = Node(name=description.name, state=NodeState.READY, last_seen_at=uow.clock.now())
         uow.session.add(node)
-    elif node.id != uow.actor.id and node.hostname != description.hostname and node.state is NodeState.READY:
+    elif node.id != uow.actor.id and node.hostname != description.hostname and node.state in LIVING_NODE_STATES:
         raise AlreadyExists(
             f"a living node on host {node.hostname} is called {description.name}: choose another --name"
         )
-    _describe(node, description)
+    _describe(uow, node, description)
     node.token_digest = keyring.digest("node-token", token)
     node.last_seen_at = uow.clock.now()
     uow.session.flush()
     _set_gpus(uow, node, description.gpus)
-    if node.state is not NodeState.READY:
-        uow.move(node, NodeState.READY)
+    _welcome_back(uow, node)
     uow.emit("node.joined", node, isolation=str(node.isolation), isolation_detail=node.isolation_detail)
     return Joined(node, token)
 
@@ -105,8 +105,7 @@ def record_heartbeat(uow: UnitOfWork, heartbeat: Heartbeat) -> Node:
     telemetry: dict[str, Any] = pack(heartbeat)
     telemetry.pop("replicas")
     node.telemetry = telemetry
-    if node.state is not NodeState.READY:
-        uow.move(node, NodeState.READY)
+    _welcome_back(uow, node)
     return node
 
 
@@ -122,13 +121,13 @@ def mark_silent(uow: UnitOfWork, heartbeat_s: float, lost_s: float) -> list[Node
         return []
     nodes = list(uow.session.execute(alive).scalars())
     for node in nodes:
-        if node.state is NodeState.READY and node.last_seen_at < now - timedelta(seconds=3 * heartbeat_s):
+        if node.state in LIVING_NODE_STATES and node.last_seen_at < now - timedelta(seconds=3 * heartbeat_s):
             uow.move(node, NodeState.UNREACHABLE, last_seen_at=node.last_seen_at.isoformat())
     gone = [node for node in nodes if node.last_seen_at < now - timedelta(seconds=lost_s)]
     if len(gone) >= 2 and 2 * len(gone) >= len(nodes):
         gone = [node for node in gone if node.last_seen_at < now - timedelta(seconds=DOUBT * lost_s)]
     for node in gone:
-        if node.state is NodeState.READY:  # silent for so long that both moves are due
+        if node.state in LIVING_NODE_STATES:  # silent for so long that both moves are due
             uow.move(node, NodeState.UNREACHABLE)
         uow.move(node, NodeState.LOST, last_seen_at=node.last_seen_at.isoformat())
     return gone
@@ -160,17 +159,24 @@ def _check(description: NodeDescription) -> None:
         raise Invalid(Field("/gpus", "must be numbered from 0 without gaps, at most 64"))
 
 
-def _describe(node: Node, description: NodeDescription) -> None:
+def _welcome_back(uow: UnitOfWork, node: Node) -> None:
+    """One that was given up lives again; what operators wished of it meanwhile holds."""
+    if node.state not in LIVING_NODE_STATES:
+        uow.move(node, NodeState.READY if node.cordoned_at is None else NodeState.CORDONED)
+
+
+def _describe(uow: UnitOfWork, node: Node, description: NodeDescription) -> None:
     node.hostname = description.hostname[:255]
     node.boot_id = description.boot_id[:64]
-    node.cpu_milli = description.cpu_milli
-    node.memory_bytes = description.memory_bytes
+    node.real_cpu_milli = description.cpu_milli
+    node.real_memory_bytes = description.memory_bytes
+    give(node, uow.session.get(Pool, node.pool_id) if node.pool_id else None)
     node.gpu_model = gpu_type(description.gpus[0].model) if description.gpus else ""
     node.isolation = description.isolation
     node.isolation_detail = description.isolation_detail[:2000]
     node.executors = [str(executor) for executor in description.executors]
     node.profile = description.profile[:63]
-    node.labels = description.labels
+    node.own_labels = description.labels
 
 
 def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]) -> None:

@@ -1,9 +1,73 @@
 """Shapes of requests and answers about hardware."""
 
-from marshmallow import fields, validate
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from app.http.schema import Integer, QueryInteger, Strict, Text
-from trellis.vocabulary import Isolation, NodeState
+from marshmallow import ValidationError, fields, post_load, validate
+
+from app.http.amounts import AmountsSchema, LimitsSchema
+from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.resources.cluster import ClusterSpec, NodeEntry
+from app.resources.pools import PoolSpec
+from app.resources.traits import RESERVED, Taint, Traits
+from trellis.vocabulary import Isolation, NodeState, TaintEffect
+
+MOST_NODES = 10_000
+LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
+NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
+RESERVED_LEVELS = RESERVED | {"node"}
+CACHE_KEY = validate.Regexp(r"^[\x21-\x7e]{1,200}$", error="must be 1 to 200 visible characters")
+
+
+class TaintSchema(Strict):
+    """Keeps jobs away that do not tolerate it."""
+
+    key = fields.String(required=True, validate=LABEL_NAME)
+    value = Text(longest=200)
+    effect = fields.Enum(TaintEffect, by_value=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Taint:
+        """Hand the rules a value, not a dictionary."""
+        return Taint(**data)
+
+
+class TraitFields(Strict):
+    """What operators say of a node."""
+
+    labels = fields.Dict(fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64))
+    taints = fields.List(fields.Nested(TaintSchema), validate=validate.Length(max=32))
+    domains = fields.Dict(
+        fields.String(validate=LEVEL), fields.String(validate=LABEL_NAME), validate=validate.Length(max=8),
+        metadata={"description": "a level of the topology, and the name of what the node lies in there"},
+    )  # fmt: skip
+    pool = Text(longest=63, metadata={"description": "its name; empty for none"})
+    spot = fields.Boolean(truthy={True}, falsy={False}, metadata={"description": "it may be taken away at any time"})
+    usd_micros_hour = Amount("usd", most=10**12, data_key="usd_per_hour", metadata={"example": 12.5})
+    caches = fields.List(
+        fields.String(validate=CACHE_KEY), validate=validate.Length(max=1000),
+        metadata={"description": "keys of data that are near at hand there"},
+    )  # fmt: skip
+
+
+TRAITS = frozenset(Traits.__slots__)
+TRAIT_FIELDS = TraitFields().fields
+
+
+def traits_in(data: dict[str, Any]) -> Traits:
+    """What of a loaded body says something of a node."""
+    said = {name: value for name, value in data.items() if name in TRAITS}
+    return Traits(**said | {name: tuple(said[name]) for name in ("taints", "caches") if name in said})
+
+
+class NodeChangeSchema(TraitFields):
+    """What shall be said of a node; what is left out stays."""
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Traits:
+        """Hand the rules a value, not a dictionary."""
+        return traits_in(data)
 
 
 class GpuSchema(Strict):
@@ -46,8 +110,19 @@ class NodeSchema(Strict):
     memory_bytes = fields.Integer()
     memory_bytes_used = fields.Integer()
     gpu_model = fields.String()
+    real_cpu_milli = fields.Integer(metadata={"description": "before overcommitment"})
+    real_memory_bytes = fields.Integer()
     profile = fields.String()
     labels = fields.Dict(fields.String(), fields.String())
+    taints = fields.List(fields.Nested(TaintSchema))
+    domains = fields.Dict(fields.String(), fields.String())
+    pool = fields.String(allow_none=True)
+    pool_id = fields.UUID(allow_none=True)
+    spot = fields.Boolean()
+    usd_per_hour = fields.Float()
+    caches = fields.List(fields.String())
+    cordoned_at = fields.AwareDateTime(allow_none=True)
+    cordon_reason = fields.String()
     last_seen_at = fields.AwareDateTime()
     load_percent = fields.Integer(allow_none=True)
     gpus = fields.List(fields.Nested(GpuSchema))
@@ -67,7 +142,8 @@ class NodeQuerySchema(Strict):
 
     state = fields.List(fields.Enum(NodeState, by_value=True))
     gpu_type = Text(longest=63)
-    label = fields.List(Text(longest=270))
+    label = fields.List(Text(longest=270), metadata={"description": "name:value of a label, or level:name of a domain"})
+    pool = Text(longest=63)
     limit = QueryInteger(least=1, most=500, load_default=50)
     cursor = fields.String(validate=validate.Length(max=1000))
     sort = fields.String()
@@ -86,3 +162,162 @@ class JoinTokenSchema(Strict):
     id = fields.UUID()
     token = fields.String()
     expires_at = fields.AwareDateTime()
+
+
+class OvercommitSchema(Strict):
+    """How many times what is really there is given away; GPUs never are."""
+
+    cpu_overcommit_milli = Amount("milli", least=1000, most=16_000, data_key="cpu", metadata={"example": 1.5})
+    memory_overcommit_milli = Amount("milli", least=1000, most=4000, data_key="memory", metadata={"example": 1})
+
+
+class PoolChangeSchema(Strict):
+    """What shall change of a pool."""
+
+    parent = Text(longest=63, metadata={"description": "the name of the pool it lies in; empty for none"})
+    weight = Integer(least=1, most=1000)
+    nominal = fields.Nested(LimitsSchema, metadata={"description": "its own; what is left out is what its nodes have"})
+    lends = fields.Nested(LimitsSchema, metadata={"description": "at most so much of its own, to pools beside it"})
+    borrows = fields.Nested(LimitsSchema, metadata={"description": "at most so much, from pools beside it"})
+    overcommit = fields.Nested(OvercommitSchema)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Any:
+        """Fields of `PoolSpec`."""
+        return data | data.pop("overcommit", {})
+
+
+class NamedPoolSchema(PoolChangeSchema):
+    """What a cluster.yaml says of a pool."""
+
+    name = fields.String(required=True, validate=NAME)
+
+
+class NewPoolSchema(NamedPoolSchema):
+    """A pool to be made."""
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> PoolSpec:
+        """Hand the rules a value, not a dictionary."""
+        return PoolSpec(**data | data.pop("overcommit", {}))
+
+
+class FiguresSchema(Strict):
+    """What nodes have and what is held of it, of the pool and the pools in it."""
+
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    capacity = fields.Nested(AmountsSchema)
+    held = fields.Nested(AmountsSchema)
+    allocations = fields.Integer()
+    running = fields.Integer(metadata={"description": "jobs that hold something"})
+    pending = fields.Integer(metadata={"description": "jobs that wait in queues of the pool"})
+
+
+class PoolSchema(Strict):
+    """A pool, what it has and what is held of it."""
+
+    id = fields.UUID(attribute="pool.id")
+    name = fields.String(attribute="pool.name")
+    parent_id = fields.UUID(attribute="pool.parent_id", allow_none=True)
+    parent = fields.String()
+    weight = fields.Integer(attribute="pool.weight")
+    nominal = fields.Nested(AmountsSchema, attribute="pool.nominal")
+    lends = fields.Nested(AmountsSchema, attribute="pool.lends")
+    borrows = fields.Nested(AmountsSchema, attribute="pool.borrows")
+    overcommit = fields.Function(
+        lambda report: {
+            "cpu": report.pool.cpu_overcommit_milli / 1000, "memory": report.pool.memory_overcommit_milli / 1000,
+        },
+        metadata={"type": "object", "additionalProperties": {"type": "number"}},
+    )  # fmt: skip
+    figures = fields.Nested(FiguresSchema)
+    utilisation = fields.Dict(fields.String(), fields.Float(allow_none=True))
+    version = fields.Integer(attribute="pool.version")
+
+
+def distinct_levels(levels: list[str]) -> None:
+    """No level twice, and none that is called as what the scheduler knows a node by."""
+    if len(set(levels)) < len(levels) or RESERVED_LEVELS & set(levels):
+        raise ValidationError(f"must be distinct, and none of {', '.join(sorted(RESERVED_LEVELS))}")
+
+
+def levels_field(**options: Any) -> fields.Field[Any]:
+    """Levels of the topology, widest first."""
+    checks: list[Callable[[Any], Any]] = [validate.Length(max=8), distinct_levels]
+    return fields.List(
+        fields.String(validate=LEVEL), validate=checks, metadata={"example": ["zone", "rack"]}, **options
+    )
+
+
+class TopologySchema(Strict):
+    """The levels of the topology, widest first."""
+
+    levels = levels_field(required=True)
+
+
+class HardwareFields(Strict):
+    """What a cluster.yaml tells `trellis up` of a machine; of one that has joined, the machine itself says it."""
+
+    name = fields.String(required=True, validate=NODE_NAME)
+    count = Integer(least=1, most=MOST_NODES, load_default=1)
+    gpus = Integer(least=0, most=64)
+    gpu_type = Text(longest=63)
+    gpu_memory_gb = Integer(least=0, most=4096)
+    cpu_cores = Integer(least=0, most=4096)
+    memory_gb = Integer(least=0, most=1 << 20)
+
+
+class ClusterNodeSchema(HardwareFields, TraitFields):
+    """One node of a cluster.yaml, or `count` of them, numbered."""
+
+
+class ClusterPartSchema(Strict):
+    """One cluster of a cluster.yaml; its labels, domains and pool are those of all its nodes that do not say otherwise."""
+
+    name = Text(longest=63)
+    labels = TRAIT_FIELDS["labels"]
+    domains = TRAIT_FIELDS["domains"]
+    pool = TRAIT_FIELDS["pool"]
+    nodes = fields.List(fields.Nested(ClusterNodeSchema), required=True, validate=validate.Length(max=MOST_NODES))
+
+
+class ClusterSchema(Strict):
+    """A cluster.yaml as JSON; of pools and nodes only what it says is changed."""
+
+    levels = levels_field()
+    pools = fields.List(fields.Nested(NamedPoolSchema), validate=validate.Length(max=1000))
+    clusters = fields.List(fields.Nested(ClusterPartSchema), validate=validate.Length(max=1000))
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> ClusterSpec:
+        """One entry a node, its cluster's words merged in. Raises for a name that comes twice."""
+        parts = enumerate(data.get("clusters", ()))
+        nodes = [entry for number, part in parts for entry in _entries(part, f"/clusters/{number}")]
+        names = [entry.name for entry in nodes] + [pool["name"] for pool in data.get("pools", ())]
+        if len(nodes) > MOST_NODES:
+            raise ValidationError(f"holds more than {MOST_NODES} nodes", "clusters")
+        for kind, named in (("clusters", names[: len(nodes)]), ("pools", names[len(nodes) :])):
+            if twice := [name for name, times in Counter(named).items() if times > 1]:
+                raise ValidationError(f"names {min(twice)} twice", kind)
+        levels = tuple(data["levels"]) if "levels" in data else None
+        return ClusterSpec(levels, [(pool.pop("name"), pool) for pool in data.get("pools", ())], nodes)
+
+
+def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:
+    for number, node in enumerate(part["nodes"]):
+        said = {"pool": part["pool"]} if "pool" in part else {}
+        said |= {name: value for name, value in node.items() if name in TRAITS}
+        for name in ("labels", "domains"):
+            if name in part or name in node:
+                said[name] = {**part.get(name, {}), **node.get(name, {})}
+        names = [node["name"]] if node["count"] == 1 else [f"{node['name']}-{i}" for i in range(1, node["count"] + 1)]
+        yield from (NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said)) for name in names)
+
+
+class AppliedSchema(Strict):
+    """What a cluster.yaml changed, by name."""
+
+    pools = fields.List(fields.String())
+    nodes = fields.List(fields.String())
+    missing = fields.List(fields.String(), metadata={"description": "nodes that have not joined yet"})

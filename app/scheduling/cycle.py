@@ -24,7 +24,8 @@ LOOK_BACK = 5000
 # After any of these a job may start that could not before.
 WAKING = (
     "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
-    "node.joined", "node.ready", "node.lost", "queue.open",
+    "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
+    "topology.changed", "pool.created", "pool.changed", "pool.removed",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from app.factory import PREFIX, create_app
 from app.jobs.models import Replica
 from app.queues.models import Queue
 from app.tenancy.models import ApiKey, ServiceAccount
-from tests.support.builders import a_queue, a_service_account, an_api_key
+from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World
@@ -67,7 +67,7 @@ ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch"}
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
-SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>"}
+SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,17 @@ class Victim:
             "POST /api-keys": {"name": "mine"},
             "POST /service-accounts/<uuid:account_id>/keys": {"name": "mine"},
             "POST /queues": {"name": "mine", "project_id": str(self.ids["project_id"])},
+            "PATCH /queues/<uuid:queue_id>": {"weight": 1000},
             "PUT /queues/<uuid:queue_id>/pause": {"reason": "mine"},
             "PUT /queues/<uuid:queue_id>/resume": {"reason": "mine"},
             "POST /resources/join-tokens": {},
+            "PATCH /resources/nodes/<uuid:node_id>": {"labels": {"mine": "yes"}},
+            "PUT /resources/nodes/<uuid:node_id>/cordon": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/uncordon": {"reason": "mine"},
+            "PUT /resources/topology": {"levels": ["mine"]},
+            "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
+            "POST /resources/pools": {"name": "mine"},
+            "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
             "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
@@ -123,7 +131,7 @@ def victim(stack: Stack, world: World) -> Victim:
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "pool_id": stack.add(a_pool()).id, "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 
@@ -155,7 +163,7 @@ def call(caller: Caller, route: Route, victim: Victim) -> Answer:
 def foreign(answer: Answer, world: World, victim: Victim, route: Route) -> list[str]:
     """What of the victim's an answer tells beyond what the question said."""
     question = route.path(victim.ids) + json.dumps(victim.bodies().get(route.name))
-    shared = {"node_id"}
+    shared = {"node_id", "pool_id"}
     ids = [str(value) for name, value in victim.ids.items() if name not in shared]
     marks = [mark for mark in ids if mark not in question]
     names = [world.project.name, world.organisation.name, world.member.username, "the-secret-job", victim.queue.name]

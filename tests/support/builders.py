@@ -6,6 +6,7 @@ from typing import Any
 from app.core.crypto import hash_password
 from app.core.ids import new_id
 from app.queues.models import Queue
+from app.resources.models import Pool
 from app.tenancy.models import ApiKey, Membership, Organisation, Project, ServiceAccount, User
 from trellis.vocabulary import QueueState, Role
 
@@ -57,7 +58,16 @@ def an_api_key(user: User, **values: Any) -> ApiKey:
     return ApiKey(**{"digest": new_id().bytes} | defaults | values)
 
 
+def a_pool(**values: Any) -> Pool:
+    """A pool of its own."""
+    defaults: dict[str, Any] = {
+        "name": _name("pool"), "weight": 1, "nominal": {}, "lends": {}, "borrows": {},
+        "cpu_overcommit_milli": 1000, "memory_overcommit_milli": 1000,
+    }  # fmt: skip
+    return Pool(**{"id": new_id(), "version": 1} | defaults | values)
+
+
 def a_queue(project: Project | None = None, **values: Any) -> Queue:
     """A queue of that project, or one that all share."""
-    defaults: dict[str, Any] = {"name": _name("queue"), "state": QueueState.OPEN, "weight": 1, "policy": ""}
+    defaults: dict[str, Any] = {"name": _name("queue"), "state": QueueState.OPEN, "weight": 1, "policy": "", "most": {}}
     return Queue(**{"id": new_id(), "version": 1, "project_id": project and project.id} | defaults | values)

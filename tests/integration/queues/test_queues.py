@@ -3,7 +3,9 @@
 import pytest
 
 from app.queues.service import find_queue
-from tests.support.builders import a_queue
+from app.scheduling.cycle import run_cycle
+from tests.support.builders import a_pool, a_queue
+from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Stack
 from tests.support.world import World
 from trellis.errors import Invalid
@@ -26,7 +28,8 @@ def test_a_new_queue_says_everything_about_itself(stack: Stack, world: World) ->
     made = stack.client(world.admin).post("/queues", {"name": "nightly", "weight": 3, "policy": "fifo"})
     assert made.json | {"id": ""} == {
         "id": "", "name": "nightly", "project_id": None, "state": "open", "weight": 3, "policy": "fifo",
-        "pending": 0, "running": 0, "version": 1,
+        "second_policy": "", "pool": None, "pool_id": None, "most": {}, "most_running": None, "waiting_since": None,
+        "held": {"cpu_milli": 0, "memory_bytes": 0, "gpu_milli": 0}, "pending": 0, "running": 0, "version": 1,
     }  # fmt: skip
 
 
@@ -41,6 +44,68 @@ def test_a_member_sees_the_shared_queues_and_those_of_their_projects(stack: Stac
     stack.add(a_queue(world.strangers_project, name="theirs"))
     assert [q["name"] for q in stack.client(world.member).get("/queues").json["items"]] == ["default", "ours"]
     assert [q["name"] for q in stack.client(world.admin).get("/queues").json["items"]] == ["default", "ours", "theirs"]
+
+
+LIMITS = {"weight": 5, "policy": "fair_share", "second_policy": "fifo", "most": {"gpus": 8}, "most_running": 20}
+
+
+def test_a_queue_is_changed_and_what_is_left_out_stays(stack: Stack, world: World) -> None:
+    queue = stack.add(a_queue(world.project, name="ours"))
+    chief, path = stack.client(world.project_admin), f"/queues/{queue.id}"
+    changed = chief.patch(path, LIMITS, headers={"If-Match": '"1"'})
+    assert {name: changed.json[name] for name in LIMITS} == LIMITS | {"most": {"gpu_milli": 8000}}
+    assert chief.patch(path, {"weight": 6}).json | {"weight": 5, "version": 2} == changed.json
+    assert chief.patch(path, {"weight": 6}).json["version"] == 3
+    assert chief.patch(path, LIMITS, headers={"If-Match": '"1"'}).json["code"] == "stale_version"
+    assert chief.patch(path, {"most": {}, "most_running": None}).json["most"] == {}
+    assert stack.events_of(queue.id) == ["queue.changed"] * 3
+
+
+def test_whose_hardware_a_queue_is_charged_for_is_the_platforms_to_say(stack: Stack, world: World) -> None:
+    pool = stack.add(a_pool(name="research"))
+    queue = stack.add(a_queue(world.project, name="ours"))
+    chief, admin = stack.client(world.project_admin), stack.client(world.admin)
+    mine = {"name": "mine", "project_id": str(world.project.id), "pool": "research"}
+    assert chief.post("/queues", mine).status == 403
+    assert chief.patch(f"/queues/{queue.id}", {"pool": "research"}).status == 403
+    assert admin.patch(f"/queues/{queue.id}", {"pool": "research"}).json["pool_id"] == str(pool.id)
+    assert chief.patch(f"/queues/{queue.id}", {"pool": ""}).status == 403
+    assert admin.patch(f"/queues/{queue.id}", {"pool": ""}).json["pool"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"policy": "lottery"}, "/policy"),
+        ({"second_policy": "lottery"}, "/second_policy"),
+        ({"pool": "nowhere"}, "/pool"),
+        ({"most": {"gpus": -1}}, "/most/gpus"),
+        ({"most": {"gpus": float(2**60)}}, "/most/gpus"),
+        ({"most": {"cpus": True}}, "/most/cpus"),
+        ({"most": {"disks": 1}}, "/most/disks"),
+        ({"most_running": -1}, "/most_running"),
+        ({"most_running": 1.5}, "/most_running"),
+        ({"name": "other"}, "/name"),
+    ],
+)
+def test_a_queue_refuses_what_no_plan_could_be_made_with(
+    stack: Stack, world: World, change: dict[str, object], pointer: str
+) -> None:
+    admin = stack.client(world.admin)
+    answer = admin.patch(f"/queues/{world.shared_queue.id}", change)
+    assert (answer.status, [error["pointer"] for error in answer.json["errors"]]) == (422, [pointer])
+
+
+def test_a_queue_says_what_its_jobs_hold_and_since_when_one_waits(stack: Stack, world: World) -> None:
+    FakeNode.join(stack, world, a_description(cpus=4, gpus=1))
+    member = stack.client(world.member)
+    for _ in range(2):
+        member.post("/jobs", {"command": ["true"], "resources": {"cpus": 3, "gpus": 0.5}})
+    stack.run(run_cycle)
+    queue = member.get(f"/queues/{world.shared_queue.id}").json
+    assert queue["held"] == {"cpu_milli": 3000, "memory_bytes": 1 << 30, "gpu_milli": 500}
+    (waiting,) = member.get("/jobs", query_string={"state": "queued"}).json["items"]
+    assert queue["waiting_since"] == waiting["submitted_at"]
 
 
 def test_a_queue_is_held_and_let_go(stack: Stack, world: World) -> None:

@@ -1,0 +1,104 @@
+"""Pools, topology, allocations of their own, reservations, policy, quotas."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "20261121_scheduling"
+down_revision: str | None = "20261121_foundation"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Widen."""
+    op.create_table(
+        "pools",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("parent_id", sa.Uuid(), nullable=True),
+        sa.Column("weight", sa.BigInteger(), nullable=False),
+        sa.Column("nominal", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("lends", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("borrows", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("cpu_overcommit_milli", sa.BigInteger(), nullable=False),
+        sa.Column("memory_overcommit_milli", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "cpu_overcommit_milli BETWEEN 1000 AND 16000 AND memory_overcommit_milli BETWEEN 1000 AND 4000",
+            name=op.f("ck_pools_overcommit"),
+        ),
+        sa.CheckConstraint("parent_id <> id", name=op.f("ck_pools_parent")),
+        sa.CheckConstraint("weight BETWEEN 1 AND 1000", name=op.f("ck_pools_weight")),
+        sa.ForeignKeyConstraint(["parent_id"], ["pools.id"], name=op.f("fk_pools_parent_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pools")),
+        sa.UniqueConstraint("name", name=op.f("uq_pools_name")),
+    )
+    op.create_index(op.f("ix_pools_parent_id"), "pools", ["parent_id"], unique=False)
+    op.create_table(
+        "topologies",
+        sa.Column("levels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_topologies")),
+    )
+    op.create_index("uq_topologies_one", "topologies", [sa.literal_column("(true)")], unique=True)
+    _add("nodes", sa.Column("real_cpu_milli", sa.BigInteger(), nullable=True), "cpu_milli")
+    _add("nodes", sa.Column("real_memory_bytes", sa.BigInteger(), nullable=True), "memory_bytes")
+    _add("nodes", sa.Column("own_labels", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "labels")
+    _add("nodes", sa.Column("taints", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "'[]'")
+    _add("nodes", sa.Column("domains", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "'{}'")
+    op.add_column("nodes", sa.Column("pool_id", sa.Uuid(), nullable=True))
+    _add("nodes", sa.Column("spot", sa.Boolean(), nullable=True), "false")
+    _add("nodes", sa.Column("usd_micros_hour", sa.BigInteger(), nullable=True), "0")
+    _add("nodes", sa.Column("caches", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "'[]'")
+    op.add_column("nodes", sa.Column("cordoned_at", sa.DateTime(timezone=True), nullable=True))
+    _add("nodes", sa.Column("cordon_reason", sa.String(), nullable=True), "''")
+    op.create_index(op.f("ix_nodes_pool_id"), "nodes", ["pool_id"], unique=False)
+    op.create_foreign_key(op.f("fk_nodes_pool_id"), "nodes", "pools", ["pool_id"], ["id"])
+    _add("queues", sa.Column("second_policy", sa.String(length=40), nullable=True), "''")
+    op.add_column("queues", sa.Column("pool_id", sa.Uuid(), nullable=True))
+    _add("queues", sa.Column("most", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "'{}'")
+    op.add_column("queues", sa.Column("most_running", sa.BigInteger(), nullable=True))
+    op.create_index(op.f("ix_queues_pool_id"), "queues", ["pool_id"], unique=False)
+    op.create_foreign_key(op.f("fk_queues_pool_id"), "queues", "pools", ["pool_id"], ["id"])
+    op.create_check_constraint(op.f("ck_queues_most_running"), "queues", "most_running >= 0")
+
+
+def downgrade() -> None:
+    """And back."""
+    op.drop_constraint(op.f("ck_queues_most_running"), "queues", type_="check")
+    op.drop_constraint(op.f("fk_queues_pool_id"), "queues", type_="foreignkey")
+    op.drop_index(op.f("ix_queues_pool_id"), table_name="queues")
+    op.drop_column("queues", "most_running")
+    op.drop_column("queues", "most")
+    op.drop_column("queues", "pool_id")
+    op.drop_column("queues", "second_policy")
+    op.drop_constraint(op.f("fk_nodes_pool_id"), "nodes", type_="foreignkey")
+    op.drop_index(op.f("ix_nodes_pool_id"), table_name="nodes")
+    op.drop_column("nodes", "cordon_reason")
+    op.drop_column("nodes", "cordoned_at")
+    op.drop_column("nodes", "caches")
+    op.drop_column("nodes", "usd_micros_hour")
+    op.drop_column("nodes", "spot")
+    op.drop_column("nodes", "pool_id")
+    op.drop_column("nodes", "domains")
+    op.drop_column("nodes", "taints")
+    op.drop_column("nodes", "own_labels")
+    op.drop_column("nodes", "real_memory_bytes")
+    op.drop_column("nodes", "real_cpu_milli")
+    op.drop_index("uq_topologies_one", table_name="topologies")
+    op.drop_table("topologies")
+    op.drop_index(op.f("ix_pools_parent_id"), table_name="pools")
+    op.drop_table("pools")
+
+
+def _add(table: str, column: sa.Column[object], value: str) -> None:
+    """A column that may not be null, filled for the rows there are."""
+    op.add_column(table, column)
+    op.execute(f"UPDATE {table} SET {column.name} = {value}")
+    op.alter_column(table, column.name, nullable=False)
