@@ -23,6 +23,7 @@ from app.queues import api as queues
 from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
 from app.resources import nodes
+from app.scheduling import api as scheduling
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
@@ -35,6 +36,7 @@ BLUEPRINTS = (
     queues.queues,
     resources.blp,
     jobs.blp,
+    *scheduling.BLUEPRINTS,
     resources_for_agents.blp,
     jobs_for_agents.blp,
 )

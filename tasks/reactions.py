@@ -94,6 +94,10 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "pool.created": [PLAN],
     "pool.changed": [PLAN],
     "pool.removed": [PLAN],
+    "allocation.released": [PLAN],
+    "reservation.active": [PLAN],
+    "reservation.ended": [PLAN],
+    "reservation.cancelled": [PLAN],
     "queue.open": [PLAN],
     "queue.changed": [PLAN],
 }

@@ -2,15 +2,19 @@
 
 from app.core.uow import UnitOfWork
 from app.jobs.attempts import end_attempts_on_lost_nodes
+from app.resources.allocations import release_expired
 from app.resources.nodes import mark_silent
+from app.resources.reservations import follow_windows
 from tasks import queues
 from tasks.base import control, task
 
 
 @task(queue=queues.CONTROL)
 def watch_nodes(uow: UnitOfWork) -> None:
-    """Note which nodes fell silent; what ran on those that are lost is tried elsewhere."""
+    """Note which nodes fell silent; what ran on those that are lost is tried elsewhere. What is held for a time ends."""
     settings = control().settings
     mark_silent(uow, settings.heartbeat_s, settings.node_lost_s)
     uow.session.flush()
     end_attempts_on_lost_nodes(uow)
+    release_expired(uow)
+    follow_windows(uow)

@@ -7,6 +7,14 @@ from uuid import UUID
 _last = [0]
 
 
+def read_id(text: str) -> UUID | None:
+    """The id that `text` spells, None where it spells none: it may be a name then."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 def new_id() -> UUID:
     """A fresh id: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits."""
     # Two ids of one process never share a stamp, so that a batch keeps its order.

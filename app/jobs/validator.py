@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, String, Uuid, any_, bindparam, cast, select
 
 from app.core.access import Permission
+from app.core.ids import read_id
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
@@ -36,7 +37,7 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
     One statement: every submission asks. Raises Invalid for what there is not, Forbidden for a mere viewer.
     """
     among = uow.projects_with(Permission.PROJECT_READ if project else Permission.JOB_WRITE)
-    statement = _places(bounded=among is not None, by="" if not project else "id" if _is_id(project) else "name")
+    statement = _places(bounded=among is not None, by="" if not project else "id" if read_id(project) else "name")
     found = uow.execute(statement, {"among": among, "project": project, "queue": queue}).all()
     if not found:
         known = f"there is no project {project!r} that you can see" if project else "you are a member of none"
@@ -91,11 +92,3 @@ def _dependency_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list
     ]
     twice = {job for job in wanted if wanted.count(job) > 1} if len(set(wanted)) < len(wanted) else set()
     return faults + [Field("/depends_on", f"names job {job} twice") for job in sorted(twice)]
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

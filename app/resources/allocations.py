@@ -3,29 +3,52 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from app.core.access import Permission
+from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
 from app.resources.models import Allocation, AllocationGpu, Gpu, Node
-from trellis.errors import CapacityTaken
+from trellis.errors import CapacityTaken, Conflict, Forbidden
 from trellis.vocabulary import NodeState
+
+
+class HeldByJob(Conflict):
+    """It goes when its job goes."""
+
+    code = "held_by_job"
+    title = "A job holds it: cancel the job"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who holds something without a job, and until when; `exclusive`: all there is of the node."""
+
+    owner_id: UUID | None
+    owner_name: str
+    expires_at: datetime
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one replica shall hold; `gpus` maps a device's id to milli."""
+    """What one replica shall hold (its id is the allocation's), or somebody without a job by `lease`; `gpus` maps a
+    device's id to milli.
+    """
 
     replica_id: UUID
     node_id: UUID
     project_id: UUID
-    job_id: UUID
+    job_id: UUID | None
     holder_name: str
     cpu_milli: int
     memory_bytes: int
     gpus: Mapping[UUID, int]
+    lease: Lease | None = None
 
 
 def lock_nodes(uow: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, Node]:
@@ -92,6 +115,8 @@ def release(uow: UnitOfWork, replica_ids: Collection[UUID], node: Node) -> None:
 def _book(node: Node | None, claim: Grant) -> None:
     if node is None or node.state is not NodeState.READY:
         raise CapacityTaken(f"node {claim.node_id} is not ready")
+    if claim.lease and claim.lease.exclusive and (node.cpu_milli_used or node.memory_bytes_used):
+        raise CapacityTaken(f"node {node.name} is not empty")
     node.cpu_milli_used += claim.cpu_milli
     node.memory_bytes_used += claim.memory_bytes
     if node.cpu_milli_used > node.cpu_milli or node.memory_bytes_used > node.memory_bytes:
@@ -107,7 +132,12 @@ def _add_milli(uow: UnitOfWork, milli: Mapping[UUID, int]) -> None:
 
 
 def _row(claim: Grant) -> dict[str, object]:
+    lease = claim.lease
     return {
+        "owner_id": lease and lease.owner_id,
+        "owner_name": lease.owner_name if lease else "",
+        "exclusive": lease is not None and lease.exclusive,
+        "expires_at": lease and lease.expires_at,
         "id": claim.replica_id,
         "node_id": claim.node_id,
         "project_id": claim.project_id,
@@ -122,3 +152,68 @@ def live_on(uow: UnitOfWork, node_ids: Iterable[UUID]) -> list[Allocation]:
     """What the actor may see of what is held on these nodes."""
     statement = uow.visible(Allocation).where(Allocation.node_id.in_(list(node_ids)), Allocation.released_at.is_(None))
     return list(uow.session.execute(statement.order_by(Allocation.created_at).limit(1000)).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationReport:
+    """What is held, on which node, and which of its devices: pairs of index and milli."""
+
+    allocation: Allocation
+    node: str
+    gpus: list[dict[str, int]]
+
+
+def page_of_live(uow: UnitOfWork, request: PageRequest, filters: Mapping[str, UUID]) -> Page[Allocation]:
+    """One page of what is held now, of the actor's projects; `filters` are columns and what they must be."""
+    wanted = [getattr(Allocation, name) == value for name, value in filters.items()]
+    statement = uow.visible(Allocation).where(Allocation.released_at.is_(None), *wanted)
+    return page(uow, statement, Allocation, request)
+
+
+def report(uow: UnitOfWork, allocations: Collection[Allocation]) -> list[AllocationReport]:
+    """Allocations with the names of their nodes, and their devices."""
+    ids = [allocation.id for allocation in allocations]
+    nodes = select(Node.id, Node.name).where(Node.id.in_({allocation.node_id for allocation in allocations}))
+    names = {row.id: row.name for row in uow.session.execute(nodes)}
+    gpus: dict[UUID, list[dict[str, int]]] = {allocation_id: [] for allocation_id in ids}
+    devices = (
+        select(AllocationGpu.allocation_id, Gpu.index, AllocationGpu.milli)
+        .join(Gpu, Gpu.id == AllocationGpu.gpu_id)
+        .where(AllocationGpu.allocation_id.in_(ids))
+        .order_by(Gpu.index)
+    )
+    for allocation_id, index, milli in uow.session.execute(devices):
+        gpus[allocation_id].append({"index": index, "milli": milli})
+    return [AllocationReport(a, names[a.node_id], gpus[a.id]) for a in allocations]
+
+
+def give_back(uow: UnitOfWork, allocation_id: UUID, *, force: bool) -> None:
+    """Release what somebody holds without a job; what was given back already is left alone.
+
+    Raises: Forbidden for somebody else's without `force`, which takes an administrator of the project; HeldByJob.
+    """
+    allocation = uow.get(Allocation, allocation_id)
+    uow.require(Permission.ALLOCATION_WRITE, allocation.project_id)
+    if allocation.job_id is not None:
+        raise HeldByJob(f"job {allocation.job_id} holds it: cancel that")
+    if allocation.owner_id != uow.actor.id:
+        if not force:
+            raise Forbidden(f"it is {allocation.owner_name}'s: administrators may give it back with force")
+        uow.require(Permission.PROJECT_WRITE, allocation.project_id)
+    _give_back(uow, [allocation], reason="force" if force else "given back")
+
+
+def release_expired(uow: UnitOfWork) -> None:
+    """Give back what is held without a job and whose time is over."""
+    over = select(Allocation).where(Allocation.released_at.is_(None), Allocation.expires_at <= uow.clock.now())
+    _give_back(uow, uow.session.execute(over.order_by(Allocation.id).limit(500)).scalars().all(), reason="expired")
+
+
+def _give_back(uow: UnitOfWork, allocations: Collection[Allocation], reason: str) -> None:
+    nodes = lock_nodes(uow, {allocation.node_id for allocation in allocations}) if allocations else {}
+    for allocation in allocations:
+        # Under the node's lock: whoever was faster has released it by now, and told of it.
+        uow.session.refresh(allocation)
+        if allocation.released_at is None:
+            release(uow, [allocation.id], nodes[allocation.node_id])
+            uow.emit("allocation.released", allocation, reason=reason)

@@ -12,11 +12,12 @@ from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.schema import ReasonSchema
 from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
-from app.resources import cluster, cordons, pools, schemas, topology
-from app.resources.allocations import live_on
+from app.resources import allocations, cluster, cordons, pools, reservations, schemas, topology
+from app.resources.allocations import AllocationReport, live_on
+from app.resources.candidates import labelled
 from app.resources.capacity import PoolReport, report_pools
 from app.resources.gpus import gpu_type
-from app.resources.models import Gpu, Node, Pool
+from app.resources.models import Allocation, Gpu, Node, Pool, Reservation
 from app.resources.nodes import create_join_token, gpus_of
 from app.resources.pools import PoolSpec
 from app.resources.traits import Traits, change_node, taints_of
@@ -28,6 +29,8 @@ COLUMNS = ("id", "name", "hostname", "state", "isolation", "isolation_detail", "
            "domains", "pool_id", "spot", "caches", "cordoned_at", "cordon_reason", "last_seen_at",
            "version")  # fmt: skip
 POOL_SORTS = {"name": Sort(Pool.name, descending=False), "-name": Sort(Pool.name, descending=True)}
+ALLOCATION_SORTS = {"created_at": Sort(Allocation.created_at, False), "-created_at": Sort(Allocation.created_at, True)}
+RESERVATION_SORTS = {"starts_at": Sort(Reservation.starts_at, False), "-starts_at": Sort(Reservation.starts_at, True)}
 blp = Blueprint("resources", __name__, url_prefix="/resources", description="Machines and their devices.")
 
 
@@ -49,9 +52,7 @@ class Nodes(MethodView):
             name, colon, value = text.partition(":")
             if not colon:
                 raise Invalid(Field(f"/label/{number}", "must be name:value"))
-            pair = {name: value}
-            own = Node.own_labels.contains(pair) & ~Node.labels.has_key(name)
-            statement = statement.where(Node.labels.contains(pair) | own | Node.domains.contains(pair))
+            statement = statement.where(labelled(name, value))
         if query.get("pool"):
             statement = statement.where(Node.pool_id.in_(select(Pool.id).where(Pool.name == query["pool"])))
         found = page(uow, statement, Node, page_request(query, SORTS, "name"))
@@ -162,6 +163,68 @@ class PoolItem(MethodView):
         pools.remove_pool(current_uow(), pool_id, if_match())
 
 
+@blp.route("/allocations")
+class Allocations(MethodView):
+    """Who holds what now."""
+
+    @blp.arguments(schemas.AllocationQuerySchema, location="query")
+    @blp.response(200, page_of(schemas.AllocationSchema))
+    def get(self, query: dict[str, Any]) -> Page[AllocationReport]:
+        """List what is held now, by jobs and without: of one's projects."""
+        uow = current_uow()
+        filters: dict[str, UUID] = {name: query[name] for name in ("project_id", "node_id", "job_id") if name in query}
+        found = allocations.page_of_live(uow, page_request(query, ALLOCATION_SORTS, "created_at"), filters)
+        return Page(allocations.report(uow, found.items), found.next_cursor)
+
+
+@blp.route("/allocations/<uuid:allocation_id>")
+class AllocationItem(MethodView):
+    """One of them."""
+
+    @blp.response(200, schemas.AllocationSchema)
+    def get(self, allocation_id: UUID) -> Any:
+        """Show what is, or was, held."""
+        allocation = current_uow().get(Allocation, allocation_id)
+        return allocations.report(current_uow(), [allocation])[0], etag(allocation)
+
+    @blp.arguments(schemas.ForceSchema, location="query")
+    @blp.response(204)
+    def delete(self, query: dict[str, Any], allocation_id: UUID) -> None:
+        """Give back what is held without a job: one's own, or with `force` somebody else's (administrators)."""
+        allocations.give_back(current_uow(), allocation_id, force=query["force"])
+
+
+@blp.route("/reservations")
+class Reservations(MethodView):
+    """Claims on future windows."""
+
+    @blp.arguments(schemas.ReservationQuerySchema, location="query")
+    @blp.response(200, page_of(schemas.ReservationSchema))
+    def get(self, query: dict[str, Any]) -> Page[dict[str, Any]]:
+        """List the reservations of one's projects, and maintenance; with `ended` those that are over too."""
+        wanted = page_request(query, RESERVATION_SORTS, "starts_at")
+        found = reservations.page_of_reservations(
+            current_uow(), wanted, query.get("project_id"), ended=query.get("ended", False)
+        )
+        return Page(_reserved(*found.items), found.next_cursor)
+
+
+@blp.route("/reservations/<uuid:reservation_id>")
+class ReservationItem(MethodView):
+    """One claim."""
+
+    @blp.response(200, schemas.ReservationSchema)
+    def get(self, reservation_id: UUID) -> Any:
+        """Show a reservation and the parts of nodes that it claims."""
+        reservation = current_uow().get(Reservation, reservation_id)
+        return _reserved(reservation)[0], 200, etag(reservation)
+
+    @blp.response(204)
+    def delete(self, reservation_id: UUID) -> None:
+        """Give a reservation up."""
+        reservations.cancel_reservation(current_uow(), reservation_id, if_match())
+
+
 @blp.route("/join-tokens")
 class JoinTokens(MethodView):
     """What lets machines join."""
@@ -174,6 +237,10 @@ class JoinTokens(MethodView):
         keyring = current_app.extensions["keyring"]
         token, secret = create_join_token(current_uow(), keyring, body["name"], body["expires_in_s"])
         return {"id": token.id, "token": secret, "expires_at": token.expires_at}
+
+
+def _reserved(*found: Reservation) -> list[dict[str, Any]]:
+    return reservations.present(current_uow(), found)
 
 
 def _report(pool: Pool) -> tuple[PoolReport, dict[str, str]]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.access import Actor, Permission
 from app.core.tables import Base, Entity, ProjectOwned, Word
-from trellis.vocabulary import Isolation, NodeState
+from trellis.vocabulary import Isolation, NodeState, ReservationState
 
 
 class Node(Entity):
@@ -142,18 +142,30 @@ class Gpu(Entity):
 
 
 class Allocation(ProjectOwned):
-    """What one replica holds on one node; its id is the replica's."""
+    """What one replica holds on one node; its id is the replica's. Without a job: what somebody holds for a project
+    until `expires_at`, as an `exclusive` one all there is of the node.
+    """
 
     __tablename__ = "allocations"
     __table_args__ = (
         CheckConstraint("cpu_milli >= 0 AND memory_bytes >= 0", name="amounts"),
+        CheckConstraint("(job_id IS NULL) = (expires_at IS NOT NULL)", name="job_or_expiry"),
         Index("ix_allocations_live", "node_id", postgresql_where=text("released_at IS NULL")),
+        Index(
+            "ix_allocations_expiring",
+            "expires_at",
+            postgresql_where=text("released_at IS NULL AND expires_at IS NOT NULL"),
+        ),
     )
     read = Permission.JOB_READ
 
     node_id: Mapped[UUID] = mapped_column(ForeignKey("nodes.id"))
-    job_id: Mapped[UUID] = mapped_column(index=True)
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
     holder_name: Mapped[str] = mapped_column(String(200))
+    owner_id: Mapped[UUID | None]
+    owner_name: Mapped[str] = mapped_column(String(200), default="")
+    exclusive: Mapped[bool] = mapped_column(default=False)
+    expires_at: Mapped[datetime | None]
     cpu_milli: Mapped[int]
     memory_bytes: Mapped[int]
     released_at: Mapped[datetime | None]
@@ -173,6 +185,48 @@ class AllocationGpu(Base):
     gpu_id: Mapped[UUID] = mapped_column(ForeignKey("gpus.id"), primary_key=True)
     milli: Mapped[int]
     live: Mapped[bool] = mapped_column(default=True)
+
+
+class Reservation(Entity):
+    """A claim of one project on parts of nodes over [starts_at, ends_at); without a project: maintenance."""
+
+    __tablename__ = "reservations"
+    __table_args__ = (
+        CheckConstraint("starts_at < ends_at", name="window"),
+        Index("ix_reservations_open", "starts_at", postgresql_where=text("ended_at IS NULL")),
+    )
+    read = Permission.RESERVATION_READ
+
+    project_id: Mapped[UUID | None] = mapped_column(index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    state: Mapped[ReservationState] = mapped_column(Word(ReservationState), default=ReservationState.PLANNED)
+    owner_id: Mapped[UUID | None]
+    owner_name: Mapped[str] = mapped_column(String(200))
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """Those of one's projects; maintenance to everybody who is signed in."""
+        if actor.sees_all:
+            return true()
+        mine = cls.project_id.in_(actor.projects_with(cls.read))
+        return mine | cls.project_id.is_(None) if actor.is_person else false()
+
+
+class ReservationPart(Base):
+    """What a reservation claims of one node; `gpus` are pairs of a device's index and milli."""
+
+    __tablename__ = "reservation_parts"
+    __table_args__ = (CheckConstraint("cpu_milli >= 0 AND memory_bytes >= 0", name="amounts"),)
+
+    reservation_id: Mapped[UUID] = mapped_column(ForeignKey("reservations.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[UUID] = mapped_column(ForeignKey("nodes.id"), index=True)
+    cpu_milli: Mapped[int]
+    memory_bytes: Mapped[int]
+    gpus: Mapped[list[Any]]
 
 
 class JoinToken(Entity):

@@ -1,18 +1,21 @@
 """Overcommitment: how much of a machine is given away, by the ratios of its pool. GPUs are never overcommitted."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from app.resources.models import Node, Pool
+from sqlalchemy import select
+
+from app.core.uow import UnitOfWork
+from app.resources.models import Allocation, Node, Pool
 from trellis.errors import Conflict
 
 ONE = 1000
 
 
 class Overcommitted(Conflict):
-    """Jobs hold more than would be there."""
+    """What is held would no longer be what there is to hold."""
 
     code = "overcommitted"
-    title = "Jobs hold more than would be there"
+    title = "What is held there does not allow it"
 
 
 def give(node: Node, pool: Pool | None) -> None:
@@ -22,9 +25,19 @@ def give(node: Node, pool: Pool | None) -> None:
     node.memory_bytes = node.real_memory_bytes * memory // ONE
 
 
-def give_anew(nodes: Iterable[Node], pool: Pool | None) -> None:
-    """The same for many. Raises Overcommitted where one's jobs hold more than it would then have."""
+def give_anew(uow: UnitOfWork, nodes: Sequence[Node], pool: Pool | None) -> None:
+    """The same for many (locked) ones.
+
+    Raises: Overcommitted where one's jobs hold more than it would then have, or somebody holds it whole, who would
+    then no longer.
+    """
+    ids = [node.id for node in nodes]
+    live = (Allocation.node_id.in_(ids), Allocation.exclusive, Allocation.released_at.is_(None))
+    whole = set(uow.session.execute(select(Allocation.node_id).where(*live)).scalars())
     for node in nodes:
+        before = (node.cpu_milli, node.memory_bytes)
         give(node, pool)
         if node.cpu_milli_used > node.cpu_milli or node.memory_bytes_used > node.memory_bytes:
             raise Overcommitted(f"what runs on node {node.name} holds more than it would then have: wait, or cordon it")
+        if node.id in whole and before != (node.cpu_milli, node.memory_bytes):
+            raise Overcommitted(f"node {node.name} is held whole, and would then be more: wait, or give it back")

@@ -81,7 +81,7 @@ def set_pool(uow: UnitOfWork, pool: Pool, changes: Mapping[str, Any]) -> bool:
     if not changed:
         return False
     if {"cpu_overcommit_milli", "memory_overcommit_milli"} & set(changed):
-        give_anew(_lock_nodes_of(uow, pool), pool)
+        give_anew(uow, _lock_nodes_of(uow, pool), pool)
     pool.version += 1
     uow.session.flush()
     told = {"before": {name: before[name] for name in changed}, "after": {name: after[name] for name in changed}}

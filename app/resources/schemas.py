@@ -7,11 +7,12 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from app.http.amounts import AmountsSchema, LimitsSchema
+from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.resources.cluster import ClusterSpec, NodeEntry
 from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
-from trellis.vocabulary import Isolation, NodeState, TaintEffect
+from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
 MOST_NODES = 10_000
 LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
@@ -90,7 +91,7 @@ class GpuSchema(Strict):
 class HolderSchema(Strict):
     """A job that holds a part of the node."""
 
-    job_id = fields.UUID()
+    job_id = fields.UUID(allow_none=True, metadata={"description": "null: it is held without a job"})
     name = fields.String()
     cpu_milli = fields.Integer()
     memory_bytes = fields.Integer()
@@ -147,6 +148,79 @@ class NodeQuerySchema(Strict):
     limit = QueryInteger(least=1, most=500, load_default=50)
     cursor = fields.String(validate=validate.Length(max=1000))
     sort = fields.String()
+
+
+class DeviceSchema(Strict):
+    """Part or whole of one device."""
+
+    index = fields.Integer()
+    milli = fields.Integer()
+
+
+class AllocationSchema(Strict):
+    """What is held of one node: by a job, or without one until `expires_at`."""
+
+    id = fields.UUID(attribute="allocation.id")
+    project_id = fields.UUID(attribute="allocation.project_id")
+    job_id = fields.UUID(attribute="allocation.job_id", allow_none=True)
+    name = fields.String(attribute="allocation.holder_name")
+    owner = fields.String(attribute="allocation.owner_name")
+    node_id = fields.UUID(attribute="allocation.node_id")
+    node = fields.String()
+    cpu_milli = fields.Integer(attribute="allocation.cpu_milli")
+    memory_bytes = fields.Integer(attribute="allocation.memory_bytes")
+    gpus = fields.List(fields.Nested(DeviceSchema))
+    exclusive = fields.Boolean(attribute="allocation.exclusive")
+    created_at = fields.AwareDateTime(attribute="allocation.created_at")
+    expires_at = fields.AwareDateTime(attribute="allocation.expires_at", allow_none=True)
+    released_at = fields.AwareDateTime(attribute="allocation.released_at", allow_none=True)
+
+
+class AllocationQuerySchema(PageQuery):
+    """Filters of a list of allocations."""
+
+    project_id = fields.UUID()
+    node_id = fields.UUID()
+    job_id = fields.UUID()
+
+
+class ForceSchema(Strict):
+    """Whether to take what is somebody else's."""
+
+    force = fields.Boolean(load_default=False)
+
+
+class ReservationQuerySchema(PageQuery):
+    """Filters of a list of reservations."""
+
+    project_id = fields.UUID()
+    ended = fields.Boolean(metadata={"description": "those that are over too"})
+
+
+class ReservedPartSchema(Strict):
+    """What of one node is claimed."""
+
+    node_id = fields.UUID()
+    node = fields.String()
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    gpus = fields.List(fields.Nested(DeviceSchema))
+
+
+class ReservationSchema(Strict):
+    """A claim on parts of nodes over [starts_at, ends_at)."""
+
+    id = fields.UUID()
+    project_id = fields.UUID(allow_none=True)
+    maintenance = fields.Boolean()
+    name = fields.String()
+    state = fields.Enum(ReservationState, by_value=True)
+    owner = fields.String(attribute="owner_name")
+    starts_at = fields.AwareDateTime()
+    ends_at = fields.AwareDateTime()
+    ended_at = fields.AwareDateTime(allow_none=True)
+    parts = fields.List(fields.Nested(ReservedPartSchema))
+    version = fields.Integer()
 
 
 class JoinTokenRequestSchema(Strict):

@@ -76,7 +76,7 @@ def set_traits(uow: UnitOfWork, node: Node, traits: Traits, pool: Pool | None) -
     for name, value in changed.items():
         setattr(node, name, UUID(value) if name == "pool_id" and value else value)
     if "pool_id" in changed:
-        give_anew([node], pool)
+        give_anew(uow, [node], pool)
     node.version += 1
     uow.emit("node.changed", node, before={name: before[name] for name in changed}, after=changed)
     return True

@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.access import Permission
+from app.core.ids import read_id
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
 from app.tenancy.models import Membership, Organisation, Project
@@ -69,3 +70,23 @@ def _refuse_taken_name(uow: UnitOfWork, name: str, organisation_id: UUID) -> Non
     taken = select(Project.id).where(Project.organisation_id == organisation_id, Project.name == name)
     if uow.session.execute(taken).first():
         raise AlreadyExists(f"there is a project {name} in that organisation already")
+
+
+def find_project(uow: UnitOfWork, word: str, permission: Permission) -> Project:
+    """The project of that id or name in which the actor holds `permission`; of no word, the only one there is.
+
+    Raises: Invalid for what the actor can't see or where several match, Forbidden where the right is lacking.
+    """
+    statement = uow.visible(Project)
+    if word:
+        statement = statement.where(Project.id == project_id if (project_id := read_id(word)) else Project.name == word)
+    elif not uow.actor.sees_all:
+        statement = statement.where(Project.id.in_(uow.actor.projects_with(permission)))
+    found = uow.session.execute(statement.order_by(Project.id).limit(2)).scalars().all()
+    if not found:
+        known = f"there is no project {word!r} that you can see" if word else "you may do this in none"
+        raise Invalid(Field("/project", f"{known}: `trellis whoami` lists yours"))
+    if len(found) > 1:
+        raise Invalid(Field("/project", "several projects match: give the id of one"))
+    uow.require(permission, found[0].id)
+    return found[0]

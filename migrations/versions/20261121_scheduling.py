@@ -39,6 +39,30 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_pools_parent_id"), "pools", ["parent_id"], unique=False)
     op.create_table(
+        "reservations",
+        sa.Column("project_id", sa.Uuid(), nullable=True),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("state", sa.String(40), nullable=False),
+        sa.Column("owner_id", sa.Uuid(), nullable=True),
+        sa.Column("owner_name", sa.String(length=200), nullable=False),
+        sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("starts_at < ends_at", name=op.f("ck_reservations_window")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reservations")),
+    )
+    op.create_index(
+        "ix_reservations_open",
+        "reservations",
+        ["starts_at"],
+        unique=False,
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
+    op.create_index(op.f("ix_reservations_project_id"), "reservations", ["project_id"], unique=False)
+    op.create_table(
         "topologies",
         sa.Column("levels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -47,6 +71,34 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_topologies")),
     )
     op.create_index("uq_topologies_one", "topologies", [sa.literal_column("(true)")], unique=True)
+    op.create_table(
+        "reservation_parts",
+        sa.Column("reservation_id", sa.Uuid(), nullable=False),
+        sa.Column("index", sa.BigInteger(), nullable=False),
+        sa.Column("node_id", sa.Uuid(), nullable=False),
+        sa.Column("cpu_milli", sa.BigInteger(), nullable=False),
+        sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("gpus", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.CheckConstraint("cpu_milli >= 0 AND memory_bytes >= 0", name=op.f("ck_reservation_parts_amounts")),
+        sa.ForeignKeyConstraint(["node_id"], ["nodes.id"], name=op.f("fk_reservation_parts_node_id")),
+        sa.ForeignKeyConstraint(
+            ["reservation_id"], ["reservations.id"], name=op.f("fk_reservation_parts_reservation_id")
+        ),
+        sa.PrimaryKeyConstraint("reservation_id", "index", name=op.f("pk_reservation_parts")),
+    )
+    op.create_index(op.f("ix_reservation_parts_node_id"), "reservation_parts", ["node_id"], unique=False)
+    op.add_column("allocations", sa.Column("owner_id", sa.Uuid(), nullable=True))
+    _add("allocations", sa.Column("owner_name", sa.String(length=200), nullable=True), "''")
+    _add("allocations", sa.Column("exclusive", sa.Boolean(), nullable=True), "false")
+    op.add_column("allocations", sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True))
+    op.alter_column("allocations", "job_id", existing_type=sa.UUID(), nullable=True)
+    op.create_index(
+        "ix_allocations_expiring",
+        "allocations",
+        ["expires_at"],
+        unique=False,
+        postgresql_where=sa.text("released_at IS NULL AND expires_at IS NOT NULL"),
+    )
     _add("nodes", sa.Column("real_cpu_milli", sa.BigInteger(), nullable=True), "cpu_milli")
     _add("nodes", sa.Column("real_memory_bytes", sa.BigInteger(), nullable=True), "memory_bytes")
     _add("nodes", sa.Column("own_labels", postgresql.JSONB(astext_type=sa.Text()), nullable=True), "labels")
@@ -66,11 +118,15 @@ def upgrade() -> None:
     op.add_column("queues", sa.Column("most_running", sa.BigInteger(), nullable=True))
     op.create_index(op.f("ix_queues_pool_id"), "queues", ["pool_id"], unique=False)
     op.create_foreign_key(op.f("fk_queues_pool_id"), "queues", "pools", ["pool_id"], ["id"])
+    op.create_check_constraint(
+        op.f("ck_allocations_job_or_expiry"), "allocations", "(job_id IS NULL) = (expires_at IS NOT NULL)"
+    )
     op.create_check_constraint(op.f("ck_queues_most_running"), "queues", "most_running >= 0")
 
 
 def downgrade() -> None:
     """And back."""
+    op.drop_constraint(op.f("ck_allocations_job_or_expiry"), "allocations", type_="check")
     op.drop_constraint(op.f("ck_queues_most_running"), "queues", type_="check")
     op.drop_constraint(op.f("fk_queues_pool_id"), "queues", type_="foreignkey")
     op.drop_index(op.f("ix_queues_pool_id"), table_name="queues")
@@ -91,8 +147,23 @@ def downgrade() -> None:
     op.drop_column("nodes", "own_labels")
     op.drop_column("nodes", "real_memory_bytes")
     op.drop_column("nodes", "real_cpu_milli")
+    op.drop_index(
+        "ix_allocations_expiring",
+        table_name="allocations",
+        postgresql_where=sa.text("released_at IS NULL AND expires_at IS NOT NULL"),
+    )
+    op.alter_column("allocations", "job_id", existing_type=sa.UUID(), nullable=False)
+    op.drop_column("allocations", "expires_at")
+    op.drop_column("allocations", "exclusive")
+    op.drop_column("allocations", "owner_name")
+    op.drop_column("allocations", "owner_id")
+    op.drop_index(op.f("ix_reservation_parts_node_id"), table_name="reservation_parts")
+    op.drop_table("reservation_parts")
     op.drop_index("uq_topologies_one", table_name="topologies")
     op.drop_table("topologies")
+    op.drop_index(op.f("ix_reservations_project_id"), table_name="reservations")
+    op.drop_index("ix_reservations_open", table_name="reservations", postgresql_where=sa.text("ended_at IS NULL"))
+    op.drop_table("reservations")
     op.drop_index(op.f("ix_pools_parent_id"), table_name="pools")
     op.drop_table("pools")
 

@@ -128,3 +128,55 @@ def test_every_fault_of_a_submission_names_its_field(
     assert answer.status == 422, answer.text
     assert pointer in [error["pointer"] for error in answer.json["errors"]], answer.text
     assert rows(stack) == before
+
+
+CLAIMS = {
+    "/resources/allocate": {"/ttl": [*NOT_AMOUNTS, 0, 7 * 86_400 + 1]},
+    "/resources/reserve": {"/count": [*NOT_WHOLE, 0, 1001]},
+}
+EVERY_CLAIM = {
+    "/cpus": [*NOT_AMOUNTS, 0, 0.00001],
+    "/memory": [*NOT_AMOUNTS, 0, 1.5],
+    "/gpus": [*NOT_AMOUNTS, 1.5, 65],
+}
+
+
+@pytest.mark.parametrize("path", CLAIMS)
+def test_a_claim_of_what_is_no_amount_is_refused_by_name_and_nothing_is_written(
+    stack: Stack, world: World, path: str
+) -> None:
+    chief, before = stack.client(world.project_admin), stack.dump()
+    for pointer, values in (EVERY_CLAIM | CLAIMS[path]).items():
+        for value in values:
+            answer = chief.post(path, {pointer[1:]: value})
+            named = [error["pointer"] for error in answer.json["errors"]]
+            assert (answer.status, pointer in named) == (422, True), (pointer, value, answer.text)
+    assert stack.dump() == before
+
+
+LIMITS = [value for value in NOT_AMOUNTS if value is not None]
+
+
+@pytest.mark.parametrize(
+    ("path", "pointers"),
+    [
+        ("/resources/pools", ["/nominal/cpus", "/lends/memory", "/borrows/gpus", "/overcommit/cpu", "/weight"]),
+        ("/queues", ["/most/gpus", "/weight", "/most_running"]),
+    ],
+)
+def test_a_limit_that_is_no_amount_is_refused_by_name_and_nothing_is_written(
+    stack: Stack, world: World, path: str, pointers: list[str]
+) -> None:
+    admin, before = stack.client(world.admin), stack.dump()
+    for pointer in pointers:
+        for value in LIMITS:
+            body: dict[str, Any] = {"name": "x"}
+            *parents, last = pointer.strip("/").split("/")
+            inner = body
+            for name in parents:
+                inner = inner.setdefault(name, {})
+            inner[last] = value
+            answer = admin.post(path, body)
+            named = [error["pointer"] for error in answer.json["errors"]]
+            assert (answer.status, pointer in named) == (422, True), (pointer, value, answer.text)
+    assert stack.dump() == before

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -65,7 +66,7 @@ PUBLIC = {
 # What a stranger may call on their own behalf. Everything else that is no plain list answers 403 or 404.
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
-REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch"}
+REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve"}
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
 
@@ -109,6 +110,9 @@ class Victim:
             "PUT /resources/topology": {"levels": ["mine"]},
             "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
             "POST /resources/pools": {"name": "mine"},
+            "POST /resources/allocate": {"project": str(self.ids["project_id"]), "cpus": 0.5},
+            "POST /resources/reserve": {"project": str(self.ids["project_id"]), "ends_at": "2099-01-01T00:00:00Z"},
+            "POST /resources/maintenance": {"nodes": ["node-1"], "ends_at": "2099-01-01T00:00:00Z"},
             "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
@@ -128,10 +132,14 @@ def victim(stack: Stack, world: World) -> Victim:
     queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))
     key = stack.add(an_api_key(world.member))
     spec, artifact_id = a_running_job(stack, world, node)
+    chief, ends_at = stack.client(world.project_admin), (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    part = {"cpus": 0.5, "name": "the-secret-job"}
+    held = chief.post("/resources/allocate", part).json
+    claimed = chief.post("/resources/reserve", part | {"ends_at": ends_at}).json
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "pool_id": stack.add(a_pool()).id, "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 

@@ -1,0 +1,135 @@
+"""What is held or claimed without a job: allocations for now, reservations for later, maintenance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.access import Permission
+from app.core.ids import new_id
+from app.core.locks import wait_lock
+from app.core.uow import UnitOfWork
+from app.resources.allocations import Grant, Lease, grant, lock_nodes
+from app.resources.candidates import Part, list_candidates
+from app.resources.models import Allocation, Node, Reservation
+from app.resources.nodes import gpus_of
+from app.resources.reservations import Claimed, check_window, keep_reservation
+from app.resources.windows import Window, free_over, reserved_on
+from app.scheduling.placing import choose_places, whole
+from app.tenancy.service import find_project
+from trellis.errors import CapacityTaken, Field, Invalid
+from trellis.vocabulary import LIVING_NODE_STATES, NodeState
+
+# Whoever asks outside the queues waits for those that asked before, and then sees what they got.
+TURN = "claims"
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationSpec:
+    """A part of one node to be held now, for `ttl_s`; `project` is a name or an id."""
+
+    part: Part
+    project: str = ""
+    name: str = ""
+    ttl_s: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationSpec:
+    """`count` parts to be claimed over [starts_at, ends_at); without `starts_at` from now on."""
+
+    part: Part
+    ends_at: datetime
+    starts_at: datetime | None = None
+    project: str = ""
+    name: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceSpec:
+    """Whole nodes, by name, that shall be free over [starts_at, ends_at)."""
+
+    nodes: tuple[str, ...]
+    ends_at: datetime
+    starts_at: datetime | None = None
+    name: str = ""
+
+
+def allocate(uow: UnitOfWork, spec: AllocationSpec) -> Allocation:
+    """Hold a part of one node for a project, outside the queues, until it is given back or its time is over.
+
+    Raises: CapacityTaken that says how much is free, Invalid for an unknown project or pool.
+    """
+    project = find_project(uow, spec.project, Permission.ALLOCATION_WRITE)
+    wait_lock(uow, TURN)
+    expires_at = uow.clock.now() + timedelta(seconds=spec.ttl_s)
+    window = Window(uow.clock.now(), expires_at)
+    (place,) = _take(uow, spec.part, 1, window, for_project=project.id)
+    device = {gpu.index: gpu.id for gpu in gpus_of(uow, [place.node.id])[place.node.id]}
+    lease = Lease(uow.actor.id, uow.actor.name, expires_at, spec.part.exclusive)
+    held = {device[index]: milli for index, milli in place.gpus}
+    claim = Grant(
+        new_id(), place.node.id, project.id, None, spec.name, place.cpu_milli, place.memory_bytes, held, lease
+    )
+    grant(uow, [claim], {place.node.id: place.node})
+    allocation = uow.session.execute(select(Allocation).where(Allocation.id == claim.replica_id)).scalar_one()
+    uow.emit("allocation.granted", allocation, name=spec.name, node=place.node.name, expires_at=expires_at.isoformat())
+    return allocation
+
+
+def reserve(uow: UnitOfWork, spec: ReservationSpec) -> Reservation:
+    """Claim parts of nodes for one project over a window; only what is sure to be free then can be had.
+
+    Raises: Invalid for a window that is none, CapacityTaken that says how much is free.
+    """
+    project = find_project(uow, spec.project, Permission.RESERVATION_WRITE)
+    window = Window(spec.starts_at or uow.clock.now(), spec.ends_at)
+    check_window(uow, window)
+    wait_lock(uow, TURN)
+    places = _take(uow, spec.part, spec.count, window)
+    return keep_reservation(uow, project.id, spec.name, window, places)
+
+
+def plan_maintenance(uow: UnitOfWork, spec: MaintenanceSpec) -> Reservation:
+    """Claim whole nodes for work on them. What runs there is no obstacle: it is drained; a project's claim is.
+
+    Raises: Invalid for unknown nodes or a window that is none, CapacityTaken that names the claim.
+    """
+    uow.require(Permission.NODE_WRITE)
+    window = Window(spec.starts_at or uow.clock.now(), spec.ends_at)
+    check_window(uow, window)
+    wait_lock(uow, TURN)
+    known = {node.name: node for node in uow.session.execute(select(Node).where(Node.name.in_(spec.nodes))).scalars()}
+    faults = [Field(f"/nodes/{i}", "is no node") for i, name in enumerate(spec.nodes) if name not in known]
+    if faults:
+        raise Invalid(*faults)
+    nodes = lock_nodes(uow, [node.id for node in known.values()])
+    for reservation, part in reserved_on(uow, list(nodes), window):
+        if reservation.project_id is not None:
+            taken = f"{reservation.starts_at:%Y-%m-%d %H:%M} to {reservation.ends_at:%Y-%m-%d %H:%M} UTC"
+            raise CapacityTaken(f"node {nodes[part.node_id].name} is reserved ({reservation.id}) from {taken}")
+    devices = free_over(uow, list(nodes.values()), window)
+    claimed = [whole(node, len(devices[node.id].gpus)) for node in nodes.values()]
+    return keep_reservation(uow, None, spec.name, window, claimed)
+
+
+def _take(
+    uow: UnitOfWork, part: Part, count: int, window: Window, for_project: UUID | None = None
+) -> Sequence[Claimed]:
+    """Choose, lock the nodes, look again: a cycle may have been there meanwhile. What is returned is free and locked."""
+    # A node that is silent or cordoned now may serve later; what is wanted now needs one that is ready.
+    states = LIVING_NODE_STATES if for_project is None else {NodeState.READY}
+    for _ in range(TRIES):
+        nodes = list_candidates(uow, part, states)
+        places = choose_places(nodes, free_over(uow, nodes, window, for_project), part, count)
+        locked = lock_nodes(uow, {place.node.id for place in places})
+        still = [node for node in locked.values() if node.state in states]
+        try:
+            return choose_places(still, free_over(uow, still, window, for_project), part, count)
+        except CapacityTaken:
+            continue
+    raise CapacityTaken("others took what was free meanwhile: try again")
