@@ -98,6 +98,7 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "reservation.active": [PLAN],
     "reservation.ended": [PLAN],
     "reservation.cancelled": [PLAN],
+    "policy.changed": [PLAN],
     "queue.open": [PLAN],
     "queue.changed": [PLAN],
 }

@@ -27,7 +27,7 @@ KINDS = frozenset(
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved",
-        "allocation.granted", "allocation.released", "reservation.created",
+        "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
         "organisation.created", "project.created", "project.changed",
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",
         "member.set", "member.removed", "service_account.created", "service_account.removed",
@@ -40,7 +40,7 @@ ANNOUNCED = frozenset(
         "replica.placed", "replica.stop_asked",
         "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
-        "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled",
+        "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
     }
 )  # fmt: skip
 

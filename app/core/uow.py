@@ -237,4 +237,5 @@ def _text(id: UUID | None) -> str | None:  # noqa: A002  # the field's word
 
 
 def _noun(model: type[Any]) -> str:
-    return str(model.__tablename__).removesuffix("s")
+    name = str(model.__tablename__)
+    return f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")

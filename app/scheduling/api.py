@@ -4,16 +4,24 @@ from typing import Any
 
 from flask.views import MethodView
 
+from app.core.paging import Page, Sort
 from app.http.blueprint import Blueprint
-from app.http.transaction import current_uow, etag
+from app.http.paging import PageQuery, page_of, page_request
+from app.http.transaction import current_uow, etag, if_match
 from app.resources.allocations import AllocationReport, report
 from app.resources.models import Reservation
 from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
-from app.scheduling import claims, schemas
+from app.scheduling import claims, policy, schemas
+from app.scheduling.models import PolicyVersion
 
 resources = Blueprint("claims", __name__, url_prefix="/resources", description="Capacity outside the queues.")
-BLUEPRINTS = (resources,)
+scheduling = Blueprint("scheduling", __name__, url_prefix="/scheduling", description="How jobs are ranked and placed.")
+BLUEPRINTS = (resources, scheduling)
+VERSION_SORTS = {
+    "-version": Sort(PolicyVersion.number, descending=True),
+    "version": Sort(PolicyVersion.number, descending=False),
+}
 
 
 @resources.route("/allocate")
@@ -48,6 +56,38 @@ class Maintenance(MethodView):
     def post(self, spec: claims.MaintenanceSpec) -> Any:
         """Claim whole nodes for maintenance over a window (platform administrators)."""
         return _reserved(claims.plan_maintenance(current_uow(), spec))
+
+
+@scheduling.route("/policy")
+class Policy(MethodView):
+    """How the platform schedules."""
+
+    @scheduling.arguments(schemas.PolicyQuerySchema, location="query")
+    @scheduling.response(200, schemas.PolicySchema)
+    def get(self, query: dict[str, Any]) -> Any:
+        """Show the scheduling policy in force, or an earlier version; the ETag is the number of its version."""
+        return _tagged(policy.get_policy(current_uow(), query.get("version")))
+
+    @scheduling.arguments(schemas.PolicySchema)
+    @scheduling.response(200, schemas.PolicySchema)
+    def put(self, wanted: policy.SchedulingPolicy) -> Any:
+        """Put a scheduling policy in force, whole, from the next cycle on (platform administrators)."""
+        return _tagged(policy.change_policy(current_uow(), wanted, if_match()))
+
+
+@scheduling.route("/policy/versions")
+class PolicyVersions(MethodView):
+    """How it was before."""
+
+    @scheduling.arguments(PageQuery, location="query")
+    @scheduling.response(200, page_of(schemas.PolicyVersionSchema))
+    def get(self, query: dict[str, Any]) -> Page[PolicyVersion]:
+        """List the versions of the scheduling policy, the newest first."""
+        return policy.page_of_versions(current_uow(), page_request(query, VERSION_SORTS, "-version"))
+
+
+def _tagged(found: policy.InForce) -> tuple[policy.SchedulingPolicy, dict[str, str]]:
+    return found.policy, {"ETag": f'"{found.version}"'}
 
 
 def _reserved(reservation: Reservation) -> tuple[dict[str, Any], dict[str, str]]:

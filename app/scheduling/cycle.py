@@ -26,7 +26,7 @@ WAKING = (
     "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
     "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
     "topology.changed", "pool.created", "pool.changed", "pool.removed",
-    "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled",
+    "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
 )  # fmt: skip
 
 

@@ -5,10 +5,11 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from app.core.amounts import Amounts
-from app.http.schema import LABEL_NAME, Amount, Integer, Strict, Text
+from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
 from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
+from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
 
 MOST_PARTS = 1000
 AMOUNTS = frozenset(Amounts.__slots__)
@@ -100,3 +101,120 @@ class MaintenanceSchema(Strict):
     def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
         """Hand the rules a value, not a dictionary."""
         return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
+
+
+DAY_S = 86_400
+
+
+class Flag(fields.Boolean):
+    """True or false, and nothing that merely looks like it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(truthy={True}, falsy={False}, **options)
+
+
+class Fraction(Amount):
+    """Thousandths, said and answered as a number."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("milli", **options)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
+        return float(value) / 1000
+
+
+class Seconds(Amount):
+    """Whole seconds, answered as such."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("seconds", **options)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> int:
+        return int(value)
+
+
+class FairShareSchema(Strict):
+    """How past use counts."""
+
+    window_hours = Integer(least=1, most=8760)
+    decay_factor_milli = Fraction(
+        least=0, most=1000, data_key="decay_factor",
+        metadata={"description": "of use that lies one window back, so much counts; from 0 to 1"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> FairShare:
+        """Hand the rules a value, not a dictionary."""
+        return FairShare(**data)
+
+
+class PreemptionSchema(Strict):
+    """When a running job may be evicted for a waiting one."""
+
+    grace_period_s = Seconds(most=3600, data_key="grace_period")
+    priority_threshold = Integer(least=1, most=2000)
+    max_preemptions = Integer(least=0, most=1000)
+    min_run_time_s = Seconds(most=30 * DAY_S, data_key="min_run_time")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Preemption:
+        """Hand the rules a value, not a dictionary."""
+        return Preemption(**data)
+
+
+class BackfillSchema(Strict):
+    """Which jobs may pass a blocked one."""
+
+    order = fields.String(validate=validate.OneOf(["queue", "shortest"]))
+    reserved_heads = Integer(
+        least=1, most=1000, allow_none=True, metadata={"description": "null: no job is delayed by a later one"}
+    )
+    use_predictions = Flag()
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Backfill:
+        """Hand the rules a value, not a dictionary."""
+        return Backfill(**data)
+
+
+class PolicySchema(Strict):
+    """How the platform schedules; what is left out is as it is by default."""
+
+    primary_policy = Text(longest=40, metadata={"example": "priority"})
+    secondary_policy = Text(longest=40, metadata={"example": "fifo"})
+    enable_preemption = Flag()
+    enable_backfill = Flag()
+    enable_gang_scheduling = Flag()
+    enable_reclaim = Flag()
+    enable_consolidation = Flag()
+    scheduling_interval_ms = Fraction(
+        most=600_000, data_key="scheduling_interval", metadata={"description": "seconds, at least, between two cycles"}
+    )
+    ageing_per_hour_milli = Fraction(
+        most=1_000_000, data_key="ageing_per_hour", metadata={"description": "priority gained each hour of waiting"}
+    )
+    restart_cost_s = Seconds(most=DAY_S, data_key="restart_cost")
+    max_placements = Integer(least=1, most=100_000, data_key="max_placements_per_cycle")
+    fair_share = fields.Nested(FairShareSchema)
+    preemption = fields.Nested(PreemptionSchema)
+    backfill = fields.Nested(BackfillSchema)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> SchedulingPolicy:
+        """Hand the rules a value, not a dictionary."""
+        return SchedulingPolicy(**data)
+
+
+class PolicyQuerySchema(Strict):
+    """Which version."""
+
+    version = QueryInteger(least=0, most=2**53, metadata={"description": "the one in force, if left out"})
+
+
+class PolicyVersionSchema(Strict):
+    """A version of the policy, by whom and since when."""
+
+    version = fields.Integer(attribute="number")
+    actor = fields.String(attribute="actor_name")
+    created_at = fields.AwareDateTime()
+    policy = fields.Nested(PolicySchema, attribute="body")

@@ -15,6 +15,18 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     """Widen."""
     op.create_table(
+        "policies",
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("actor_name", sa.String(length=200), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("number > 0", name=op.f("ck_policies_number")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_policies")),
+        sa.UniqueConstraint("number", name=op.f("uq_policies_number")),
+    )
+    op.create_table(
         "pools",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
@@ -166,6 +178,7 @@ def downgrade() -> None:
     op.drop_table("reservations")
     op.drop_index(op.f("ix_pools_parent_id"), table_name="pools")
     op.drop_table("pools")
+    op.drop_table("policies")
 
 
 def _add(table: str, column: sa.Column[object], value: str) -> None:

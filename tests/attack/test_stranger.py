@@ -110,6 +110,7 @@ class Victim:
             "PUT /resources/topology": {"levels": ["mine"]},
             "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
             "POST /resources/pools": {"name": "mine"},
+            "PUT /scheduling/policy": {"primary_policy": "fifo"},
             "POST /resources/allocate": {"project": str(self.ids["project_id"]), "cpus": 0.5},
             "POST /resources/reserve": {"project": str(self.ids["project_id"]), "ends_at": "2099-01-01T00:00:00Z"},
             "POST /resources/maintenance": {"nodes": ["node-1"], "ends_at": "2099-01-01T00:00:00Z"},

@@ -1,0 +1,143 @@
+"""How the platform schedules: versioned rows, changed as a whole, in force from the next cycle on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from app.core.access import Permission
+from app.core.locks import wait_lock
+from app.core.paging import Page, PageRequest, page
+from app.core.uow import UnitOfWork
+from app.scheduling.models import PolicyVersion
+from scheduler.config import Config
+from scheduler.policies import POLICIES
+from trellis.errors import Field, Invalid, NotFound, StaleVersion
+
+
+@dataclass(frozen=True, slots=True)
+class FairShare:
+    """Past use counts `decay_factor_milli` thousandths of itself for every `window_hours` that it lies back."""
+
+    window_hours: int = 168
+    decay_factor_milli: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """A victim's priority is at least `priority_threshold` lower, it has run `min_run_time_s`, was evicted fewer than
+    `max_preemptions` times, and gets `grace_period_s` to end.
+    """
+
+    grace_period_s: int = 60
+    priority_threshold: int = 1
+    max_preemptions: int = 3
+    min_run_time_s: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """`order`: in which order jobs are tried that may pass a blocked one, `queue` or `shortest`. They delay none of the
+    first `reserved_heads` blocked ones of a queue; None: none at all.
+    """
+
+    order: str = "queue"
+    reserved_heads: int | None = 1
+    use_predictions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingPolicy:
+    """Everything there is to decide. `scheduling_interval_ms` lies at least between two cycles; a job gains
+    `ageing_per_hour_milli` thousandths of a priority each hour that it waits; moving a job costs it `restart_cost_s`;
+    `max_placements` bounds one cycle.
+    """
+
+    primary_policy: str = "priority"
+    secondary_policy: str = "fifo"
+    enable_preemption: bool = True
+    enable_backfill: bool = True
+    enable_gang_scheduling: bool = True
+    enable_reclaim: bool = True
+    enable_consolidation: bool = True
+    scheduling_interval_ms: int = 40
+    ageing_per_hour_milli: int = 0
+    restart_cost_s: int = 120
+    max_placements: int = 500
+    fair_share: FairShare = field(default_factory=FairShare)
+    preemption: Preemption = field(default_factory=Preemption)
+    backfill: Backfill = field(default_factory=Backfill)
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "SchedulingPolicy":
+        """What was stored; what an older version did not know is as it is by default."""
+        parts = {"fair_share": FairShare, "preemption": Preemption, "backfill": Backfill}
+        said = {name: parts[name](**value) if name in parts else value for name, value in stored.items()}
+        return cls(**said)
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy and the number of its version; 0: what holds where nobody has said anything."""
+
+    version: int
+    policy: SchedulingPolicy
+
+
+def load_policy(uow: UnitOfWork) -> Config:
+    """The policy in force as the scheduler's configuration; every cycle reads it anew."""
+    policy = policy_in_force(uow).policy
+    return Config(
+        policy=policy.primary_policy, backfill=policy.enable_backfill, max_placements=policy.max_placements
+    )  # fmt: skip
+
+
+def policy_in_force(uow: UnitOfWork) -> InForce:
+    """The newest version."""
+    newest = select(PolicyVersion).order_by(PolicyVersion.number.desc()).limit(1)
+    row = uow.session.execute(newest).scalar_one_or_none()
+    return InForce(0, SchedulingPolicy()) if row is None else InForce(row.number, SchedulingPolicy.read(row.body))
+
+
+def get_policy(uow: UnitOfWork, version: int | None) -> InForce:
+    """That version, or the one in force. Raises NotFound."""
+    uow.require(Permission.POLICY_READ)
+    if version is None:
+        return policy_in_force(uow)
+    if version == 0:
+        return InForce(0, SchedulingPolicy())
+    row = uow.session.execute(select(PolicyVersion).where(PolicyVersion.number == version)).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"there is no version {version} of the policy")
+    return InForce(row.number, SchedulingPolicy.read(row.body))
+
+
+def change_policy(uow: UnitOfWork, policy: SchedulingPolicy, expected: int | None) -> InForce:
+    """Put a policy in force, whole; one that is in force already makes no version.
+
+    Raises: Invalid for the name of no policy, StaleVersion where another version than `expected` is in force.
+    """
+    uow.require(Permission.POLICY_WRITE)
+    for name in ("primary_policy", "secondary_policy"):
+        if getattr(policy, name) not in POLICIES:
+            raise Invalid(Field(f"/{name}", f"is no policy; there are {', '.join(sorted(POLICIES))}"))
+    wait_lock(uow, "policy")
+    known = policy_in_force(uow)
+    if expected is not None and known.version != expected:
+        raise StaleVersion(f"version {expected} was expected, {known.version} is in force")
+    if policy == known.policy:
+        return known
+    before, after = asdict(known.policy), asdict(policy)
+    row = PolicyVersion(number=known.version + 1, body=after, actor_name=uow.actor.name)
+    uow.session.add(row)
+    uow.session.flush()
+    changed = [name for name in after if after[name] != before[name]]
+    told = {"before": {name: before[name] for name in changed}, "after": {name: after[name] for name in changed}}
+    uow.emit("policy.changed", row, version=row.number, **told)
+    return InForce(row.number, policy)
+
+
+def page_of_versions(uow: UnitOfWork, request: PageRequest) -> Page[PolicyVersion]:
+    """One page of all versions there were."""
+    return page(uow, uow.visible(PolicyVersion), PolicyVersion, request)
