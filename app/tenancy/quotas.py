@@ -328,4 +328,5 @@ def _who(quota: Quota) -> str:
 def _amount(name: str, amount: int) -> str:
     if name == "memory_bytes":
         return format_bytes(amount)
-    return f"{amount / 1000:g} {'CPUs' if name == 'cpu_milli' else 'GPUs'}"
+    noun = "CPU" if name == "cpu_milli" else "GPU"
+    return f"{amount / 1000:g} {noun}{'' if amount == 1000 else 's'}"
