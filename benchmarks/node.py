@@ -96,4 +96,3 @@ def _spec(name: str) -> ReplicaSpec:
         memory_bytes=1 << 30, gpus=(), time_limit_s=None, grace_s=30, executor=ExecutorKind.PROCESS,
         network=NetworkPolicy.NONE,
     )  # fmt: skip
-

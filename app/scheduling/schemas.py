@@ -195,6 +195,14 @@ class PolicySchema(Strict):
         most=1_000_000, data_key="ageing_per_hour", metadata={"description": "priority gained each hour of waiting"}
     )
     restart_cost_s = Seconds(most=DAY_S, data_key="restart_cost")
+    patience_s = Seconds(
+        least=1, most=366 * DAY_S, data_key="patience",
+        metadata={"description": "deadline policy: when a job without a deadline is to start after it came"},
+    )  # fmt: skip
+    size_lead_s = Seconds(
+        most=366 * DAY_S, data_key="size_lead",
+        metadata={"description": "gang policy: a job of twice the size ranks as if it had come so much earlier"},
+    )  # fmt: skip
     max_placements = Integer(least=1, most=100_000, data_key="max_placements_per_cycle")
     fair_share = fields.Nested(FairShareSchema)
     preemption = fields.Nested(PreemptionSchema)

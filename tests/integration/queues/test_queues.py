@@ -3,7 +3,6 @@
 import pytest
 
 from app.queues.service import find_queue
-from app.scheduling.cycle import run_cycle
 from tests.support.builders import a_pool, a_queue
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Stack
@@ -101,7 +100,7 @@ def test_a_queue_says_what_its_jobs_hold_and_since_when_one_waits(stack: Stack, 
     member = stack.client(world.member)
     for _ in range(2):
         member.post("/jobs", {"command": ["true"], "resources": {"cpus": 3, "gpus": 0.5}})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     queue = member.get(f"/queues/{world.shared_queue.id}").json
     assert queue["held"] == {"cpu_milli": 3000, "memory_bytes": 1 << 30, "gpu_milli": 500}
     (waiting,) = member.get("/jobs", query_string={"state": "queued"}).json["items"]

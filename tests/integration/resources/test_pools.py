@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from app.resources.pools import change_pool, list_pools
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
@@ -82,7 +81,7 @@ def test_a_pool_counts_what_lies_in_the_pools_within_it(
     assert admin.patch(f"/queues/{world.shared_queue.id}", {"pool": "speech"}).json["pool"] == "speech"
     jobs = [{"command": ["true"], "resources": {"cpus": 2, "gpus": 1}}] * 3
     assert member.post("/jobs/batch", {"jobs": jobs}).status == 201
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     pools = {pool["name"]: pool for pool in member.get("/resources/pools").json["items"]}
     assert pools["vision"]["figures"]["held"] == {"cpu_milli": 4000, "memory_bytes": 2 * GIB, "gpu_milli": 2000}
     assert pools["vision"]["utilisation"]["gpu_milli"] == 1.0
@@ -102,7 +101,7 @@ def test_an_overcommitted_pool_gives_its_cpus_away_more_than_once_and_its_gpus_n
     assert (shown["cpu_milli"], shown["real_cpu_milli"]) == (8000, 4000)
     assert (shown["memory_bytes"], shown["real_memory_bytes"]) == (80 * GIB, 64 * GIB)
     assert member.post("/jobs/batch", {"jobs": [{"command": ["true"]}] * 9}).status == 201
-    assert stack.run(run_cycle).started == 8
+    assert stack.run(stack.cycle).started == 8
     back = admin.patch(f"/resources/pools/{pool_id}", {"overcommit": {"cpu": 1}})
     assert (back.status, back.json["code"]) == (409, "overcommitted")
     assert "node-1" in back.json["detail"]

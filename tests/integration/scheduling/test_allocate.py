@@ -13,7 +13,6 @@ from app.resources.allocations import release_expired
 from app.resources.candidates import Part
 from app.resources.models import Allocation, Gpu, Node
 from app.scheduling.claims import AllocationSpec, allocate
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Answer, Caller, Stack
 from tests.support.world import World
@@ -65,7 +64,7 @@ def test_what_is_held_is_answered_listed_and_kept_from_jobs(stack: Stack, world:
     (holder,) = member.get(f"/resources/nodes/{node_id}").json["jobs"]
     assert (holder["name"], holder["job_id"]) == ("notebook", None)
     member.post("/jobs/batch", {"jobs": [{"command": ["true"], "resources": {"gpus": 1}}] * 2})
-    assert stack.run(run_cycle).started == 1
+    assert stack.run(stack.cycle).started == 1
     assert used(stack)[2] == [1000, 1000]
 
 
@@ -78,6 +77,19 @@ def test_what_is_given_back_is_free_once_and_wakes_the_scheduler(stack: Stack, w
     assert stack.events_of(made["id"]) == ["allocation.granted", "allocation.released"]
     assert member.get("/resources/allocations").json["items"] == []
     assert member.get(path).json["released_at"] is not None
+
+
+def test_a_scheduler_that_has_looked_before_sees_what_was_given_and_given_back(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    a_node(stack, world, gpus=2)
+    stack.run(stack.cycle)
+    held = hold(member, gpus=2).json
+    member.post("/jobs/batch", {"jobs": [{"command": ["true"], "resources": {"gpus": 1}}] * 2})
+    assert stack.run(stack.cycle).started == 0
+    member.delete(f"/resources/allocations/{held['id']}")
+    assert stack.run(stack.cycle).started == 2
+    assert hold(member, gpus=1).status == 409
 
 
 def test_of_64_who_ask_for_the_last_gpu_exactly_one_gets_it(stack: Stack, world: World) -> None:
@@ -97,10 +109,10 @@ def test_cycles_and_those_who_ask_beside_them_never_share_a_device(stack: Stack,
     cycles = iter([True, False] * 8)
 
     def act(uow: UnitOfWork) -> object:
-        return run_cycle(uow) if next(cycles, True) else allocate(uow, spec)
+        return stack.cycle(uow) if next(cycles, True) else allocate(uow, spec)
 
     stack.race(act, times=16)
-    while stack.run(run_cycle).started:
+    while stack.run(stack.cycle).started:
         pass
     held = stack.run(lambda uow: len(uow.session.execute(select(Allocation.id)).all()))
     assert (held, used(stack)[2]) == (8, [1000] * 8)
@@ -155,7 +167,7 @@ def test_an_exclusive_node_is_an_empty_one_and_nothing_comes_beside(
     again = hold(member, exclusive=True)
     assert (again.status, again.json["detail"]) == (409, "0 of 1 such nodes are free; 2 match")
     member.post("/jobs/batch", {"jobs": [{"command": ["true"]}] * 20})
-    assert stack.run(run_cycle).started == 7
+    assert stack.run(stack.cycle).started == 7
     pool = admin.post("/resources/pools", {"name": "dense", "overcommit": {"cpu": 2}}).json
     moved = admin.patch(f"/resources/nodes/{whole.json['node_id']}", {"pool": "dense"})
     assert (moved.status, moved.json["code"]) == (409, "overcommitted")
@@ -207,7 +219,7 @@ def test_what_is_somebody_elses_takes_force_and_an_administrator(stack: Stack, w
 def test_what_a_job_holds_goes_with_the_job_alone(stack: Stack, world: World, member: Caller, admin: Caller) -> None:
     a_node(stack, world, cpus=4)
     job = member.post("/jobs", {"command": ["true"]}).json
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     (held,) = member.get("/resources/allocations", query_string={"job_id": job["id"]}).json["items"]
     answer = admin.delete(f"/resources/allocations/{held['id']}?force=true")
     assert (answer.status, answer.json["code"]) == (409, "held_by_job")

@@ -1,6 +1,5 @@
 """Why the jobs of a queue wait, as it is told: in order, and of other projects only that they do."""
 
-from app.scheduling.cycle import run_cycle
 from tests.support.builders import a_queue
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
@@ -20,7 +19,7 @@ def test_the_heads_of_a_queue_come_in_order_with_their_verdicts(stack: Stack, wo
     many = submit(member, 3, resources={"cpus": 1.5}, name="many")
     assert [head["reason"] for head in member.get(path).json["heads"]] == [None]
     first = submit(member, resources={"cpus": 64}, priority=5, name="huge")
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     told = member.get(path).json
     assert (told["name"], told["policy"], told["second_policy"]) == ("default", "priority", "fifo")
     huge, rest = told["heads"]
@@ -33,7 +32,7 @@ def test_the_heads_of_a_queue_come_in_order_with_their_verdicts(stack: Stack, wo
 def test_of_other_projects_jobs_only_that_they_wait_is_told(stack: Stack, world: World) -> None:
     member = stack.client(world.member)
     (job_id,) = submit(member, name="the-secret-job")
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     answer = stack.client(world.stranger).get(f"/queues/{world.shared_queue.id}/explain")
     (head,) = answer.json["heads"]
     assert (head["count"], head["reason"], head["job_id"], head["message"]) == (1, "no_nodes", None, None)

@@ -11,7 +11,6 @@ from app.resources.candidates import Part
 from app.resources.models import Reservation
 from app.resources.reservations import follow_windows, list_reservations
 from app.scheduling.claims import ReservationSpec, reserve
-from app.scheduling.cycle import run_cycle
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Answer, Caller, Stack
 from tests.support.world import World
@@ -98,7 +97,7 @@ def test_only_what_is_sure_to_have_ended_is_promised(stack: Stack, world: World,
     member = stack.client(world.member)
     for body in ({"time_limit": "1h"}, {}, {"time_limit": "5h"}):
         assert member.post("/jobs", {"command": ["true"], **body}).status == 201
-    assert stack.run(run_cycle).started == 3
+    assert stack.run(stack.cycle).started == 3
     assert claim(chief, 2, 3, cpus=2).status == 409
     assert claim(chief, 2, 3, cpus=1).status == 201
     assert claim(chief, 6, 7, cpus=3).status == 409
@@ -156,7 +155,7 @@ def test_maintenance_takes_whole_nodes_whatever_runs_there(
 ) -> None:
     a_node(stack, world, cpus=4, gpus=1)
     stack.client(world.member).post("/jobs", {"command": ["true"]})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     body = {"nodes": ["node-1"], "starts_at": at(1), "ends_at": at(2), "name": "new fans"}
     assert chief.post("/resources/maintenance", body).status == 403
     made = admin.post("/resources/maintenance", body)

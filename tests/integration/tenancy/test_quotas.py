@@ -9,7 +9,6 @@ from sqlalchemy import update
 from app.core.amounts import Limits
 from app.jobs.service import submit_job
 from app.jobs.spec import JobSpec
-from app.scheduling.cycle import run_cycle
 from app.tenancy.models import Quota
 from app.tenancy.quotas import list_quotas, watch_quotas
 from tests.support.builders import a_project, a_service_account
@@ -62,7 +61,7 @@ def test_a_quota_is_set_whole_and_shown_with_what_is_used(
     assert made.headers["ETag"] == '"1"'
     for _ in range(3):
         assert submit(member, resources={"cpus": 2, "gpus": 1}).status == 201
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     shown = member.get(of_project(world)).json
     assert shown | {"most": shown["most"]} == {
         "hard": {"gpu_milli": 4000}, "hard_jobs": 10, "soft": {"gpu_milli": 2000}, "soft_jobs": None,
@@ -135,7 +134,7 @@ def test_what_is_held_without_a_job_keeps_to_the_quota_too(
     FakeNode.join(stack, world, a_description(cpus=8, gpus=4))
     put(admin, of_project(world), hard={"gpus": 2})
     submit(member, resources={"gpus": 1})
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     assert member.post("/resources/allocate", {"gpus": 1}).status == 201
     third = member.post("/resources/allocate", {"gpus": 0.5})
     assert (third.status, third.json["code"], third.json["errors"][0]["pointer"]) == (403, "quota_exceeded", "/gpus")
@@ -164,7 +163,7 @@ def test_going_over_a_soft_limit_is_told_once_and_hinders_nothing(
     quota_id = stack.run(lambda uow: uow.session.query(Quota).one().id)
     for _ in range(2):
         assert submit(member, resources={"gpus": 1}).status == 201
-    stack.run(run_cycle)
+    stack.run(stack.cycle)
     for _ in range(3):
         stack.run(watch_quotas)
     assert stack.events_of(quota_id) == ["quota.changed", "quota.soft_exceeded"]
