@@ -5,6 +5,7 @@ from uuid import UUID
 from app.core.idempotency import forget_old
 from app.core.uow import UnitOfWork
 from app.jobs import dependencies, service
+from app.tenancy.quotas import watch_quotas
 from tasks import queues
 from tasks.base import task
 
@@ -24,6 +25,7 @@ def wake_due(uow: UnitOfWork) -> None:
 
 @task(queue=queues.CONTROL)
 def sweep(uow: UnitOfWork) -> None:
-    """The net below lost messages: dependents of jobs that have ended; and what has grown old."""
+    """The net below lost messages: dependents of jobs that have ended; what has grown old; who is over a quota."""
     dependencies.release_forgotten(uow)
+    watch_quotas(uow)
     forget_old(uow)

@@ -99,6 +99,8 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "reservation.ended": [PLAN],
     "reservation.cancelled": [PLAN],
     "policy.changed": [PLAN],
+    "quota.changed": [PLAN],
+    "quota.burst_rested": [PLAN],
     "queue.open": [PLAN],
     "queue.changed": [PLAN],
 }

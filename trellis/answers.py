@@ -53,6 +53,7 @@ class Attempt(Answer):
     number: int = 0
     fence: int = 0
     state: str = ""
+    reason: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cause: str | None = None
@@ -201,14 +202,22 @@ class Node(Answer):
     memory_bytes_used: int = 0
     profile: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Mapping[str, str], ...] = ()
+    domains: Mapping[str, str] = field(default_factory=dict)
+    pool: str | None = None
+    spot: bool = False
+    usd_per_hour: float = 0.0
+    caches: tuple[str, ...] = ()
+    cordon_reason: str = ""
     last_seen_at: datetime | None = None
     gpus: tuple[Gpu, ...] = ()
     jobs: tuple[Mapping[str, Any], ...] = ()
+    version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queue(Answer):
-    """A named queue; `pending` and `running` count jobs."""
+    """A named queue; `pending` and `running` count jobs, `held` is what those hold."""
 
     id: str = ""
     name: str = ""
@@ -216,8 +225,14 @@ class Queue(Answer):
     state: str = ""
     weight: int = 1
     policy: str = ""
+    second_policy: str = ""
+    pool: str | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
+    most_running: int | None = None
     pending: int = 0
     running: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)
+    waiting_since: datetime | None = None
     version: int = 0
 
 

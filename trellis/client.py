@@ -9,8 +9,10 @@ import httpx
 from trellis import profile
 from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
+from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.jobs import Jobs
+from trellis.nouns.scheduling import Scheduling
 from trellis.nouns.tenancy import ApiKeys, Organisations, Projects, ServiceAccounts, Users
 from trellis.transport import Call, Transport
 
@@ -53,6 +55,10 @@ class Client:
         self.jobs = Jobs(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
+        self.pools = Pools(transport)
+        self.allocations = Allocations(transport)
+        self.reservations = Reservations(transport)
+        self.scheduling = Scheduling(transport)
         self.organisations = Organisations(transport)
         self.projects = Projects(transport)
         self.users = Users(transport)

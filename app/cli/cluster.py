@@ -7,7 +7,8 @@
           - {name: cpu, count: 3, cpu_cores: 32, memory_gb: 128}
 
 Names are unique over all clusters; `count: 3` makes cpu-1, cpu-2 and cpu-3. A node is told what it is as a profile in
-words (see `agent.profiles`), and runs real processes whatever it claims.
+words (see `agent.profiles`), and runs real processes whatever it claims. What the file says besides (levels, pools,
+labels, taints, domains, ...) is the server's: it is applied once the nodes have joined.
 """
 
 import re
@@ -19,12 +20,16 @@ from typing import Any
 import yaml
 
 from app.cli.errors import StackError
+from trellis.client import Client
+from trellis.errors import TrellisError
 
 LARGEST_FILE_BYTES = 1 << 20
 MOST_NODES = 64
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 _AMOUNTS = {"gpus": 64, "cpu_cores": 4096, "memory_gb": 1 << 20, "gpu_memory_gb": 4096}
-_KNOWN = frozenset({"name", "count", "gpu_type", *_AMOUNTS})
+# What a file says of nodes to the server; it judges it.
+_TRAITS = frozenset({"labels", "taints", "domains", "pool", "spot", "usd_per_hour", "caches"})
+_KNOWN = frozenset({"name", "count", "gpu_type", *_AMOUNTS}) | _TRAITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,7 @@ def alike(count: int, profile: str) -> tuple[Machine, ...]:
 
 def read_cluster(path: Path) -> tuple[Machine, ...]:
     """The nodes that a `cluster.yaml` names. Raises StackError that says where the file is wrong, and how."""
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise StackError(f"{path} is larger than 1 MiB: that is no list of nodes.")
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise StackError(f"{path} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StackError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+    content = read_file(path)
     try:
         machines = tuple(_machines(content))
     except ValueError as error:
@@ -60,6 +58,27 @@ def read_cluster(path: Path) -> tuple[Machine, ...]:
     if not 1 <= len(machines) <= MOST_NODES:
         raise StackError(f"{path} names {len(machines)} nodes; one machine runs 1 to {MOST_NODES}.")
     return machines
+
+
+def apply_file(path: Path, url: str, api_key: str) -> None:
+    """Tell the server what the file says of its nodes, which have joined. Raises StackError with what it refuses."""
+    with Client(url=url, api_key=api_key) as client:
+        try:
+            client.nodes.apply_cluster(read_file(path))
+        except TrellisError as error:
+            raise StackError(f"{path}: {error}.") from error
+
+
+def read_file(path: Path) -> Any:
+    """What the YAML file holds. Raises StackError."""
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise StackError(f"{path} is larger than 1 MiB: that is no list of nodes.")
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise StackError(f"{path} can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StackError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
 
 
 def _machines(content: Any) -> Iterator[Machine]:

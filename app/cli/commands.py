@@ -49,7 +49,7 @@ def up(
             return
         if options.home.parent != Path.cwd():
             console.print(f"Everything is kept in {options.home}.", highlight=False, soft_wrap=True)
-        after = running.Example(console, options.home, wanted=not no_example)
+        after = running.Example(console, options.home, wanted=not no_example, cluster=cluster)
         start = running.in_background if detach else running.in_foreground
         start(options, console, after)
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from app.cli.cluster import apply_file
 from app.cli.errors import StackError
 from app.cli.example import Login, run_example, show_next
 from app.cli.progress import Pipe, Reporter, Screen, replay
@@ -29,12 +30,17 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Example:
     """What `up` shows once everything runs."""
 
-    def __init__(self, console: Console, home: Path, *, wanted: bool) -> None:
-        self._console, self._home, self._wanted = console, home, wanted
+    def __init__(self, console: Console, home: Path, *, wanted: bool, cluster: Path | None = None) -> None:
+        self._console, self._home, self._wanted, self._cluster = console, home, wanted, cluster
 
     def show(self, urls: dict[str, str]) -> None:
-        """Run the example if it is wanted, then tell where things are."""
+        """Apply the cluster file if there is one, run the example if it is wanted, then tell where things are.
+
+        Raises: StackError with what of the file the server refuses.
+        """
         login = Login(**json.loads((self._home / "client.json").read_text()))
+        if self._cluster is not None:
+            apply_file(self._cluster, login.url, login.api_key)
         job = run_example(login, CODE, self._home / "example", self._console) if self._wanted else None
         show_next(urls, job, self._console)
 

@@ -28,6 +28,7 @@ KINDS = frozenset(
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
+        "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
         "organisation.created", "project.created", "project.changed",
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",
         "member.set", "member.removed", "service_account.created", "service_account.removed",
@@ -41,6 +42,7 @@ ANNOUNCED = frozenset(
         "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
+        "quota.changed", "quota.burst_rested",
     }
 )  # fmt: skip
 

@@ -38,7 +38,7 @@ class Job(ProjectOwned):
             postgresql_where=text("state = 'queued'"),
         ),
         Index("ix_jobs_waiting", "queue_id", "priority", "created_at", postgresql_where=text("state = 'queued'")),
-        Index("ix_jobs_live", "state", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_jobs_live", "state", "project_id", "actor_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_jobs_actor", "actor_id", "created_at"),
         Index("ix_jobs_deadline", "deadline_at", postgresql_where=text("ended_at IS NULL AND deadline_at IS NOT NULL")),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.access import Permission
+from app.core.amounts import NAMES, Amounts
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.dependencies import add_dependencies
@@ -14,6 +15,7 @@ from app.jobs.models import Job, Replica
 from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, class_key
 from app.jobs.validator import Place, find_place, validate_spec
 from app.queues.models import Queue
+from app.tenancy import quotas
 from app.tenancy.models import Project
 from trellis.errors import Conflict, Field, Invalid
 from trellis.vocabulary import (
@@ -38,6 +40,7 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
+    _hold(uow, [(spec, place)])
     jobs = _make_jobs(uow, spec, place)
     if not spec.dry_run:
         uow.insert(_begin(uow, spec, jobs))
@@ -47,8 +50,7 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
-    jobs: list[Job] = []
-    to_store: list[Job] = []
+    wanted: list[tuple[JobSpec, Place]] = []
     for number, spec in enumerate(specs):
         try:
             where = (spec.project, spec.queue)
@@ -59,7 +61,12 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
-        made = _make_jobs(uow, spec, places[where])
+        wanted.append((spec, places[where]))
+    _hold(uow, wanted)
+    jobs: list[Job] = []
+    to_store: list[Job] = []
+    for spec, place in wanted:
+        made = _make_jobs(uow, spec, place)
         jobs += made
         if not spec.dry_run:
             to_store += _begin(uow, spec, made)
@@ -100,7 +107,9 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
     spec = spec_of(job)
     project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
-    again = _make_job(uow, spec, Place(project.id, project.name, queue.id, queue.name))
+    place = Place(project.id, project.name, queue.id, queue.name)
+    _hold(uow, [(spec, place)])
+    again = _make_job(uow, spec, place)
     again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
     _queue_all(uow, [again])
     uow.insert([again])
@@ -148,6 +157,16 @@ def spec_of(job: Job) -> JobSpec:
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
     return JobSpec(**kept, labels=dict(job.labels))
+
+
+def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
+    """Let the quotas of every project that is concerned have their say, once each."""
+    for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
+        specs = [spec for spec, place in wanted if place.project_id == project_id]
+        jobs = sum(len(spec.array.indexes) if spec.array else 1 for spec in specs)
+        needs = [(spec.resources, spec.replicas) for spec in specs]
+        largest = Amounts(*(max(getattr(each, name) * replicas for each, replicas in needs) for name in NAMES))
+        quotas.hold(uow, project_id, jobs, largest)
 
 
 def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:

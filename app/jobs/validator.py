@@ -15,6 +15,7 @@ from app.jobs.spec import JobSpec
 from app.queues.models import Queue
 from app.queues.service import find_queue
 from app.tenancy.models import Project
+from app.tenancy.quotas import are_set_for
 from trellis.errors import Field, Invalid
 
 # Of several projects this one is meant by whoever names none.
@@ -23,12 +24,13 @@ DEFAULT_PROJECT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a submission goes: a project and a queue."""
+    """Where a submission goes: a project and a queue; `limited`: some quota concerns it."""
 
     project_id: UUID
     project: str
     queue_id: UUID
     queue: str
+    limited: bool = True
 
 
 def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
@@ -47,15 +49,16 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(Permission.JOB_WRITE, chosen.id)
     if chosen.queue_id is None:
-        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue)
-    return Place(chosen.id, chosen.name, chosen.queue_id, queue)
+        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue, chosen.limited)
+    return Place(chosen.id, chosen.name, chosen.queue_id, queue, chosen.limited)
 
 
 @cache
-def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID]:
+def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool]:
     own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
     named = (Queue.name == bindparam("queue")) & own_or_shared
-    statement = select(Project.id, Project.name, Queue.id.label("queue_id")).outerjoin(Queue, named)
+    limited = are_set_for(Project).label("limited")
+    statement = select(Project.id, Project.name, Queue.id.label("queue_id"), limited).outerjoin(Queue, named)
     if bounded:
         statement = statement.where(Project.id == any_(bindparam("among", type_=ARRAY(Uuid))))
     if by == "id":

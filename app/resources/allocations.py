@@ -77,32 +77,6 @@ _RELEASE = text(
 )
 
 
-_IDS = bindparam("ids", type_=ARRAY(Uuid))
-_LOCKED = select(Node).where(Node.id == any_(_IDS)).order_by(Node.id).with_for_update(key_share=True)
-_LOCK = select(Node.id).where(Node.id == bindparam("node_id")).with_for_update(key_share=True)
-# In one statement, for it is part of every job's end: the allocations, their devices, the sums that these and the node keep.
-_RELEASE = text(
-    """
-    WITH ended AS (
-        UPDATE allocations SET released_at = :now
-        WHERE id = ANY(:ids) AND node_id = :node_id AND released_at IS NULL
-        RETURNING id, cpu_milli, memory_bytes
-    ), freed AS (
-        UPDATE allocation_gpus SET live = false FROM ended
-        WHERE allocation_gpus.allocation_id = ended.id AND allocation_gpus.live
-        RETURNING allocation_gpus.gpu_id, allocation_gpus.milli
-    ), devices AS (
-        UPDATE gpus SET milli_used = gpus.milli_used - parts.milli
-        FROM (SELECT gpu_id, sum(milli) AS milli FROM freed GROUP BY gpu_id) parts WHERE gpus.id = parts.gpu_id
-    )
-    UPDATE nodes SET cpu_milli_used = cpu_milli_used - total.cpu_milli,
-                     memory_bytes_used = memory_bytes_used - total.memory_bytes
-    FROM (SELECT sum(cpu_milli) AS cpu_milli, sum(memory_bytes) AS memory_bytes FROM ended) total
-    WHERE nodes.id = :node_id AND total.cpu_milli IS NOT NULL
-    """
-)
-
-
 def lock_nodes(uow: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, Node]:
     """The nodes, locked. Sorted by id: every transaction locks nodes in one order."""
     fresh = {"populate_existing": True}

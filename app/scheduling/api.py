@@ -1,6 +1,7 @@
 """Capacity outside the queues over HTTP."""
 
 from typing import Any
+from uuid import UUID
 
 from flask.views import MethodView
 
@@ -13,11 +14,13 @@ from app.resources.models import Reservation
 from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
 from app.scheduling import claims, policy, schemas
+from app.scheduling.explain import QueueExplained, explain_queue
 from app.scheduling.models import PolicyVersion
 
 resources = Blueprint("claims", __name__, url_prefix="/resources", description="Capacity outside the queues.")
 scheduling = Blueprint("scheduling", __name__, url_prefix="/scheduling", description="How jobs are ranked and placed.")
-BLUEPRINTS = (resources, scheduling)
+explanations = Blueprint("explanations", __name__, url_prefix="/queues", description="Why jobs wait.")
+BLUEPRINTS = (resources, scheduling, explanations)
 VERSION_SORTS = {
     "-version": Sort(PolicyVersion.number, descending=True),
     "version": Sort(PolicyVersion.number, descending=False),
@@ -84,6 +87,16 @@ class PolicyVersions(MethodView):
     def get(self, query: dict[str, Any]) -> Page[PolicyVersion]:
         """List the versions of the scheduling policy, the newest first."""
         return policy.page_of_versions(current_uow(), page_request(query, VERSION_SORTS, "-version"))
+
+
+@explanations.route("/<uuid:queue_id>/explain")
+class Explanation(MethodView):
+    """Why its jobs wait."""
+
+    @explanations.response(200, schemas.QueueExplainedSchema)
+    def get(self, queue_id: UUID) -> QueueExplained:
+        """Say in which order the jobs of a queue wait, and why each kind of them does."""
+        return explain_queue(current_uow(), queue_id)
 
 
 def _tagged(found: policy.InForce) -> tuple[policy.SchedulingPolicy, dict[str, str]]:

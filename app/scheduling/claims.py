@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.access import Permission
+from app.core.amounts import Amounts
 from app.core.ids import new_id
 from app.core.locks import wait_lock
 from app.core.uow import UnitOfWork
@@ -18,6 +19,7 @@ from app.resources.nodes import gpus_of
 from app.resources.reservations import Claimed, check_window, keep_reservation
 from app.resources.windows import Window, free_over, reserved_on
 from app.scheduling.placing import choose_places, whole
+from app.tenancy import quotas
 from app.tenancy.service import find_project
 from trellis.errors import CapacityTaken, Field, Invalid
 from trellis.vocabulary import LIVING_NODE_STATES, NodeState
@@ -65,10 +67,12 @@ def allocate(uow: UnitOfWork, spec: AllocationSpec) -> Allocation:
     Raises: CapacityTaken that says how much is free, Invalid for an unknown project or pool.
     """
     project = find_project(uow, spec.project, Permission.ALLOCATION_WRITE)
+    quotas.require_room(uow, project.id, spec.part.amounts)  # projects' locks come before nodes'
     wait_lock(uow, TURN)
     expires_at = uow.clock.now() + timedelta(seconds=spec.ttl_s)
     window = Window(uow.clock.now(), expires_at)
     (place,) = _take(uow, spec.part, 1, window, for_project=project.id)
+    quotas.require_room(uow, project.id, _sum([place]))
     device = {gpu.index: gpu.id for gpu in gpus_of(uow, [place.node.id])[place.node.id]}
     lease = Lease(uow.actor.id, uow.actor.name, expires_at, spec.part.exclusive)
     held = {device[index]: milli for index, milli in place.gpus}
@@ -89,8 +93,10 @@ def reserve(uow: UnitOfWork, spec: ReservationSpec) -> Reservation:
     project = find_project(uow, spec.project, Permission.RESERVATION_WRITE)
     window = Window(spec.starts_at or uow.clock.now(), spec.ends_at)
     check_window(uow, window)
+    quotas.require_within(uow, project.id, spec.part.amounts * spec.count)
     wait_lock(uow, TURN)
     places = _take(uow, spec.part, spec.count, window)
+    quotas.require_within(uow, project.id, _sum(places))
     return keep_reservation(uow, project.id, spec.name, window, places)
 
 
@@ -115,6 +121,11 @@ def plan_maintenance(uow: UnitOfWork, spec: MaintenanceSpec) -> Reservation:
     devices = free_over(uow, list(nodes.values()), window)
     claimed = [whole(node, len(devices[node.id].gpus)) for node in nodes.values()]
     return keep_reservation(uow, None, spec.name, window, claimed)
+
+
+def _sum(places: Sequence[Claimed]) -> Amounts:
+    gpu_milli = sum(milli for place in places for _, milli in place.gpus)
+    return Amounts(sum(p.cpu_milli for p in places), sum(p.memory_bytes for p in places), gpu_milli)
 
 
 def _take(

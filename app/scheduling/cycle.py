@@ -34,6 +34,7 @@ WAKING = (
     "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
     "topology.changed", "pool.created", "pool.changed", "pool.removed",
     "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
+    "quota.changed", "quota.burst_rested",
 )  # fmt: skip
 
 

@@ -30,7 +30,9 @@ MARGIN = 100
 # Before the first look nobody noted who was open.
 LOOK_BACK = 5000
 # Of these only their being there counts: the cluster itself, or how it is to be shared, is another.
-_REBUILDING = ("node.", "queue.", "pool.", "topology.", "reservation.", "allocation.", "quota.", "policy.")
+_REBUILDING = (
+    "node.", "queue.", "pool.", "topology.", "allocation.", "reservation.", "policy.", "quota.",
+)  # fmt: skip
 
 
 class _News:

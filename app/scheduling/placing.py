@@ -12,8 +12,6 @@ from scheduler.config import Config
 from scheduler.engine import plan
 from trellis.errors import CapacityTaken
 
-_WISH = "wish"
-
 
 def choose_places(nodes: Sequence[Node], free: Mapping[UUID, Free], part: Part, count: int) -> list[Claimed]:
     """Places for `count` such parts. Raises CapacityTaken that says how much is free."""
@@ -39,8 +37,9 @@ def _shares(nodes: Sequence[Node], free: Mapping[UUID, Free], part: Part, count:
     amounts, by_id = part.amounts, {str(node.id): node for node in nodes}
     models = (part.gpu_type,) if part.gpu_type else ()
     request = plain.Request(amounts.cpu_milli, amounts.memory_bytes, amounts.gpu_milli, models)
-    wish = plain.PendingJob(_WISH, 0.0, plain.JobClass("", "", (plain.Role(request, count, count),)))
+    together = plain.JobClass(project_id="", queue_id="", roles=(plain.Role(request, count, count),))
     offered = tuple(_offer(node, free[node.id]) for node in nodes)
+    wish = plain.PendingJob("wish", 0.0, together)
     made = plan(plain.Snapshot(0.0, offered, (plain.Queue("", ""),), (wish,)), Config())
     return [
         Claimed(by_id[seat.node_id], amounts.cpu_milli, amounts.memory_bytes, seat.gpus)

@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-import scheduler.config
 from app.core.access import Permission
 from app.core.locks import wait_lock
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
 from app.scheduling.models import PolicyVersion
-from scheduler.config import Config
+from scheduler import config
+from scheduler.config import BackfillOrder, Config
 from scheduler.policies import POLICIES
 from trellis.errors import Field, Invalid, NotFound, StaleVersion
 
@@ -52,7 +52,8 @@ class Backfill:
 class SchedulingPolicy:
     """Everything there is to decide. `scheduling_interval_ms` lies at least between two cycles; a job gains
     `ageing_per_hour_milli` thousandths of a priority each hour that it waits; moving a job costs it `restart_cost_s`;
-    `max_placements` bounds one cycle.
+    `patience_s` after it came is when a job without a deadline is to start, under the deadline policy; a job of twice
+    the size ranks as if it had come `size_lead_s` earlier, under the gang policy; `max_placements` bounds one cycle.
     """
 
     primary_policy: str = "priority"
@@ -65,6 +66,8 @@ class SchedulingPolicy:
     scheduling_interval_ms: int = 40
     ageing_per_hour_milli: int = 0
     restart_cost_s: int = 120
+    patience_s: int = 86_400
+    size_lead_s: int = 3600
     max_placements: int = 500
     fair_share: FairShare = field(default_factory=FairShare)
     preemption: Preemption = field(default_factory=Preemption)
@@ -86,28 +89,35 @@ class InForce:
     policy: SchedulingPolicy
 
 
+def load_policy(uow: UnitOfWork) -> Config:
+    """The policy in force as the scheduler's configuration."""
+    return config_of(policy_in_force(uow).policy)
+
+
 def config_of(policy: SchedulingPolicy) -> Config:
     """What a policy tells the scheduler."""
-    preemption = scheduler.config.Preemption(
-        enabled=policy.enable_preemption,
-        grace_s=policy.preemption.grace_period_s,
-        priority_threshold=policy.preemption.priority_threshold,
-        max_preemptions=policy.preemption.max_preemptions,
-        min_run_s=policy.preemption.min_run_time_s,
-    )
+    preemption, backfill = policy.preemption, policy.backfill
     return Config(
         policy=policy.primary_policy,
         second_policy=policy.secondary_policy,
         backfill=policy.enable_backfill,
-        backfill_order=scheduler.config.BackfillOrder(policy.backfill.order),
-        reserved_heads=policy.backfill.reserved_heads,
-        predictions=policy.backfill.use_predictions,
+        backfill_order=BackfillOrder(backfill.order),
+        reserved_heads=backfill.reserved_heads,
+        predictions=backfill.use_predictions,
         gangs=policy.enable_gang_scheduling,
-        preemption=preemption,
+        preemption=config.Preemption(
+            enabled=policy.enable_preemption,
+            grace_s=float(preemption.grace_period_s),
+            priority_threshold=preemption.priority_threshold,
+            max_preemptions=preemption.max_preemptions,
+            min_run_s=float(preemption.min_run_time_s),
+        ),
         reclaim=policy.enable_reclaim,
         consolidate=policy.enable_consolidation,
-        restart_s=policy.restart_cost_s,
+        restart_s=float(policy.restart_cost_s),
         ageing_per_hour=policy.ageing_per_hour_milli / 1000,
+        patience_s=float(policy.patience_s),
+        size_lead_s=float(policy.size_lead_s),
         max_placements=policy.max_placements,
     )
 

@@ -10,6 +10,7 @@ from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
 from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
 from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
+from trellis.vocabulary import QueueState
 
 MOST_PARTS = 1000
 AMOUNTS = frozenset(Amounts.__slots__)
@@ -194,6 +195,14 @@ class PolicySchema(Strict):
         most=1_000_000, data_key="ageing_per_hour", metadata={"description": "priority gained each hour of waiting"}
     )
     restart_cost_s = Seconds(most=DAY_S, data_key="restart_cost")
+    patience_s = Seconds(
+        least=1, most=366 * DAY_S, data_key="patience",
+        metadata={"description": "deadline policy: when a job without a deadline is to start after it came"},
+    )  # fmt: skip
+    size_lead_s = Seconds(
+        most=366 * DAY_S, data_key="size_lead",
+        metadata={"description": "gang policy: a job of twice the size ranks as if it had come so much earlier"},
+    )  # fmt: skip
     max_placements = Integer(least=1, most=100_000, data_key="max_placements_per_cycle")
     fair_share = fields.Nested(FairShareSchema)
     preemption = fields.Nested(PreemptionSchema)
@@ -218,3 +227,30 @@ class PolicyVersionSchema(Strict):
     actor = fields.String(attribute="actor_name")
     created_at = fields.AwareDateTime()
     policy = fields.Nested(PolicySchema, attribute="body")
+
+
+class HeadSchema(Strict):
+    """Jobs that wait for one reason; those of projects that are not one's own without a name."""
+
+    position = fields.Integer(metadata={"description": "of the first of them, by priority and age, from 1"})
+    count = fields.Integer()
+    priority = fields.Integer()
+    reason = fields.String(allow_none=True, metadata={"description": "null: the scheduler has not looked yet"})
+    waiting_since = fields.AwareDateTime()
+    job_id = fields.UUID(allow_none=True)
+    name = fields.String(allow_none=True)
+    project = fields.String(allow_none=True)
+    message = fields.String(allow_none=True)
+    starts_at = fields.AwareDateTime(allow_none=True)
+    decided_at = fields.AwareDateTime(allow_none=True)
+
+
+class QueueExplainedSchema(Strict):
+    """Why the jobs of a queue wait."""
+
+    id = fields.UUID(attribute="queue.id")
+    name = fields.String(attribute="queue.name")
+    state = fields.Enum(QueueState, by_value=True, attribute="queue.state")
+    policy = fields.String()
+    second_policy = fields.String()
+    heads = fields.List(fields.Nested(HeadSchema))

@@ -10,11 +10,12 @@ from app.core.paging import Page, Sort
 from app.http import problems
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
-from app.http.transaction import answers_secret, current_uow, if_match, keyring, public, versioned
-from app.tenancy import api_keys, members, schemas, service, service_accounts, sessions, users, whoami
+from app.http.transaction import answers_secret, current_uow, etag, if_match, keyring, public, versioned
+from app.tenancy import api_keys, members, quotas, schemas, service, service_accounts, sessions, users, whoami
 from app.tenancy.api_keys import ApiKeySpec, NewApiKey
 from app.tenancy.members import Member as MemberRow
 from app.tenancy.models import ApiKey, Membership, Organisation, Project, ServiceAccount, User
+from app.tenancy.quotas import QuotaSpec, Subject
 from app.tenancy.users import UserChange, UserSpec
 from trellis.errors import Unauthenticated
 
@@ -188,6 +189,59 @@ class OneMember(MethodView):
     def delete(self, project_id: UUID, user_id: UUID) -> None:
         """Take a user out of a project (its administrators)."""
         members.remove_member(current_uow(), project_id, user_id)
+
+
+@organisations.route("/<uuid:organisation_id>/quota")
+class OrganisationQuota(MethodView):
+    """What all projects of an organisation may have together."""
+
+    @organisations.response(200, schemas.QuotaSchema)
+    def get(self, organisation_id: UUID) -> Versioned:
+        """Show an organisation's quota and how much of it is used."""
+        return _quota(quotas.get_quota(current_uow(), Subject(organisation_id=organisation_id)))
+
+    @organisations.arguments(schemas.NewQuotaSchema)
+    @organisations.response(200, schemas.QuotaSchema)
+    def put(self, spec: QuotaSpec, organisation_id: UUID) -> Versioned:
+        """Set an organisation's quota, whole (platform administrators)."""
+        return _quota(quotas.set_quota(current_uow(), Subject(organisation_id=organisation_id), spec, if_match()))
+
+
+@projects.route("/<uuid:project_id>/quota")
+class ProjectQuota(MethodView):
+    """What a project may have."""
+
+    @projects.response(200, schemas.QuotaSchema)
+    def get(self, project_id: UUID) -> Versioned:
+        """Show a project's quota and how much of it is used."""
+        return _quota(quotas.get_quota(current_uow(), Subject(project_id=project_id)))
+
+    @projects.arguments(schemas.NewQuotaSchema)
+    @projects.response(200, schemas.QuotaSchema)
+    def put(self, spec: QuotaSpec, project_id: UUID) -> Versioned:
+        """Set a project's quota, whole (platform administrators)."""
+        return _quota(quotas.set_quota(current_uow(), Subject(project_id=project_id), spec, if_match()))
+
+
+@projects.route("/<uuid:project_id>/members/<uuid:user_id>/quota")
+class MemberQuota(MethodView):
+    """What one user, or service account, of a project may have there."""
+
+    @projects.response(200, schemas.QuotaSchema)
+    def get(self, project_id: UUID, user_id: UUID) -> Versioned:
+        """Show a member's quota in a project and how much of it is used."""
+        return _quota(quotas.get_quota(current_uow(), Subject(project_id=project_id, actor_id=user_id)))
+
+    @projects.arguments(schemas.NewQuotaSchema)
+    @projects.response(200, schemas.QuotaSchema)
+    def put(self, spec: QuotaSpec, project_id: UUID, user_id: UUID) -> Versioned:
+        """Set a member's quota in a project, whole (the project's administrators)."""
+        whose = Subject(project_id=project_id, actor_id=user_id)
+        return _quota(quotas.set_quota(current_uow(), whose, spec, if_match()))
+
+
+def _quota(report: quotas.QuotaReport) -> Versioned:
+    return report, etag(report.quota)
 
 
 @projects.route("/<uuid:project_id>/service-accounts")

@@ -1,6 +1,7 @@
 """Tables of organisations, projects, people and their credentials."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, select, text, true
@@ -42,6 +43,48 @@ class Project(Entity):
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
         """Those the actor is a member of."""
         return true() if actor.sees_all else cls.id.in_(actor.projects_with(cls.read))
+
+
+class Quota(Entity):
+    """How much an organisation, a project, or an actor in a project may have.
+
+    Amounts are what is held at once, `jobs` those that have not ended; amounts that are left out: no limit. `burst`
+    comes on top of `hard` for `burst_s` seconds, at most once in `burst_every_s`, and began last at `burst_began_at`.
+    """
+
+    __tablename__ = "quotas"
+    __table_args__ = (
+        CheckConstraint("(organisation_id IS NULL) <> (project_id IS NULL)", name="one_subject"),
+        CheckConstraint("actor_id IS NULL OR project_id IS NOT NULL", name="actor_in_project"),
+        CheckConstraint("hard_jobs >= 0 AND soft_jobs >= 0", name="jobs"),
+        CheckConstraint("burst_s BETWEEN 0 AND burst_every_s", name="burst"),
+        Index("uq_quotas_organisation", "organisation_id", unique=True, postgresql_where=text("project_id IS NULL")),
+        Index("uq_quotas_project", "project_id", unique=True, postgresql_where=text("actor_id IS NULL")),
+        Index("uq_quotas_actor", "project_id", "actor_id", unique=True),
+    )
+    read = Permission.QUOTA_READ
+
+    organisation_id: Mapped[UUID | None] = mapped_column(ForeignKey("organisations.id"))
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id"))
+    actor_id: Mapped[UUID | None]
+    hard: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    hard_jobs: Mapped[int | None]
+    soft: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    soft_jobs: Mapped[int | None]
+    burst: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    burst_s: Mapped[int] = mapped_column(default=0)
+    burst_every_s: Mapped[int] = mapped_column(default=0)
+    burst_began_at: Mapped[datetime | None]
+    soft_exceeded_at: Mapped[datetime | None]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """Those of the actor's projects, and of the organisations that these are in."""
+        if actor.sees_all:
+            return true()
+        mine = actor.projects_with(cls.read)
+        above = select(Project.organisation_id).where(Project.id.in_(mine))
+        return cls.project_id.in_(mine) | cls.organisation_id.in_(above)
 
 
 class User(Entity):

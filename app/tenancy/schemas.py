@@ -5,8 +5,11 @@ from typing import Any
 
 from marshmallow import Schema, fields, post_load
 
-from app.http.schema import NAME, Strict, Text
+from app.core.amounts import Limits
+from app.http.amounts import AmountsSchema, LimitsSchema
+from app.http.schema import NAME, Amount, Integer, Strict, Text
 from app.tenancy.api_keys import ApiKeySpec
+from app.tenancy.quotas import Burst, Level, QuotaSpec
 from app.tenancy.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, UserChange, UserSpec
 from trellis.vocabulary import ActorKind, Role
 
@@ -205,3 +208,67 @@ class NewServiceAccountSchema(Strict):
 
     name = Name(required=True)
     role = fields.Enum(Role, by_value=True, required=True)
+
+
+AMOUNTS = frozenset(Limits.__slots__)
+
+
+class LevelSchema(LimitsSchema):
+    """What is held at once, and jobs that have not ended; what is left out or null is without a limit."""
+
+    jobs = Integer(least=0, most=10**9, allow_none=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Any:
+        """Hand the rules a value, not a dictionary."""
+        return Level(Limits(**{name: data[name] for name in AMOUNTS if name in data}), data.get("jobs"))
+
+
+class BurstSchema(LimitsSchema):
+    """So much on top of the hard limits, for a while."""
+
+    for_s = Amount("seconds", least=1, most=366 * 86_400, data_key="for", required=True, metadata={"example": "1h"})
+    every_s = Amount("seconds", least=1, most=366 * 86_400, data_key="every", required=True, metadata={"example": "1d"})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Any:
+        """Hand the rules a value, not a dictionary."""
+        limits = Limits(**{name: data[name] for name in AMOUNTS if name in data})
+        return Burst(limits, data["for_s"], data["every_s"])
+
+
+class NewQuotaSchema(Strict):
+    """A quota, whole: what is left out is without a limit."""
+
+    hard = fields.Nested(LevelSchema)
+    soft = fields.Nested(LevelSchema)
+    burst = fields.Nested(BurstSchema)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> QuotaSpec:
+        """Hand the rules a value, not a dictionary."""
+        return QuotaSpec(**data)
+
+
+class UsageSchema(Schema):
+    """What is held at once, and jobs that have not ended."""
+
+    held = fields.Nested(AmountsSchema)
+    jobs = fields.Integer()
+
+
+class QuotaSchema(Schema):
+    """A quota, what holds of it now, and how much of it is used."""
+
+    hard = fields.Nested(AmountsSchema, attribute="quota.hard")
+    hard_jobs = fields.Integer(attribute="quota.hard_jobs", allow_none=True)
+    soft = fields.Nested(AmountsSchema, attribute="quota.soft")
+    soft_jobs = fields.Integer(attribute="quota.soft_jobs", allow_none=True)
+    burst = fields.Nested(AmountsSchema, attribute="quota.burst")
+    burst_for_s = fields.Integer(attribute="quota.burst_s")
+    burst_every_s = fields.Integer(attribute="quota.burst_every_s")
+    most = fields.Nested(AmountsSchema, metadata={"description": "what may be held at once now, burst included"})
+    usage = fields.Nested(UsageSchema)
+    burst_until = fields.AwareDateTime(default_timezone=UTC, allow_none=True)
+    soft_exceeded_at = fields.AwareDateTime(default_timezone=UTC, attribute="quota.soft_exceeded_at", allow_none=True)
+    version = fields.Integer(attribute="quota.version")

@@ -84,6 +84,42 @@ def upgrade() -> None:
     )
     op.create_index("uq_topologies_one", "topologies", [sa.literal_column("(true)")], unique=True)
     op.create_table(
+        "quotas",
+        sa.Column("organisation_id", sa.Uuid(), nullable=True),
+        sa.Column("project_id", sa.Uuid(), nullable=True),
+        sa.Column("actor_id", sa.Uuid(), nullable=True),
+        sa.Column("hard", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("hard_jobs", sa.BigInteger(), nullable=True),
+        sa.Column("soft", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("soft_jobs", sa.BigInteger(), nullable=True),
+        sa.Column("burst", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("burst_s", sa.BigInteger(), nullable=False),
+        sa.Column("burst_every_s", sa.BigInteger(), nullable=False),
+        sa.Column("burst_began_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("soft_exceeded_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("(organisation_id IS NULL) <> (project_id IS NULL)", name=op.f("ck_quotas_one_subject")),
+        sa.CheckConstraint("actor_id IS NULL OR project_id IS NOT NULL", name=op.f("ck_quotas_actor_in_project")),
+        sa.CheckConstraint("burst_s BETWEEN 0 AND burst_every_s", name=op.f("ck_quotas_burst")),
+        sa.CheckConstraint("hard_jobs >= 0 AND soft_jobs >= 0", name=op.f("ck_quotas_jobs")),
+        sa.ForeignKeyConstraint(["organisation_id"], ["organisations.id"], name=op.f("fk_quotas_organisation_id")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_quotas_project_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quotas")),
+    )
+    op.create_index("uq_quotas_actor", "quotas", ["project_id", "actor_id"], unique=True)
+    op.create_index(
+        "uq_quotas_organisation",
+        "quotas",
+        ["organisation_id"],
+        unique=True,
+        postgresql_where=sa.text("project_id IS NULL"),
+    )
+    op.create_index(
+        "uq_quotas_project", "quotas", ["project_id"], unique=True, postgresql_where=sa.text("actor_id IS NULL")
+    )
+    op.create_table(
         "reservation_parts",
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
         sa.Column("index", sa.BigInteger(), nullable=False),
@@ -110,6 +146,14 @@ def upgrade() -> None:
         ["expires_at"],
         unique=False,
         postgresql_where=sa.text("released_at IS NULL AND expires_at IS NOT NULL"),
+    )
+    op.drop_index(op.f("ix_jobs_live"), table_name="jobs", postgresql_where="(ended_at IS NULL)")
+    op.create_index(
+        "ix_jobs_live",
+        "jobs",
+        ["state", "project_id", "actor_id"],
+        unique=False,
+        postgresql_where=sa.text("ended_at IS NULL"),
     )
     _add("nodes", sa.Column("real_cpu_milli", sa.BigInteger(), nullable=True), "cpu_milli")
     _add("nodes", sa.Column("real_memory_bytes", sa.BigInteger(), nullable=True), "memory_bytes")
@@ -159,6 +203,8 @@ def downgrade() -> None:
     op.drop_column("nodes", "own_labels")
     op.drop_column("nodes", "real_memory_bytes")
     op.drop_column("nodes", "real_cpu_milli")
+    op.drop_index("ix_jobs_live", table_name="jobs", postgresql_where=sa.text("ended_at IS NULL"))
+    op.create_index(op.f("ix_jobs_live"), "jobs", ["state"], unique=False, postgresql_where="(ended_at IS NULL)")
     op.drop_index(
         "ix_allocations_expiring",
         table_name="allocations",
@@ -171,6 +217,10 @@ def downgrade() -> None:
     op.drop_column("allocations", "owner_id")
     op.drop_index(op.f("ix_reservation_parts_node_id"), table_name="reservation_parts")
     op.drop_table("reservation_parts")
+    op.drop_index("uq_quotas_project", table_name="quotas", postgresql_where=sa.text("actor_id IS NULL"))
+    op.drop_index("uq_quotas_organisation", table_name="quotas", postgresql_where=sa.text("project_id IS NULL"))
+    op.drop_index("uq_quotas_actor", table_name="quotas")
+    op.drop_table("quotas")
     op.drop_index("uq_topologies_one", table_name="topologies")
     op.drop_table("topologies")
     op.drop_index(op.f("ix_reservations_project_id"), table_name="reservations")

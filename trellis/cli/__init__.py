@@ -2,7 +2,7 @@
 
 import sys
 
-_NEEDS = ("typer", "rich", "shellingham")
+_NEEDS = ("typer", "rich", "shellingham", "yaml")
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """`trellis nodes`, `trellis node-token` and `trellis queues`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trellis.answers import Queue
 from trellis.cli.context import AsJson, Here, here
-from trellis.cli.tables import gpus_table, nodes_table, queues_table
+from trellis.cli.tables import gpus_table, nodes_table, queues_table, traits_table
 from trellis.errors import Field, Invalid, NotFound
 from trellis.units import parse_seconds
 from trellis.vocabulary import NodeState
@@ -26,8 +26,10 @@ def nodes(
     context: typer.Context,
     state: Annotated[NodeState | None, typer.Option(help="In this state.")] = None,
     gpu_type: Annotated[str | None, typer.Option(help="With devices of this type.")] = None,
-    label: Annotated[str | None, typer.Option(help="With this label, K=V.")] = None,
+    label: Annotated[str | None, typer.Option(help="With this label, or in this domain (zone=north), K=V.")] = None,
+    pool: Annotated[str | None, typer.Option(help="In this pool.")] = None,
     gpus: Annotated[bool, typer.Option("--gpus", help="One line a device.")] = False,
+    traits: Annotated[bool, typer.Option("--traits", help="Where they lie and what is said of them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the machines and what is used of each.
@@ -36,11 +38,11 @@ def nodes(
     """
     run = here(context)
     wanted = label.replace("=", ":", 1) if label else None
-    found = list(run.client.nodes.list(state=state, gpu_type=gpu_type, label=wanted))
+    found = list(run.client.nodes.list(state=state, gpu_type=gpu_type, label=wanted, pool=pool))
 
     def show() -> None:
         if found:
-            run.out.print(gpus_table(found) if gpus else nodes_table(found))
+            run.out.print(gpus_table(found) if gpus else traits_table(found) if traits else nodes_table(found))
         else:
             run.say("No node matches; `trellis node --join URL --token T` on a machine makes it one.")
 
@@ -100,6 +102,10 @@ def create(
     project_id: Annotated[str | None, typer.Option(help="For this project alone.")] = None,
     weight: Annotated[int | None, typer.Option(help="Its share beside other queues.")] = None,
     policy: Annotated[str | None, typer.Option(help="How its jobs are ranked.")] = None,
+    second_policy: Annotated[str | None, typer.Option(help="And those that the first holds for equal.")] = None,
+    pool: Annotated[str | None, typer.Option(help="To which what its jobs hold is charged.")] = None,
+    most_gpus: Annotated[str | None, typer.Option(help="Devices that its jobs hold at most, together.")] = None,
+    most_running: Annotated[int | None, typer.Option(help="Jobs that run at most at once.", min=0)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a queue.
@@ -107,8 +113,44 @@ def create(
     For example: trellis queues create nightly --weight 2
     """
     run = here(context)
-    made = run.client.queues.create(name, project_id=project_id, weight=weight, policy=policy)
+    limits = _limits(weight, policy, second_policy, pool, most_gpus, most_running)
+    made = run.client.queues.create(name, project_id=project_id, **limits)
     run.answer(made, lambda: run.say(f"Queue {made.name} is made."))
+
+
+@queues.command("set")
+def change(
+    context: typer.Context,
+    queue: QueueWord,
+    weight: Annotated[int | None, typer.Option(help="Its share beside other queues.")] = None,
+    policy: Annotated[str | None, typer.Option(help="How its jobs are ranked.")] = None,
+    second_policy: Annotated[str | None, typer.Option(help="And those that the first holds for equal.")] = None,
+    pool: Annotated[str | None, typer.Option(help="To which what its jobs hold is charged.")] = None,
+    most_gpus: Annotated[str | None, typer.Option(help="Devices that its jobs hold at most, together.")] = None,
+    most_running: Annotated[int | None, typer.Option(help="Jobs that run at most at once.", min=0)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a queue; what is not named stays.
+
+    For example: trellis queues set nightly --most-gpus 8
+    """
+    run = here(context)
+    limits = _limits(weight, policy, second_policy, pool, most_gpus, most_running)
+    changed = run.client.queues.update(find_queue(run, queue), **limits)
+    run.answer(changed, lambda: run.say(f"Queue {changed.name} is changed."))
+
+
+def _limits(
+    weight: int | None,
+    policy: str | None,
+    second_policy: str | None,
+    pool: str | None,
+    most_gpus: str | None,
+    most_running: int | None,
+) -> dict[str, Any]:
+    said: dict[str, Any] = {"weight": weight, "policy": policy, "second_policy": second_policy, "pool": pool}
+    said |= {"most": None if most_gpus is None else {"gpus": most_gpus}, "most_running": most_running}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 @queues.command()
@@ -118,7 +160,7 @@ def pause(context: typer.Context, queue: QueueWord, as_json: AsJson = False) -> 
     For example: trellis queues pause default
     """
     run = here(context)
-    changed = run.client.queues.pause(_find(run, queue).id)
+    changed = run.client.queues.pause(find_queue(run, queue).id)
     run.answer(changed, lambda: run.say(f"Queue {changed.name} is paused; `trellis queues resume` opens it again."))
 
 
@@ -129,11 +171,12 @@ def resume(context: typer.Context, queue: QueueWord, as_json: AsJson = False) ->
     For example: trellis queues resume default
     """
     run = here(context)
-    changed = run.client.queues.resume(_find(run, queue).id)
+    changed = run.client.queues.resume(find_queue(run, queue).id)
     run.answer(changed, lambda: run.say(f"Queue {changed.name} is open."))
 
 
-def _find(run: Here, word: str) -> Queue:
+def find_queue(run: Here, word: str) -> Queue:
+    """The queue of that name or id. Raises NotFound."""
     for queue in run.client.queues.list():
         if word in (queue.id, queue.name):
             return queue

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import trellis
-from trellis.cli import account, cluster, jobs, logs, submit
+from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, submit, watching
 from trellis.cli.context import AsJson
 from trellis.cli.extras import Root
 
@@ -19,7 +19,11 @@ app = typer.Typer(
 submit.register(app)
 jobs.register(app)
 logs.register(app)
+watching.register(app)
 cluster.register(app)
+machines.register(app)
+holdings.register(app)
+policy.register(app)
 account.register(app)
 
 

@@ -1,6 +1,6 @@
 """Tables and sheets that fit a terminal of 100 columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -123,14 +123,37 @@ def _gpu_row(node: Node, gpu: Gpu) -> Row:
     return (cell(node.name), cell(gpu.index), cell(gpu.model), *(cell(text) for text in readings))
 
 
+def traits_table(nodes: Iterable[Node]) -> Table:
+    """One line a node: where it lies, whose it is, what is said of it."""
+    headings = ["NAME", "POOL", "DOMAINS", "TAINTS", "USD/H", "LABELS"]
+    rows = []
+    for node in nodes:
+        taints = ", ".join(_taint(taint) for taint in node.taints)
+        price = f"{node.usd_per_hour:g}{' spot' if node.spot else ''}" if node.usd_per_hour or node.spot else "-"
+        words = (node.name, node.pool or "-", _pairs(node.domains), taints or "-", price, _pairs(node.labels))
+        rows.append(tuple(cell(word) for word in words))
+    return table(headings, rows, right=("USD/H",), gives="LABELS")
+
+
+def _taint(taint: Mapping[str, str]) -> str:
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{value}{' (rather not)' if taint.get('effect') == 'avoid' else ''}"
+
+
+def _pairs(said: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in said.items()) or "-"
+
+
 def queues_table(queues: Iterable[Queue]) -> Table:
     """One line a queue."""
-    headings = ["NAME", "STATE", "PENDING", "RUNNING", "WEIGHT", "POLICY"]
+    headings = ["NAME", "STATE", "PENDING", "RUNNING", "GPUS", "WEIGHT", "POLICY", "POOL"]
     rows = []
     for queue in queues:
-        counts = (cell(queue.pending), cell(queue.running), cell(queue.weight))
-        rows.append((cell(queue.name), state_cell(queue.state), *counts, cell(queue.policy)))
-    return table(headings, rows, right=("PENDING", "RUNNING", "WEIGHT"), gives="NAME")
+        gpus = cores(queue.held.get("gpu_milli") or 0)
+        counts = (cell(queue.pending), cell(queue.running), cell(gpus), cell(queue.weight))
+        policies = cell(", ".join(filter(None, (queue.policy, queue.second_policy))) or "-")
+        rows.append((cell(queue.name), state_cell(queue.state), *counts, policies, cell(queue.pool or "-")))
+    return table(headings, rows, right=("PENDING", "RUNNING", "GPUS", "WEIGHT"), gives="NAME")
 
 
 def projects_table(projects: Iterable[Project]) -> Table:

@@ -5,7 +5,7 @@ from datetime import datetime
 from rich.text import Text
 
 from trellis.units import format_seconds
-from trellis.vocabulary import JobState, NodeState, QueueState
+from trellis.vocabulary import JobState, NodeState, QueueState, ReservationState
 
 # A job's output must not move the cursor, rename the window or answer for the keyboard: C0, DEL and C1 are shown
 # as \x1b and the like. Tabs stay.
@@ -29,6 +29,9 @@ _COLOURS = {
     JobState.TIMED_OUT: "red",
     JobState.LOST: "red",
     NodeState.READY: "green",
+    NodeState.CORDONED: "yellow",
+    ReservationState.ACTIVE: "green",
+    ReservationState.PLANNED: "cyan",
     NodeState.UNREACHABLE: "yellow",
     QueueState.OPEN: "green",
     QueueState.PAUSED: "yellow",

@@ -1,8 +1,10 @@
 """`client.nodes` and `client.queues`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from trellis.answers import JoinToken, Node, Queue, answer
+from trellis.holdings import Applied, QueueOrder
 from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
 
@@ -14,14 +16,54 @@ class Nodes:
         self._transport = transport
 
     def list(
-        self, *, state: str | None = None, gpu_type: str | None = None, label: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        gpu_type: str | None = None,
+        label: str | None = None,
+        pool: str | None = None,
     ) -> Iterator[Node]:
-        """Every node that matches; `label` is `key:value`."""
-        return pages(self._transport, "/resources/nodes", Node, {"state": state, "gpu_type": gpu_type, "label": label})
+        """Every node that matches; `label` is `key:value`, of a label or of a domain such as `zone:north`."""
+        wanted = {"state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
+        return pages(self._transport, "/resources/nodes", Node, wanted)
 
     def get(self, node: str) -> Node:
         """One node by its id. Raises NotFound."""
         return answer(Node, self._transport.json(Call("GET", path("resources", "nodes", node))))
+
+    def update(self, node: Node, **traits: Any) -> Node:
+        """Say something new of what was read as `node`: `labels`, `taints`, `domains`, `pool` (a name), `spot`,
+        `usd_per_hour`, `caches`. Raises StaleVersion if somebody changed it since.
+        """
+        headers = {"If-Match": f'"{node.version}"'}
+        call = Call("PATCH", path("resources", "nodes", node.id), body=traits, headers=headers)
+        return answer(Node, self._transport.json(call))
+
+    def cordon(self, node: str, reason: str = "") -> Node:
+        """Place nothing more on it; what runs there goes on. Takes the id."""
+        call = Call("PUT", path("resources", "nodes", node, "cordon"), body={"reason": reason})
+        return answer(Node, self._transport.json(call))
+
+    def uncordon(self, node: str, reason: str = "") -> Node:
+        """Place work on it again. Takes the id."""
+        call = Call("PUT", path("resources", "nodes", node, "uncordon"), body={"reason": reason})
+        return answer(Node, self._transport.json(call))
+
+    def levels(self) -> tuple[str, ...]:
+        """The levels of the topology, widest first."""
+        return tuple(self._transport.json(Call("GET", "/resources/topology"))["levels"])
+
+    def set_levels(self, levels: Sequence[str]) -> tuple[str, ...]:
+        """Name the levels of the topology anew, widest first. Raises Forbidden."""
+        call = Call("PUT", "/resources/topology", body={"levels": list(levels)})
+        return tuple(self._transport.json(call)["levels"])
+
+    def apply_cluster(self, cluster: Mapping[str, Any]) -> Applied:
+        """Make topology, pools and nodes as a cluster.yaml (read as JSON) says, all or nothing.
+
+        Raises: Invalid with pointers into it, Forbidden, Conflict.
+        """
+        return answer(Applied, self._transport.json(Call("PUT", "/resources/cluster", body=dict(cluster))))
 
     def create_join_token(self, name: str | None = None, expires_in_s: int | None = None) -> JoinToken:
         """A token with which machines may join; shown this once. Raises Forbidden for all but administrators."""
@@ -44,13 +86,23 @@ class Queues:
         """One queue by its id. Raises NotFound."""
         return answer(Queue, self._transport.json(Call("GET", path("queues", queue))))
 
-    def create(
-        self, name: str, *, project_id: str | None = None, weight: int | None = None, policy: str | None = None
-    ) -> Queue:
-        """A new queue, for all projects or for one. Raises AlreadyExists, Forbidden."""
-        sent = {"name": name, "project_id": project_id, "weight": weight, "policy": policy}
+    def create(self, name: str, *, project_id: str | None = None, **limits: Any) -> Queue:
+        """A new queue, for all projects or for one: `weight`, `policy`, `second_policy`, `pool` (a name), `most`
+        (amounts), `most_running`. Raises AlreadyExists, Forbidden.
+        """
+        sent = {"name": name, "project_id": project_id, **limits}
         body = {key: value for key, value in sent.items() if value is not None}
         return answer(Queue, self._transport.json(Call("POST", "/queues", body=body)))
+
+    def update(self, queue: Queue, **changes: Any) -> Queue:
+        """Change what was read as `queue`; words as for `create`. Raises StaleVersion if somebody changed it since."""
+        headers = {"If-Match": f'"{queue.version}"'}
+        call = Call("PATCH", path("queues", queue.id), body=changes, headers=headers)
+        return answer(Queue, self._transport.json(call))
+
+    def explain(self, queue: str) -> QueueOrder:
+        """In which order its jobs wait, and why each kind of them does. Takes the id."""
+        return answer(QueueOrder, self._transport.json(Call("GET", path("queues", queue, "explain"))))
 
     def pause(self, queue: str) -> Queue:
         """Start no more of the queue's jobs; those that run go on. Takes the id."""

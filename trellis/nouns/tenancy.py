@@ -1,9 +1,10 @@
 """`client.organisations`, `projects`, `users`, `api_keys` and `service_accounts`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trellis.answers import ApiKey, Member, Organisation, Project, ServiceAccount, User, answer
+from trellis.holdings import Quota
 from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
 
@@ -25,6 +26,20 @@ class Organisations:
     def create(self, name: str) -> Organisation:
         """A new one. Raises AlreadyExists, Forbidden."""
         return answer(Organisation, self._transport.json(Call("POST", "/organisations", body={"name": name})))
+
+    def quota(self, organisation: str) -> Quota:
+        """What all its projects may have together, and how much of it is used."""
+        return _quota(self._transport, path("organisations", organisation))
+
+    def set_quota(self, organisation: str, **said: Any) -> Quota:
+        """Set it, whole: `hard`, `soft`, `burst`. Raises Forbidden."""
+        return _quota(self._transport, path("organisations", organisation), said)
+
+
+def _quota(transport: Transport, where: str, said: Mapping[str, Any] | None = None) -> Quota:
+    """Read a quota, or set it whole."""
+    call = Call("GET", f"{where}/quota") if said is None else Call("PUT", f"{where}/quota", body=dict(said))
+    return answer(Quota, transport.json(call))
 
 
 class Projects:
@@ -51,6 +66,21 @@ class Projects:
         headers = {"If-Match": f'"{project.version}"'}
         call = Call("PATCH", path("projects", project.id), body=changes, headers=headers)
         return answer(Project, self._transport.json(call))
+
+    def quota(self, project: str, member: str | None = None) -> Quota:
+        """What it (or one member in it, by id) may have, and how much of that is used."""
+        return _quota(self._transport, self._whose(project, member))
+
+    def set_quota(self, project: str, member: str | None = None, **said: Any) -> Quota:
+        """Set it, whole: `hard={"gpus": 8, "jobs": 100}`, `soft`, `burst={"gpus": 4, "for": "1h", "every": "1d"}`.
+
+        Raises: Invalid, Forbidden.
+        """
+        return _quota(self._transport, self._whose(project, member), said)
+
+    @staticmethod
+    def _whose(project: str, member: str | None) -> str:
+        return path("projects", project) if member is None else path("projects", project, "members", member)
 
     def members(self, project: str) -> Iterator[Member]:
         """Who belongs to it, and as what."""

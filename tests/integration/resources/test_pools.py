@@ -1,9 +1,11 @@
 """Pools: nested, counted, overcommitted; and a whole cluster said at once."""
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import yaml
 
 from app.resources.pools import change_pool, list_pools
 from tests.support.fake_node import FakeNode, a_description
@@ -185,6 +187,16 @@ def test_a_whole_cluster_is_said_at_once_and_again_without_effect(stack: Stack, 
     before = stack.dump()
     assert admin.put("/resources/cluster", FILE).json == {"pools": [], "nodes": [], "missing": ["late"]}
     assert stack.dump() == before
+
+
+def test_the_example_of_a_cluster_can_be_applied(stack: Stack, world: World, admin: Caller) -> None:
+    example = yaml.safe_load((Path(__file__).parents[3] / "examples" / "cluster.yaml").read_text())
+    for name in ("train-1", "train-2", "cpu"):
+        FakeNode.join(stack, world, a_description(name))
+    applied = admin.put("/resources/cluster", example)
+    assert applied.json == {
+        "pools": ["all", "batch", "research"], "nodes": ["train-1", "train-2", "cpu"], "missing": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,19 @@ def test_what_is_given_back_is_free_once_and_wakes_the_scheduler(stack: Stack, w
     assert member.get(path).json["released_at"] is not None
 
 
+def test_a_scheduler_that_has_looked_before_sees_what_was_given_and_given_back(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    a_node(stack, world, gpus=2)
+    stack.run(stack.cycle)
+    held = hold(member, gpus=2).json
+    member.post("/jobs/batch", {"jobs": [{"command": ["true"], "resources": {"gpus": 1}}] * 2})
+    assert stack.run(stack.cycle).started == 0
+    member.delete(f"/resources/allocations/{held['id']}")
+    assert stack.run(stack.cycle).started == 2
+    assert hold(member, gpus=1).status == 409
+
+
 def test_of_64_who_ask_for_the_last_gpu_exactly_one_gets_it(stack: Stack, world: World) -> None:
     a_node(stack, world, cpus=128, gpus=1)
     spec = AllocationSpec(Part(Amounts(1000, GIB, 1000)), project=str(world.project.id))

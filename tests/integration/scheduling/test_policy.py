@@ -1,5 +1,6 @@
 """The scheduling policy: put in force whole, version by version."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from sqlalchemy import select
 
 from app.core.events import Event
 from app.scheduling.cycle import is_due
-from app.scheduling.policy import SchedulingPolicy, change_policy, config_of, policy_in_force
+from app.scheduling.policy import SchedulingPolicy, change_policy, load_policy, policy_in_force
+from scheduler.config import BackfillOrder, Config, Preemption
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
 
@@ -36,8 +38,8 @@ def test_a_policy_is_put_in_force_whole_and_every_version_is_kept(stack: Stack, 
     second = {"fair_share": {"window_hours": 24, "decay_factor": 0.25}, "preemption": {"grace_period": "2m"}}
     changed = admin.put(PATH, first, headers={"If-Match": '"0"'})
     assert (changed.status, changed.headers["ETag"]) == (200, '"1"')
-    config = config_of(stack.run(policy_in_force).policy)
-    assert (config.policy, config.backfill, config.max_placements) == ("fair_share", False, 7)
+    config = stack.run(load_policy)
+    assert config == Config(policy="fair_share", second_policy="fifo", backfill=False, max_placements=7)
     assert admin.put(PATH, second, headers={"If-Match": '"1"'}).headers["ETag"] == '"2"'
     member = stack.client(world.member)
     now = member.get(PATH).json
@@ -52,6 +54,27 @@ def test_a_policy_is_put_in_force_whole_and_every_version_is_kept(stack: Stack, 
     assert [(v["version"], v["actor"]) for v in versions] == [(2, world.admin.username), (1, world.admin.username)]
     assert versions[1]["policy"] == changed.json
     assert admin.put(PATH, now).headers["ETag"] == '"2"'
+
+
+EVERYTHING = {
+    "primary_policy": "deadline", "secondary_policy": "gang", "enable_preemption": False, "enable_backfill": False,
+    "enable_gang_scheduling": False, "enable_reclaim": False, "enable_consolidation": False,
+    "scheduling_interval": 1.5, "ageing_per_hour": 0.5, "restart_cost": 7, "patience": 8, "size_lead": 9,
+    "max_placements_per_cycle": 10, "fair_share": {"window_hours": 11, "decay_factor": 0.12},
+    "preemption": {"grace_period": 13, "priority_threshold": 14, "max_preemptions": 15, "min_run_time": 16},
+    "backfill": {"order": "shortest", "reserved_heads": None, "use_predictions": True},
+}  # fmt: skip
+
+
+def test_all_that_the_scheduler_can_be_told_is_policy(stack: Stack, admin: Caller) -> None:
+    assert admin.put(PATH, EVERYTHING).json == EVERYTHING
+    assert admin.get(PATH).json == EVERYTHING
+    usual, told = asdict(Config()), asdict(stack.run(load_policy))
+    assert not [name for name in usual if told[name] == usual[name]]
+    assert stack.run(load_policy) == Config(
+        "deadline", "gang", False, BackfillOrder.SHORTEST, None, True, False, Preemption(False, 13.0, 14, 15, 16.0),
+        False, False, 7.0, 0.5, 8.0, 9.0, 10,
+    )  # fmt: skip
 
 
 def test_a_change_says_what_it_changed_and_makes_a_cycle_due(stack: Stack, world: World, admin: Caller) -> None:

@@ -49,6 +49,12 @@ def test_a_node_understands_what_it_is_told_to_be(tmp_path: Path) -> None:
     assert find("") is None
 
 
+def test_what_is_said_to_the_server_alone_is_no_part_of_what_a_node_claims(tmp_path: Path) -> None:
+    traits = "labels: {a: b}, taints: [{key: x}], domains: {zone: n}, pool: p, spot: true, usd_per_hour: 1, caches: []"
+    text = f"levels: [zone]\npools: [{{name: p}}]\nclusters: [{{pool: p, nodes: [{{name: a, {traits}}}]}}]"
+    assert read(tmp_path, text) == (Machine("a"),)
+
+
 def test_nodes_that_are_alike_are_numbered() -> None:
     assert alike(2, "h100x8") == (Machine("node-1", "h100x8"), Machine("node-2", "h100x8"))
 

@@ -1,0 +1,47 @@
+"""Why the jobs of a queue wait, as it is told: in order, and of other projects only that they do."""
+
+from tests.support.builders import a_queue
+from tests.support.fake_node import FakeNode, a_description
+from tests.support.stack import Caller, Stack
+from tests.support.world import World
+
+
+def submit(caller: Caller, count: int = 1, **body: object) -> list[str]:
+    answer = caller.post("/jobs/batch", {"jobs": [{"command": ["true"], **body}] * count})
+    assert answer.status == 201, answer.text
+    return [job["id"] for job in answer.json["items"]]
+
+
+def test_the_heads_of_a_queue_come_in_order_with_their_verdicts(stack: Stack, world: World) -> None:
+    FakeNode.join(stack, world, a_description(cpus=2))
+    member = stack.client(world.member)
+    path = f"/queues/{world.shared_queue.id}/explain"
+    many = submit(member, 3, resources={"cpus": 1.5}, name="many")
+    assert [head["reason"] for head in member.get(path).json["heads"]] == [None]
+    first = submit(member, resources={"cpus": 64}, priority=5, name="huge")
+    stack.run(stack.cycle)
+    told = member.get(path).json
+    assert (told["name"], told["policy"], told["second_policy"]) == ("default", "priority", "fifo")
+    huge, rest = told["heads"]
+    assert (huge["job_id"], huge["position"], huge["count"], huge["reason"]) == (first[0], 1, 1, "never_fits")
+    assert "64 CPUs" in huge["message"]
+    assert (rest["job_id"], rest["position"], rest["count"], rest["name"]) == (many[1], 2, 2, "many")
+    assert rest["project"] == world.project.name
+
+
+def test_of_other_projects_jobs_only_that_they_wait_is_told(stack: Stack, world: World) -> None:
+    member = stack.client(world.member)
+    (job_id,) = submit(member, name="the-secret-job")
+    stack.run(stack.cycle)
+    answer = stack.client(world.stranger).get(f"/queues/{world.shared_queue.id}/explain")
+    (head,) = answer.json["heads"]
+    assert (head["count"], head["reason"], head["job_id"], head["message"]) == (1, "no_nodes", None, None)
+    assert not [mark for mark in (job_id, "the-secret-job", world.project.name) if mark in answer.text]
+
+
+def test_a_queue_of_its_own_policies_says_so_and_a_strangers_is_not_there(stack: Stack, world: World) -> None:
+    queue = stack.add(a_queue(world.project, policy="fair_share", second_policy="priority"))
+    path = f"/queues/{queue.id}/explain"
+    told = stack.client(world.viewer).get(path).json
+    assert (told["policy"], told["second_policy"], told["heads"]) == ("fair_share", "priority", [])
+    assert stack.client(world.stranger).get(path).status == 404

@@ -1,0 +1,107 @@
+"""What operators type about nodes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import CommandLine
+from tests.support.fake_api import problem, reply
+
+NODES = [
+    {
+        "id": "n1", "name": "gpu-1", "state": "ready", "version": 3, "labels": {"disk": "nvme", "old": "yes"},
+        "domains": {"zone": "north"}, "pool": "research", "spot": True, "usd_per_hour": 12.5,
+        "taints": [{"key": "drivers", "value": "beta", "effect": "refuse"}, {"key": "x", "value": "", "effect": "avoid"}],
+    },
+    {"id": "n2", "name": "cpu-1", "state": "cordoned"},
+]  # fmt: skip
+
+
+@pytest.fixture
+def nodes(cli: CommandLine) -> CommandLine:
+    cli.api.on("GET", "/resources/nodes", reply({"items": NODES}))
+    return cli
+
+
+def test_a_cluster_file_is_sent_as_it_is(cli: CommandLine) -> None:
+    applied = {"pools": ["all"], "nodes": ["gpu-1"], "missing": ["late"]}
+    cli.api.on("PUT", "/resources/cluster", reply(applied))
+    Path("cluster.yaml").write_text("levels: [zone]\nclusters: [{nodes: [{name: gpu-1}]}]\n")
+    done = cli.run("cluster", "apply", "-f", "cluster.yaml")
+    assert done.stdout == "Pools changed: all. Nodes changed: gpu-1.\n"
+    assert "late" in done.stderr
+    assert cli.api.bodies("PUT", "/resources/cluster") == [
+        {"levels": ["zone"], "clusters": [{"nodes": [{"name": "gpu-1"}]}]}
+    ]
+    assert json.loads(cli.run("cluster", "apply", "-f", "cluster.yaml", "--json").stdout) == applied
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [", "!!python/object/apply:os.system ['true']", None])
+def test_a_file_that_is_none_is_refused_before_anything_is_asked(cli: CommandLine, text: str | None) -> None:
+    if text is not None:
+        Path("cluster.yaml").write_text(text)
+    done = cli.run("cluster", "apply", "-f", "cluster.yaml")
+    assert (done.exit_code, cli.api.asked) == (2, [])
+    assert "cluster.yaml" in done.stderr
+
+
+def test_what_the_server_finds_wrong_is_told_by_its_place(cli: CommandLine) -> None:
+    errors = [{"pointer": "/clusters/0/nodes/0/pool", "message": "there is no pool x"}]
+    cli.api.on("PUT", "/resources/cluster", problem(422, "invalid", "", errors=errors))
+    Path("cluster.yaml").write_text("clusters: []\n")
+    done = cli.run("cluster", "apply", "-f", "cluster.yaml")
+    assert (done.exit_code, done.stderr) == (2, "trellis: clusters.0.nodes.0.pool there is no pool x\n")
+
+
+def test_what_is_said_of_a_node_is_added_to_what_was_known(nodes: CommandLine) -> None:
+    nodes.api.on("PATCH", "/resources/nodes/n1", reply(NODES[0]))
+    words = ["--label", "old=", "--label", "site=lab", "--domain", "rack=r1", "--taint", "a=b:avoid", "--taint", "c"]
+    assert nodes.run("node-set", "gpu-1", *words, "--no-spot", "--pool", "").stdout == "Node gpu-1 is changed.\n"
+    assert nodes.api.bodies("PATCH", "/resources/nodes/n1") == [
+        {
+            "labels": {"disk": "nvme", "site": "lab"},
+            "domains": {"zone": "north", "rack": "r1"},
+            "taints": [
+                {"key": "a", "value": "b", "effect": "avoid"},
+                {"key": "c", "value": "", "effect": "refuse"},
+            ],
+            "spot": False,
+            "pool": "",
+        }
+    ]
+    assert nodes.api.asked[-1].headers["If-Match"] == '"3"'
+    nodes.run("node-set", "gpu-1", "--taint", "none")
+    assert nodes.api.bodies("PATCH", "/resources/nodes/n1")[-1] == {"taints": []}
+
+
+def test_a_taint_that_is_none_is_refused(nodes: CommandLine) -> None:
+    done = nodes.run("node-set", "gpu-1", "--taint", "a=b:kill")
+    assert (done.exit_code, "taint" in done.stderr) == (2, True)
+
+
+def test_a_node_is_cordoned_by_its_name(nodes: CommandLine) -> None:
+    nodes.api.on("PUT", "/resources/nodes/n1/cordon", reply(NODES[0])).on(
+        "PUT", "/resources/nodes/n2/uncordon", reply(NODES[1])
+    )
+    assert "takes nothing new" in nodes.run("cordon", "gpu-1", "--reason", "fans").stdout
+    assert nodes.api.bodies("PUT", "/resources/nodes/n1/cordon") == [{"reason": "fans"}]
+    assert "takes work again" in nodes.run("uncordon", "n2").stdout
+    assert "no node called" in nodes.run("cordon", "nothing").stderr
+
+
+def test_traits_are_listed_one_node_a_line(nodes: CommandLine) -> None:
+    lines = nodes.run("nodes", "--traits", "--pool", "research").stdout.splitlines()
+    for part in ("gpu-1", "research", "zone=north", "drivers=beta, x (rather not)", "12.5 spot", "disk=nvme"):
+        assert part in lines[1]
+    assert nodes.api.asked[0].url.params["pool"] == "research"
+
+
+def test_maintenance_is_planned_for_a_window(cli: CommandLine) -> None:
+    made = {"id": "r1", "starts_at": "2026-01-31T08:00:00+00:00", "ends_at": "2026-01-31T12:00:00+00:00"}
+    cli.api.on("POST", "/resources/maintenance", reply(made, 201))
+    done = cli.run("maintenance", "gpu-1", "gpu-2", "--ends", "2026-01-31T12:00", "--name", "fans")
+    assert done.stdout.startswith("Maintenance r1 from")
+    (body,) = cli.api.bodies("POST", "/resources/maintenance")
+    assert (body["nodes"], body["name"], "starts_at" in body) == (["gpu-1", "gpu-2"], "fans", False)
+    assert cli.run("maintenance", "gpu-1", "--ends", "soon").exit_code == 2

@@ -1,0 +1,182 @@
+"""`trellis why` and `trellis top`: why a job waits, and how the cluster is."""
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from trellis.answers import Job, Node, Queue, plain
+from trellis.cli.cluster import find_queue
+from trellis.cli.context import AsJson, Here, JobWord, here
+from trellis.cli.tables import queues_table, table
+from trellis.cli.text import cell, cores, moment, safe, span, state_cell
+from trellis.holdings import Head
+from trellis.units import format_bytes
+from trellis.vocabulary import JobState, NodeState
+
+HEADS = 5
+LINES = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(why)
+    app.command()(top)
+
+
+def why(context: typer.Context, job: JobWord, as_json: AsJson = False) -> None:
+    """Say why a job waits, what waits before it and when it is expected to start; or why it runs where it does.
+
+    For example: trellis why last
+    """
+    run = here(context)
+    found = run.client.jobs.get(run.job_id(job), verbose=True)
+    ahead = _ahead(run, found) if found.state == JobState.QUEUED else []
+    body = {"job": plain(found), "ahead": [plain(head) for head in ahead]}
+    run.answer(body, lambda: run.out.print(_reasons(found, ahead)))
+
+
+def _ahead(run: Here, job: Job) -> list[Head]:
+    """What comes before the job in its queue, by priority and age."""
+    rows = run.client.queues.explain(find_queue(run, job.queue).id).heads
+    since = job.submitted_at
+    return [
+        head
+        for head in rows
+        if head.job_id != job.id
+        and (head.priority > job.priority or (head.priority == job.priority and _before(head, since)))
+    ]
+
+
+def _before(head: Head, since: Any) -> bool:
+    return head.waiting_since is not None and since is not None and head.waiting_since < since
+
+
+def _reasons(job: Job, ahead: list[Head]) -> RenderableType:
+    lines: list[RenderableType] = [Text(safe(f"Job {job.id} ({job.name}) is {job.state.replace('_', ' ')}."))]
+    if job.why:
+        lines.append(Text(safe(f"It waits: {job.why}.")))
+    if job.expected_start_at:
+        lines.append(Text(f"It is expected to start about {moment(job.expected_start_at)}."))
+    if job.attempts:
+        latest = job.attempts[0]
+        nodes = ", ".join(replica.node or "?" for replica in latest.replicas)
+        lines.append(
+            Text(safe(f"Attempt {latest.number} was placed on {nodes}: {latest.reason or 'no reason is kept'}."))
+        )
+    if job.message:
+        lines.append(Text(safe(job.message)))
+    if ahead:
+        rows = [_head_row(head) for head in ahead[:HEADS]]
+        lines += [Text(f"Before it in queue {safe(job.queue)}:"), table(_HEADINGS, rows, right=("JOBS",), gives="WHY")]
+        if len(ahead) > HEADS:
+            lines.append(Text(f"and {len(ahead) - HEADS} more kinds of jobs"))
+    return Group(*lines)
+
+
+_HEADINGS = ["JOBS", "PRIORITY", "PROJECT", "NAME", "WHY"]
+
+
+def _head_row(head: Head) -> tuple[Text, ...]:
+    words = (head.count, head.priority, head.project or "another", head.name or "-", head.message or head.reason or "-")
+    return tuple(cell(word) for word in words)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The cluster at one moment."""
+
+    nodes: list[Node]
+    queues: list[Queue]
+    running: list[Job]
+    waiting: list[Job]
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: figures, queues and the jobs that are shown."""
+        gpus = [gpu for node in self.nodes for gpu in node.gpus]
+        return {
+            "nodes": {"total": len(self.nodes), "ready": sum(n.state == NodeState.READY for n in self.nodes)},
+            "cpu_milli": {
+                "total": sum(n.cpu_milli for n in self.nodes),
+                "held": sum(n.cpu_milli_used for n in self.nodes),
+            },
+            "memory_bytes": {
+                "total": sum(n.memory_bytes for n in self.nodes),
+                "held": sum(n.memory_bytes_used for n in self.nodes),
+            },
+            "gpu_milli": {"total": 1000 * len(gpus), "held": sum(gpu.milli_used for gpu in gpus)},
+            "queues": [plain(queue) for queue in self.queues],
+            "running": [plain(job) for job in self.running],
+            "waiting": [plain(job) for job in self.waiting],
+        }
+
+
+def top(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.5, max=3600)] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the cluster: nodes, devices, queues, what runs and what waits. Ctrl-C ends it.
+
+    For example: trellis top --once
+    """
+    run = here(context)
+    if once or run.as_json:
+        sight = _look(run)
+        run.answer(sight.as_json(), lambda: run.out.print(_drawn(sight)))
+        return
+    try:
+        with Live(_drawn(_look(run)), console=run.out, screen=run.out.is_terminal, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                live.update(_drawn(_look(run)), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _look(run: Here) -> Sight:
+    jobs = run.client.jobs
+    running = jobs.list(state=["running", "starting", "checkpointing"], sort="submitted_at", limit=LINES)
+    waiting = jobs.list(state=["queued"], sort="-priority", limit=LINES)
+    return Sight(
+        list(run.client.nodes.list()), list(run.client.queues.list()),
+        list(islice(running, LINES)), list(islice(waiting, LINES)),
+    )  # fmt: skip
+
+
+def _drawn(sight: Sight) -> RenderableType:
+    said = sight.as_json()
+    cpu, memory, gpu, nodes = (said[name] for name in ("cpu_milli", "memory_bytes", "gpu_milli", "nodes"))
+    figures = (
+        f"nodes {nodes['ready']}/{nodes['total']} ready   "
+        f"CPUs {cores(cpu['held'])}/{cores(cpu['total'])}   "
+        f"memory {format_bytes(memory['held'])} / {format_bytes(memory['total'])}   "
+        f"GPUs {cores(gpu['held'])}/{cores(gpu['total'])} {_bar(gpu['held'], gpu['total'])}"
+    )
+    parts: list[RenderableType] = [Text(figures, style="bold"), Text(), queues_table(sight.queues)]
+    for title, jobs in (("Running", sight.running), ("Waiting", sight.waiting)):
+        if jobs:
+            parts += [Text(), Text(title, style="bold"), _jobs(jobs)]
+    return Group(*parts)
+
+
+def _bar(held: int, total: int, width: int = 20) -> str:
+    filled = round(width * held / total) if total else 0
+    return f"[{'#' * filled}{'.' * (width - filled)}]" if total else ""
+
+
+def _jobs(jobs: list[Job]) -> RenderableType:
+    rows = [
+        (
+            cell(job.id), cell(job.name), cell(job.user), state_cell(job.state), cell(cores(job.resources.gpu_milli)),
+            cell(span(job.run_s if job.run_s is not None else job.wait_s)), cell(job.why or ""),
+        )
+        for job in jobs
+    ]  # fmt: skip
+    return table(["ID", "NAME", "USER", "STATE", "GPUS", "FOR", "WHY"], rows, right=("GPUS", "FOR"), gives="WHY")
