@@ -223,7 +223,7 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
         priority=spec.priority,
         spec=spec.stored(),
         labels=spec.labels,
-        class_key=class_key(spec, place.project_id, place.queue_id),
+        class_key=class_key(spec, place.project_id, place.queue_id, uow.actor.id),
         replicas=spec.replicas,
         cpu_milli=spec.resources.cpu_milli,
         memory_bytes=spec.resources.memory_bytes,

@@ -96,7 +96,15 @@ def _plain(value: Resources | Retries) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
-def class_key(spec: JobSpec, project_id: UUID, queue_id: UUID) -> str:
+def class_key(spec: JobSpec, project_id: UUID, queue_id: UUID, actor_id: UUID | None) -> str:
     """Equal for jobs that are equal in everything the scheduler looks at but their age."""
-    parts = (project_id, queue_id, spec.priority, spec.replicas, *_plain(spec.resources).values(), spec.time_limit_s)
+    parts = (
+        project_id,
+        queue_id,
+        actor_id,
+        spec.priority,
+        spec.replicas,
+        *_plain(spec.resources).values(),
+        spec.time_limit_s,
+    )
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

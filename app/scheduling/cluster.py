@@ -14,6 +14,10 @@ from app.resources.pools import list_pools
 from app.resources.reservations import list_reservations
 from app.resources.topology import list_levels
 from app.scheduling.jobs import Classes, load_jobs
+from app.scheduling.policy import policy_in_force
+from app.scheduling.shares import account_id, past_use
+from app.tenancy.models import Organisation, Project
+from app.tenancy.quotas import Subject, list_quotas
 from scheduler import snapshot as plain
 from trellis.vocabulary import Isolation, NodeState, QueueState
 
@@ -32,6 +36,7 @@ def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
         pending=jobs.pending,
         running=jobs.running,
         pools=tuple(_pools(uow)),
+        accounts=tuple(_accounts(uow)),
         reservations=tuple(_reservations(uow)),
         levels=levels,
     )
@@ -103,6 +108,33 @@ def _pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
             lends=_limit(pool.lends),
             borrows=_limit(pool.borrows),
         )
+
+
+def _accounts(uow: UnitOfWork) -> Iterable[plain.Account]:
+    """The tree of organisations, projects, and actors that used something or have a quota of their own."""
+    most = {_account_of(quota.subject): _limit(quota.most.stored()) for quota in list_quotas(uow)}
+    used = past_use(uow, policy_in_force(uow).policy.fair_share)
+    for organisation_id, name in uow.session.execute(select(Organisation.id, Organisation.name)):
+        account = str(organisation_id)
+        yield plain.Account(account, most=most.get(account, plain.NO_LIMIT), name=name)
+    known = set()
+    for project_id, organisation_id, name in uow.session.execute(
+        select(Project.id, Project.organisation_id, Project.name)
+    ):
+        account = str(project_id)
+        known.add(account)
+        yield plain.Account(account, str(organisation_id), most=most.get(account, plain.NO_LIMIT), name=name)
+    for account in sorted(used.keys() | {account for account in most if "/" in account}):
+        project = account.partition("/")[0]
+        if project in known:
+            limit = most.get(account, plain.NO_LIMIT)
+            yield plain.Account(account, project, used=used.get(account, 0.0), most=limit)
+
+
+def _account_of(subject: Subject) -> str:
+    if subject.project_id is None:
+        return str(subject.organisation_id)
+    return str(subject.project_id) if subject.actor_id is None else account_id(subject.project_id, subject.actor_id)
 
 
 def _reservations(uow: UnitOfWork) -> Iterable[plain.Reservation]:

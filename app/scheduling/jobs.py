@@ -52,7 +52,7 @@ def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = No
 
 _COLUMNS = (
     Job.id, Job.class_key, Job.project_id, Job.queue_id, Job.priority, Job.cpu_milli, Job.memory_bytes, Job.gpu_milli,
-    Job.gpu_model, Job.replicas, Job.time_limit_s,
+    Job.gpu_model, Job.replicas, Job.time_limit_s, Job.actor_id,
 )  # fmt: skip
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 # The state stands in the statement's text: as a parameter it would hide the index of queued jobs from a prepared plan.
@@ -88,6 +88,7 @@ def _job_class(row: Any) -> plain.JobClass:
         roles=(plain.Role(request, row.replicas, row.replicas),),
         priority=row.priority,
         time_limit_s=row.time_limit_s,
+        user_id=str(row.actor_id or ""),
     )
 
 

@@ -20,6 +20,16 @@ class Cycle(Base):
     at: Mapped[datetime]
 
 
+class PastUse(Base):
+    """How much of the cluster an account used, faded, as a fraction over the window; as of `at`."""
+
+    __tablename__ = "past_uses"
+
+    account_id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    used: Mapped[float]
+    at: Mapped[datetime]
+
+
 class PolicyVersion(Entity):
     """One version of the scheduling policy; the highest `number` is in force, none is ever changed."""
 

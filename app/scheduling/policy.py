@@ -53,7 +53,8 @@ class SchedulingPolicy:
     """Everything there is to decide. `scheduling_interval_ms` lies at least between two cycles; a job gains
     `ageing_per_hour_milli` thousandths of a priority each hour that it waits; moving a job costs it `restart_cost_s`;
     `patience_s` after it came is when a job without a deadline is to start, under the deadline policy; a job of twice
-    the size ranks as if it had come `size_lead_s` earlier, under the gang policy; `max_placements` bounds one cycle.
+    the size ranks as if it had come `size_lead_s` earlier, under the gang policy; one that is expected to run twice as
+    long as if it had come `stand_back_s` later, under the slowdown policy; `max_placements` bounds one cycle.
     """
 
     primary_policy: str = "priority"
@@ -68,6 +69,7 @@ class SchedulingPolicy:
     restart_cost_s: int = 120
     patience_s: int = 86_400
     size_lead_s: int = 3600
+    stand_back_s: int = 14_400
     max_placements: int = 500
     fair_share: FairShare = field(default_factory=FairShare)
     preemption: Preemption = field(default_factory=Preemption)
@@ -118,6 +120,7 @@ def config_of(policy: SchedulingPolicy) -> Config:
         ageing_per_hour=policy.ageing_per_hour_milli / 1000,
         patience_s=float(policy.patience_s),
         size_lead_s=float(policy.size_lead_s),
+        stand_back_s=float(policy.stand_back_s),
         max_placements=policy.max_placements,
     )
 

@@ -203,6 +203,10 @@ class PolicySchema(Strict):
         most=366 * DAY_S, data_key="size_lead",
         metadata={"description": "gang policy: a job of twice the size ranks as if it had come so much earlier"},
     )  # fmt: skip
+    stand_back_s = Seconds(
+        most=366 * DAY_S, data_key="stand_back",
+        metadata={"description": "slowdown policy: a job that runs twice as long ranks as if it had come so much later"},
+    )  # fmt: skip
     max_placements = Integer(least=1, most=100_000, data_key="max_placements_per_cycle")
     fair_share = fields.Nested(FairShareSchema)
     preemption = fields.Nested(PreemptionSchema)

@@ -15,6 +15,13 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     """Widen."""
     op.create_table(
+        "past_uses",
+        sa.Column("account_id", sa.String(length=80), nullable=False),
+        sa.Column("used", sa.Float(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_past_uses")),
+    )
+    op.create_table(
         "policies",
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -229,6 +236,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_pools_parent_id"), table_name="pools")
     op.drop_table("pools")
     op.drop_table("policies")
+    op.drop_table("past_uses")
 
 
 def _add(table: str, column: sa.Column[object], value: str) -> None:
