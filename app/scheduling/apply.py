@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.uow import UnitOfWork
@@ -16,6 +16,12 @@ from app.resources.models import Gpu, Node
 from scheduler.plan import Placement, Plan, Verdict
 from trellis.vocabulary import JobState, NodeState
 
+_STILL_QUEUED = (
+    select(Job)
+    .where(Job.id == any_(bindparam("ids", type_=ARRAY(Uuid))), Job.state == JobState.QUEUED)
+    .order_by(Job.id)
+    .with_for_update(key_share=True)
+)
 _VERDICTS = select(
     ClassVerdict.class_key, ClassVerdict.reason, ClassVerdict.message, ClassVerdict.head_job_id, ClassVerdict.starts_at
 )
@@ -33,8 +39,7 @@ def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:
     by_job = {UUID(placement.job_id): placement for placement in placements}
     nodes = lock_nodes(uow, {UUID(seat.node_id) for placement in by_job.values() for seat in placement.replicas})
     gpus = _gpus(uow, nodes)
-    locked = select(Job).where(Job.id.in_(by_job), Job.state == JobState.QUEUED).order_by(Job.id)
-    jobs = uow.session.execute(locked.with_for_update(key_share=True)).scalars().all()
+    jobs = uow.session.execute(_STILL_QUEUED, {"ids": list(by_job)}).scalars().all()
     opened: list[Opened] = []
     left = {n.id: (n.cpu_milli - n.cpu_milli_used, n.memory_bytes - n.memory_bytes_used) for n in nodes.values()}
     for job in jobs:
