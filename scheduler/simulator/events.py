@@ -16,7 +16,6 @@ class Kind(IntEnum):
     NODE_DOWN = 1
     NODE_UP = 2
     ARRIVAL = 3
-    SAMPLE = 4
 
 
 class Event(NamedTuple, Generic[Subject]):

@@ -1,10 +1,12 @@
 """Figures of a run."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scheduler.simulator.run import LAST, History, Span
+from scheduler.simulator.run import LAST, History, Outcome, Span
+from scheduler.simulator.usage import follow
 from scheduler.snapshot import WHOLE
 
 BOUND_S = 10
@@ -34,14 +36,86 @@ class BatchFigures:
     start_checksum: int
 
 
-def batch_figures(history: History, processors: int) -> BatchFigures:
-    """Judge a run in which every job came to its end. Raises ValueError where there was none."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run on any cluster is judged by; waits and slowdowns are of the jobs that came to their end.
+
+    `gpu_percent` and `cpu_percent` are the parts that were given away, over the whole run. `fragmentation_percent` is
+    the part of the GPUs that were free on nodes where others were not: no job that needs a whole node can have them.
+    `fairness` is Jain's index of what the projects had (1: all the same; 1/n: one had it all).
+    """
+
+    jobs: int
+    unfinished: int
+    mean_wait_s: float
+    median_wait_s: float
+    p99_wait_s: float
+    max_wait_s: float
+    mean_bsld: float
+    p99_bsld: float
+    makespan_s: float
+    cpu_percent: float
+    gpu_percent: float
+    fragmentation_percent: float
+    fairness: float
+    preemptions: int
+    failures: int
+    start_checksum: int
+
+
+def figures(history: History) -> Figures:
+    """Judge a run. Raises ValueError where no job came to its end."""
+    firsts, lasts = _first_and_last(history.spans)
+    waits = sorted(firsts[span.work.id] - span.work.submitted_at for span in lasts)
+    slowdowns = sorted(map(bounded_slowdown, lasts))
+    usage = follow(history)
+    outcomes = Counter(span.outcome for span in history.spans)
+    return Figures(
+        jobs=len(lasts),
+        unfinished=len(history.scenario.workload.works) - len(lasts),
+        mean_wait_s=round(fmean(waits), 2),
+        median_wait_s=percentile(waits, 50),
+        p99_wait_s=percentile(waits, 99),
+        max_wait_s=waits[-1],
+        mean_bsld=round(fmean(slowdowns), 4),
+        p99_bsld=round(percentile(slowdowns, 99), 2),
+        makespan_s=max(span.ended_at for span in lasts) - min(span.work.submitted_at for span in lasts),
+        cpu_percent=round(usage.mean_cpu * 100, 2),
+        gpu_percent=round(usage.mean_gpu * 100, 2),
+        fragmentation_percent=round(usage.mean_fragmented * 100, 2),
+        fairness=round(jain(usage.of_project.values()), 5),
+        preemptions=history.evictions,
+        failures=outcomes[Outcome.FAILED] + outcomes[Outcome.NODE_LOST],
+        start_checksum=start_checksum([firsts[span.work.id] for span in lasts]),
+    )
+
+
+def jain(amounts: Iterable[float]) -> float:
+    """Return how equal amounts are, from one over their number to 1; 1 for none at all.
+
+    Source: Jain, Chiu and Hawe, A Quantitative Measure of Fairness, DEC TR-301, 1984.
+    """
+    given = list(amounts)
+    squares = sum(amount * amount for amount in given)
+    return sum(given) ** 2 / (len(given) * squares) if squares else 1.0
+
+
+def _first_and_last(spans: Sequence[Span]) -> tuple[dict[str, float], list[Span]]:
+    """When each job started first, and the stays in which jobs came to their end, by submission."""
+    firsts: dict[str, float] = {}
+    for span in spans:
+        firsts[span.work.id] = min(firsts.get(span.work.id, span.started_at), span.started_at)
     lasts = sorted(
-        (span for span in history.spans if span.outcome in LAST),
-        key=lambda span: (span.work.submitted_at, span.work.id),
+        (span for span in spans if span.outcome in LAST), key=lambda span: (span.work.submitted_at, span.work.id)
     )
     if not lasts:
-        raise ValueError("no job ran")
+        raise ValueError("no job came to its end")
+    return firsts, lasts
+
+
+def batch_figures(history: History, processors: int) -> BatchFigures:
+    """Judge the replay of a log. Raises ValueError where no job came to its end."""
+    _, lasts = _first_and_last(history.spans)
     waits = sorted(span.started_at - span.work.submitted_at for span in lasts)
     slowdowns = sorted(map(bounded_slowdown, lasts))
     makespan_s = max(span.ended_at for span in lasts) - lasts[0].work.submitted_at

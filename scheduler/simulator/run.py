@@ -11,10 +11,24 @@ from scheduler.gang import needed
 from scheduler.plan import Eviction, Placement, Plan, ReplicaPlacement, Resize
 from scheduler.predictions import Predictions
 from scheduler.simulator.events import Calendar, Event, Kind
-from scheduler.simulator.workload import Work, Workload
-from scheduler.snapshot import Account, Node, PendingJob, Pool, Queue, Snapshot
+from scheduler.simulator.workload import QUEUE_ID, Outage, Work, Workload
+from scheduler.snapshot import (
+    UNLIMITED,
+    Account,
+    Holding,
+    JobClass,
+    Node,
+    PendingJob,
+    Pool,
+    Queue,
+    Request,
+    Role,
+    RunningJob,
+    Snapshot,
+)
 
-BATCH = Queue("batch", "batch")
+BATCH = Queue(QUEUE_ID, "batch")
+_REPAIR = JobClass("", QUEUE_ID, (Role(Request(0, 0)),), priority=UNLIMITED, preemptible=False)
 
 
 class Outcome(StrEnum):
@@ -24,6 +38,7 @@ class Outcome(StrEnum):
     OUT_OF_TIME = "out_of_time"
     FAILED = "failed"
     EVICTED = "evicted"
+    NODE_LOST = "node_lost"
     RESIZED = "resized"
     STILL_RUNNING = "still_running"
 
@@ -42,6 +57,7 @@ class Scenario:
     accounts: tuple[Account, ...] = ()
     pools: tuple[Pool, ...] = ()
     levels: tuple[str, ...] = ()
+    outages: tuple[Outage, ...] = ()
     until: float = inf
 
 
@@ -84,7 +100,7 @@ class _Stay:
 class _Course:
     """What is known of a job across its stays: the seconds of work that count, the attempts, the evictions behind it."""
 
-    done_s: float = 0.0
+    done_s: float = 0
     attempts: int = 0
     restarting: bool = False
 
@@ -114,10 +130,11 @@ class Simulation:
         )
         self._planner = Planner(start, config)
         self._predictions = Predictions()
-        self._calendar: Calendar[tuple[Work, int]] = Calendar()
+        self._calendar: Calendar[tuple[Work, int] | Outage] = Calendar()
         self._waiting: dict[str, Work] = {}
         self._stays: dict[str, _Stay] = {}
         self._courses: dict[str, _Course] = {}
+        self._nodes = {node.id: node for node in scenario.nodes}
         self._due = inf
         self._left = 0
         self._stays_begun = 0
@@ -127,6 +144,8 @@ class Simulation:
         """Let everything happen until nothing is left or the scenario's time is over."""
         for work in self._scenario.workload.works:
             self._calendar.enter(work.submitted_at, Kind.ARRIVAL, (work, 0))
+        for outage in self._scenario.outages:
+            self._calendar.enter(outage.starts_at, Kind.NODE_DOWN, outage)
         while self._calendar or self._due < inf:
             # A promise may fall due when nothing happens, such as when a reservation ends.
             now, events = self._calendar.next_instant() if self._calendar.first_at <= self._due else (self._due, [])
@@ -141,12 +160,30 @@ class Simulation:
         self._break_off()
         return self.history
 
-    def _happen(self, event: Event[tuple[Work, int]], now: float) -> None:
+    def _happen(self, event: Event[tuple[Work, int] | Outage], now: float) -> None:
+        if isinstance(event.subject, Outage):
+            self._break_down(event.subject, now)
+            return
         work, number = event.subject
         if event.kind is Kind.ARRIVAL:
             self._submit(work)
         elif (stay := self._stays.get(work.id)) is not None and stay.number == number:
             self._end(stay, now)
+
+    def _break_down(self, outage: Outage, now: float) -> None:
+        """Let a node hold itself until it is repaired: nothing else can be on it meanwhile."""
+        if now >= outage.ends_at:
+            self._planner.end(f"repair of {outage.node_id}")
+            return
+        lost = [stay for stay in self._stays.values() if outage.node_id in {one.node_id for one in stay.replicas}]
+        for stay in sorted(lost, key=lambda stay: stay.number):
+            stay.outcome = Outcome.NODE_LOST
+            self._end(stay, now)
+        node = self._nodes[outage.node_id]
+        gpus = tuple((device, milli) for device, milli in enumerate(node.gpu_milli_free) if milli)
+        whole = Holding(node.id, node.cpu_milli_free, node.memory_bytes_free, gpus)
+        self._planner.hold(RunningJob(f"repair of {node.id}", _REPAIR, (whole,), started_at=now))
+        self._calendar.enter(outage.ends_at, Kind.NODE_UP, outage)
 
     def _submit(self, work: Work) -> None:
         self._waiting[work.id] = work

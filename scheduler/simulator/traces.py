@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scheduler.simulator.workload import Work, Workload
+from scheduler.simulator.workload import QUEUE_ID, Work, Workload
 from scheduler.snapshot import WHOLE, JobClass, Request, Role
 
 FIELDS = 18
-QUEUE_ID = "batch"
 PROJECT_ID = "log"
 
 

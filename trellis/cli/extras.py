@@ -15,7 +15,7 @@ from trellis.settings import SettingsError
 
 GROUP = "trellis.commands"
 # What to install for a command whose parts are not all there.
-_EXTRAS = {"up": "local", "down": "local", "status": "local", "server": "server", "node": "node"}
+_EXTRAS = {"up": "local", "down": "local", "status": "local", "server": "server", "simulate": "local", "node": "node"}
 
 
 class Root(TyperGroup):

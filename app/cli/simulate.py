@@ -1,0 +1,193 @@
+"""`trellis simulate`: the scheduler on a cluster that there is not, faster than real time."""
+
+import gzip
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.cli.commands import sentences
+from app.cli.drawings import check_drawing, write_drawing
+from app.cli.errors import StackError
+from app.cli.scenarios import read_load, read_nodes
+from scheduler.config import BackfillOrder, Config
+from scheduler.simulator.cluster import LEVELS, one_machine
+from scheduler.simulator.report import batch_figures, figures
+from scheduler.simulator.run import History, Scenario, simulate
+from scheduler.simulator.traces import Trace, TraceError, read_swf
+from scheduler.simulator.workload import HOUR_S, Load, draw_outages, draw_workload
+
+MOST_LOG_BYTES = 1 << 30
+_BAR_STEP = 50
+
+
+class Policy(StrEnum):
+    """The orders that can be compared: the platform's own, and those of the literature."""
+
+    DEFAULT = "default"
+    FIFO = "fifo"
+    EASY = "easy"
+    EASY_SJBF = "easy-sjbf"
+    CONSERVATIVE = "conservative"
+
+
+class Estimates(StrEnum):
+    """Which limits jobs have: those of the log, or their run times, as if people knew."""
+
+    LOG = "log"
+    PERFECT = "perfect"
+
+
+_EASY = Config(policy="fifo", second_policy="fifo")
+CONFIGS: dict[Policy, Config] = {
+    Policy.DEFAULT: Config(second_policy="slowdown"),
+    Policy.FIFO: replace(_EASY, backfill=False),
+    Policy.EASY: _EASY,
+    Policy.EASY_SJBF: replace(_EASY, backfill_order=BackfillOrder.SHORTEST),
+    Policy.CONSERVATIVE: replace(_EASY, reserved_heads=None),
+}
+# What the published figures call it.
+_SHORT = {Policy.CONSERVATIVE: "cons"}
+
+
+def run(
+    swf: Annotated[Path | None, typer.Option(help="A log in the Standard Workload Format, plain or gzip.")] = None,
+    policy: Annotated[Policy, typer.Option(help="Who goes first, and who may pass.")] = Policy.DEFAULT,
+    estimates: Annotated[Estimates, typer.Option(help="Limits as logged, or the true run times.")] = Estimates.LOG,
+    procs: Annotated[int | None, typer.Option(help="Processors, where the log does not say.", min=1)] = None,
+    cluster: Annotated[Path | None, typer.Option(help="A cluster.yaml to draw work for.")] = None,
+    work: Annotated[Path | None, typer.Option(help="A YAML file that says what work to draw.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds draw equal work.")] = 1,
+    hours: Annotated[float | None, typer.Option(help="Stop after so many simulated hours.", min=0.01)] = None,
+    draw: Annotated[Path | None, typer.Option(help="Write a picture: FILE.svg or FILE.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Replay a log, or drawn work, through the scheduler; nothing of the platform needs to run."""
+    console = Console()
+    with sentences(Console(stderr=True)):
+        if draw is not None:
+            check_drawing(draw)
+        if swf is not None and cluster is None:
+            history, answer = _Replay(swf, policy, estimates, procs).run(quiet=as_json)
+        elif cluster is not None and swf is None:
+            history, answer = _Drawn(cluster, work, policy, seed, hours).run(quiet=as_json)
+        else:
+            raise StackError("Say what to simulate: either --swf FILE or --cluster FILE.")
+        if as_json:
+            typer.echo(json.dumps(answer))
+        else:
+            console.print(_sheet(answer))
+        if draw is not None:
+            write_drawing(draw, history, f"{answer.get('log', answer.get('cluster'))}, {answer['policy']}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """A log to replay, and how."""
+
+    path: Path
+    policy: Policy
+    estimates: Estimates
+    processors: int | None
+
+    def run(self, *, quiet: bool) -> tuple[History, dict[str, Any]]:
+        """Return what happened, and the figures it is compared by."""
+        trace = self._read()
+        scenario = Scenario(one_machine(trace.processors), trace.workload)
+        begun = time.monotonic()
+        history = _watched(scenario, CONFIGS[self.policy], quiet=quiet)
+        if not history.spans:
+            raise StackError(f"{self.path} holds no job that can run on {trace.processors} processors.")
+        answer = {
+            "log": self.path.name,
+            "policy": _SHORT.get(self.policy, str(self.policy)),
+            "estimates": str(self.estimates),
+            "dropped": trace.workload.dropped,
+            **asdict(batch_figures(history, trace.processors)),
+            "sim_s": round(time.monotonic() - begun, 2),
+        }
+        return history, answer
+
+    def _read(self) -> Trace:
+        try:
+            with open(self.path, "rb") as begin:
+                packed = begin.read(2) == b"\x1f\x8b"
+            with gzip.open(self.path, "rt") if packed else open(self.path) as lines:  # the with closes either
+                return read_swf(lines, self.processors, perfect=self.estimates is Estimates.PERFECT)
+        except (TraceError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise StackError(f"{self.path} is no log that can be read: {error}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Work to draw for a cluster; it stops after so many `hours`, None: when all is done."""
+
+    cluster: Path
+    work: Path | None
+    policy: Policy
+    seed: int
+    hours: float | None
+
+    def run(self, *, quiet: bool) -> tuple[History, dict[str, Any]]:
+        """Return what happened, and its figures."""
+        nodes = read_nodes(self.cluster)
+        load = Load() if self.work is None else read_load(self.work)
+        try:
+            workload = draw_workload(load, nodes, self.seed)
+        except ValueError as error:
+            raise StackError(f"There is no such work to draw: {error}.") from error
+        last_at = workload.works[-1].submitted_at
+        until = inf if self.hours is None else self.hours * HOUR_S
+        outages = draw_outages(load, nodes, min(until, last_at), self.seed)
+        scenario = Scenario(nodes, workload, levels=LEVELS, outages=outages, until=until)
+        begun = time.monotonic()
+        history = _watched(scenario, CONFIGS[self.policy], quiet=quiet)
+        try:
+            found = figures(history)
+        except ValueError as error:
+            raise StackError(f"In that time {error}: simulate for longer.") from error
+        answer = {
+            "cluster": self.cluster.name,
+            "nodes": len(nodes),
+            "policy": str(self.policy),
+            "seed": self.seed,
+            **asdict(found),
+            "sim_s": round(time.monotonic() - begun, 2),
+        }
+        return history, answer
+
+
+def _watched(scenario: Scenario, config: Config, *, quiet: bool) -> History:
+    """Simulate, with a bar on standard error where a person watches."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        return simulate(scenario, config)
+    columns = (TextColumn("simulated"), BarColumn(40), MofNCompleteColumn(), TextColumn("jobs"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(scenario.workload.works))
+
+        def show(left: int) -> None:
+            if left % _BAR_STEP == 0:
+                bar.update(task, completed=left)
+
+        return simulate(scenario, config, progress=show)
+
+
+def _sheet(answer: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for key, value in answer.items():
+        name = key.removesuffix("_s").removesuffix("_percent").replace("_", " ").replace("bsld", "bounded slowdown")
+        unit = " s" if key.endswith("_s") else " %" if key.endswith("_percent") else ""
+        shown = f"{value:,}" if isinstance(value, int | float) and not key.endswith("checksum") else str(value)
+        table.add_row(name, f"{shown}{unit}")
+    return table
