@@ -55,14 +55,14 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where room is made: who holds what, what is kept for whom, and who lends to whom (None: nobody)."""
+    """Where room is made: who holds what, what is kept for whom, whose limits are met, and who lends to whom."""
 
     ledger: Ledger
     occupants: Occupants
     debts: Debts
     levels: tuple[str, ...]
     within: Within
-    lending: Lending | None = None
+    lending: Lending
 
 
 class Clearing:
@@ -89,12 +89,10 @@ class Clearing:
             self._in_vain.clear()
             self._state = state
         ranked = sorted(heads, key=lambda job: -job.job_class.priority)
-        books = site.lending.books if site.lending else None
-        mark = books.mark() if books else 0
+        mark = site.lending.books.mark()
         with site.ledger.what_if():
             _Pass(site, config, claims, now, told).run(ranked, self._in_vain)
-        if books:
-            books.rollback(mark)
+        site.lending.books.rollback(mark)
         return site.debts.changes > before
 
     def spare(self, now: float, told: list[Told]) -> bool:
@@ -165,7 +163,7 @@ class _Pass:
         self._claims = [_apart(claim) for claim in claims if claim.job.id not in site.debts]
         self._now = now
         self._told = told
-        self._books = site.lending.books if site.lending else None
+        self._books = site.lending.books
         self._refused = False
         self._cluster = Cluster(site.ledger, site.occupants, site.levels, Steps(STEPS))
 
@@ -196,18 +194,15 @@ class _Pass:
 
     def _expect_coming(self) -> None:
         self._site.debts.release_coming(self._now)
-        if self._books:
-            for _, occupant in sorted(self._site.occupants.releasing.items()):
-                if occupant.releasing_at is not None:
-                    self._books.give(occupant.job_class, occupant.amounts)
+        for occupant in self._site.occupants.releasing.values():
+            if occupant.releasing_at is not None:
+                self._books.give(occupant.job_class, occupant.amounts)
 
     def _hold(self, owed: Owed) -> None:
         debts = self._site.debts
         # Claims were made around what is owed: they do not count on it, and need not be asked.
         if not debts.take(owed, _NO_CLAIMS) and not debts.renew(owed, self._guard_all(owed.job.job_class)):
             debts.settle(owed.job.id)  # a higher priority has it; it may ask anew
-        elif self._books:
-            self._books.take(owed.job.job_class, asked(owed.job.job_class))
 
     # One job
 
@@ -228,7 +223,7 @@ class _Pass:
 
     def _rules(self, job_class: JobClass) -> Iterator[Rule]:
         config, lending = self._config, self._site.lending
-        if config.reclaim and lending and lending.pools.side(job_class):
+        if config.reclaim and lending.pools.side(job_class):
             yield ByPool(job_class, lending, config.preemption, self._now)
             yield ByPool(job_class, lending, config.preemption, self._now, initial=True)
         priority = job_class.priority
@@ -258,7 +253,7 @@ class _Pass:
         return not told or told + len(found.evicted) <= self._config.preemption.most_evictions
 
     def _allowed(self, job_class: JobClass) -> bool:
-        return self._books is None or self._books.refusal(job_class, asked(job_class)) is None
+        return self._books.refusal(job_class, asked(job_class)) is None
 
     def _guard(self, job: PendingJob) -> Guard:
         """Keep the claims of those ahead in the same queue, and of those elsewhere that are not less important.
@@ -289,7 +284,7 @@ class _Pass:
     def _owe(self, job: PendingJob, grants: Sequence[Grant]) -> None:
         self._site.debts.keep(job, grants)
         self._claims = [claim for claim in self._claims if claim.job.id != job.id]
-        if self._books:
+        if job.id not in self._site.occupants.by_id:  # who only moves is in the books already
             self._books.take(job.job_class, asked(job.job_class))
 
     # Moving

@@ -221,6 +221,7 @@ class Planner:
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
+        self.admission.forgive()
         for owed in self.debts.in_order():
             if len(placements) < self.config.max_placements:
                 self._start_owed(owed, now, placements)
@@ -229,17 +230,27 @@ class Planner:
             current = _Round(self, now, placements)
         return current
 
+    def owe_quotas(self) -> None:
+        """Keep for those to whom room is owed what their limits leave as well."""
+        for owed in self.debts.in_order():
+            if owed.job.id in self._pending:
+                self.admission.owe(owed.job.job_class, asked(owed.job.job_class))
+
     def _start_owed(self, owed: Owed, now: float, placements: list[Placement]) -> None:
-        """Start a job where room was made for it, if all of that is free by now and no limit keeps it from starting."""
+        """Start a job where room was made for it, if all of that is free by now."""
         job = self._pending.get(owed.job.id)
-        if job is None or self.admission.refusal(job.job_class, asked(job.job_class)) is not None:
+        mark = self.ledger.mark()
+        if job is None or not self.debts.take(owed, self.guard(self.booked(now), job.job_class, now)):
             return
-        if self.debts.take(owed, self.guard(self.booked(now), job.job_class, now)):
-            self._line(job.job_class).remove(job)
-            placements.append(self.placement(job, owed.grants, "where room was made for it"))
-            self.start(job, owed.grants, now)
-            self.ledger.settle()
-            self.admission.settle()
+        if self.admission.refusal(job.job_class, asked(job.job_class)) is not None:
+            self.ledger.rollback(mark)  # its limits were cut since: others may have the room
+            self.debts.settle(job.id)
+            return
+        self._line(job.job_class).remove(job)
+        placements.append(self.placement(job, owed.grants, "where room was made for it"))
+        self.start(job, owed.grants, now)
+        self.ledger.settle()
+        self.admission.settle()
 
     def guard(self, claims: Sequence[Claim], job_class: JobClass, now: float) -> Guard:
         """Keep a class that starts now off what is claimed, and on nodes in its reach."""
@@ -253,7 +264,7 @@ class Planner:
 
     def _site(self, snapshot: Snapshot) -> Site:
         pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
-        lending = Lending(self.admission, pools) if snapshot.pools else None
+        lending = Lending(self.admission, pools)
         return Site(self.ledger, self.occupants, self.debts, snapshot.levels, self.reach, lending)
 
     def _hold(self, occupant: Occupant) -> None:
@@ -341,6 +352,7 @@ class _Round:
         """Serve the lines in turns until nothing more starts; tell whether anything did."""
         before = len(self._placements)
         self._planner.admission.forgive()
+        self._planner.owe_quotas()
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
