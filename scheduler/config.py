@@ -16,7 +16,8 @@ class Preemption:
     """When a running job may be evicted for a waiting one.
 
     The waiting one's priority is at least `priority_threshold` higher (a reclaim needs no such thing); the victim has
-    run `min_run_s`, has been evicted fewer than `max_preemptions` times, and gets `grace_s` to end.
+    run `min_run_s`, has been evicted fewer than `max_preemptions` times, and gets `grace_s` to end. One plan makes room
+    for at most `most_heads` jobs and evicts at most `most_evictions`, but for those that its first one needs.
     """
 
     enabled: bool = True
@@ -24,6 +25,8 @@ class Preemption:
     priority_threshold: int = 1
     max_preemptions: int = 3
     min_run_s: float = 300.0
+    most_heads: int = 32
+    most_evictions: int = 256
 
 
 @dataclass(frozen=True, slots=True)

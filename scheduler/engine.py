@@ -3,26 +3,29 @@
 Pure: no clock and no chance. Equal states give equal plans, whatever the order of rows and whatever came before.
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
 from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.clearing import Clearing, Site, Told
 from scheduler.config import BackfillOrder, Config
 from scheduler.conservative import Agenda
 from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
+from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, Turns, Waiting, check, form_lines
+from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
+from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
-from scheduler.snapshot import Amounts, BlockedJob, JobClass, PendingJob, Reservation, RunningJob, Snapshot
+from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
 from scheduler.standing import Standing
 
 
@@ -32,15 +35,6 @@ def plan(snapshot: Snapshot, config: Config) -> Plan:
     Raises: ValueError for broken input, such as an unknown queue; "does not fit" is a verdict.
     """
     return Planner(snapshot, config).plan(snapshot.now)
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What a running job holds in the ledger, and when it is due to end."""
-
-    job_class: JobClass
-    amounts: Amounts
-    release: Release
 
 
 class Planner:
@@ -57,9 +51,10 @@ class Planner:
         self._pending: dict[str, PendingJob] = {}
         self._standing = Standing(self.admission.usage, config)
         self.lines = form_lines(snapshot.queues, self._standing)
-        self._running: dict[str, _Held] = {}
+        self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
+        self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
+        self._clearing = Clearing(self._site(snapshot), config)
         self._within: dict[frozenset[str], frozenset[int]] = {}
-        self._releases: list[Release] = []
         self._agenda: Agenda | None = None
         self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._last: _Round | None = None
@@ -90,11 +85,11 @@ class Planner:
 
         Raises ValueError if it runs already, or if what it holds is not free.
         """
-        release = self.release_of(job)
-        for grant in release[2]:
+        occupant = self._occupant(job)
+        for grant in occupant.grants:
             self.ledger.take(grant)
-        self._hold(job.job_class, held(job.holdings), release)
-        insort(self._releases, release)
+        self._hold(occupant)
+        self._owe(PendingJob(job.id, job.started_at, job.job_class), job.owed)
         self._agenda = None
         self.ledger.settle()
         self.admission.settle()
@@ -106,15 +101,15 @@ class Planner:
     def withdraw(self, job_id: str) -> None:
         """A job waits no longer. Raises KeyError for one that does not."""
         job = self._pending.pop(job_id)
+        self.debts.settle(job_id)
         self._line(job.job_class).remove(job)
         if self._agenda is not None:
             self._agenda.withdraw(job_id)
 
     def end(self, job_id: str) -> None:
         """A running job is gone, and what it held is free. Raises KeyError for one that does not run."""
-        gone = self._running.pop(job_id)
-        del self._releases[bisect_left(self._releases, gone.release)]
-        for grant in gone.release[2]:
+        gone = self.occupants.remove(job_id)
+        for grant in gone.grants:
             self.ledger.give(grant)
         if self._agenda is not None:
             self._agenda.free(gone.release)
@@ -122,13 +117,21 @@ class Planner:
         self.ledger.settle()
         self.admission.settle()
 
+    def evicting(self, job_id: str, releasing_at: float, places: Sequence[int] = ()) -> None:
+        """A running job, or the replicas at these places in its holdings, have been told to end by then.
+
+        What a plan itself evicts need not be told. Raises KeyError for a job that does not run.
+        """
+        self.occupants.tell(self.occupants.by_id[job_id], releasing_at, places)
+        self._agenda = None
+
     def find_pending(self, job_id: str) -> PendingJob | None:
         """The job of that id, if it is known to wait."""
         return self._pending.get(job_id)
 
     def find_release(self, job_id: str) -> Release | None:
         """What the job of that id frees, if it is known to run."""
-        known = self._running.get(job_id)
+        known = self.occupants.by_id.get(job_id)
         return None if known is None else known.release
 
     # What follows
@@ -145,14 +148,21 @@ class Planner:
         starts nothing either, and the claims told to users are those of the cluster as the plan leaves it.
         """
         placements: list[Placement] = []
-        current = _Round(self, now, placements)
+        told: list[Told] = []
+        booked = self.booked(now)
+        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
         if self.config.reserved_heads is None:
+            current = _Round(self, now, placements)
             current.keep_promises(self._agenda_at(now))
         else:
-            while current.run() and not current.full:
-                current = _Round(self, now, placements)
+            current = self._start_all(now, placements)
+            while not current.full and (
+                self._clearing.make_room(current.heads(), current.claims, now, told) or self._clearing.spare(now, told)
+            ):
+                current = self._start_all(now, placements)
         self._last = current
-        return Plan(tuple(placements), (), tuple(self._promise(one) for one in current.claims if not one.booked))
+        promises = tuple(self._promise(one) for one in current.claims if not one.booked)
+        return Plan(tuple(placements), (), promises, *self._clearing.orders(now, told))
 
     def verdicts(self) -> Iterator[Verdict]:
         """Say of every class that waits why, as things stand after the last `decide`."""
@@ -162,19 +172,29 @@ class Planner:
 
     # Used by the round
 
-    def used_on(self, project_id: str, number: int) -> Amounts:
+    def booked(self, now: float) -> list[Claim]:
+        """What is reserved, as it binds those who start now."""
+        return self.bookings.claims(self.releases(), self._used_on, now)
+
+    def _used_on(self, project_id: str, number: int) -> Amounts:
         """What the running jobs of a project hold on a node."""
-        of_project = (job for job in self._running.values() if job.job_class.project_id == project_id)
-        return sum_up(grant for job in of_project for grant in job.release[2] if grant.number == number)
+        of_project = (
+            one.occupant for one in self.occupants.on(number) if one.occupant.job_class.project_id == project_id
+        )
+        return sum_up(grant for job in of_project for grant in job.grants if grant.number == number)
 
     def _agenda_at(self, now: float) -> Agenda:
         if self._agenda is None:
-            self._agenda = Agenda(self.ledger, self._releases, now)
+            self._agenda = Agenda(self.ledger, self.releases(), now)
         return self._agenda
 
     def releases(self) -> Sequence[Release]:
         """What will become free, soonest first."""
-        return self._releases
+        return self.occupants.releases
+
+    def reach(self, job_class: JobClass) -> frozenset[int] | None:
+        """The numbers of the nodes where jobs of a class may be; None stands for all."""
+        return self.within(self.admission.reach(job_class, asked(job_class)))
 
     def within(self, reach: frozenset[str] | None) -> frozenset[int] | None:
         """The numbers of the nodes that lie in these pools; None stands for all."""
@@ -188,30 +208,88 @@ class Planner:
     def start(self, job: PendingJob, grants: Sequence[Grant], now: float) -> None:
         """Note a start whose grants are taken."""
         del self._pending[job.id]
-        release = (ends_at(now, job.job_class), job.id, tuple(grants))
-        self._hold(job.job_class, asked(job.job_class), release)
-        insort(self._releases, release)
+        self.debts.settle(job.id)
+        self._hold(Occupant.of_start(job, grants, asked(job.job_class), now))
 
-    def _hold(self, job_class: JobClass, amounts: Amounts, release: Release) -> None:
-        job_id = release[1]
-        if job_id in self._running:
-            raise ValueError(f"job {job_id} runs twice")
-        self._running[job_id] = _Held(job_class, amounts, release)
-        self.admission.take(job_class, amounts)
+    def placement(self, job: PendingJob, grants: Sequence[Grant], reason: str) -> Placement:
+        """Put a start in the plan's words."""
+        replicas = tuple(
+            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
+            for index, grant in enumerate(grants)
+        )
+        return Placement(job.id, replicas, reason)
+
+    def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
+        """Start what can start, those first who are owed their room; return the round that started nothing more."""
+        self.admission.forgive()
+        for owed in self.debts.in_order():
+            if len(placements) < self.config.max_placements:
+                self._start_owed(owed, now, placements)
+        current = _Round(self, now, placements)
+        while current.run() and not current.full:
+            current = _Round(self, now, placements)
+        return current
+
+    def owe_quotas(self) -> None:
+        """Keep for those to whom room is owed what their limits leave as well."""
+        for owed in self.debts.in_order():
+            if owed.job.id in self._pending:
+                self.admission.owe(owed.job.job_class, asked(owed.job.job_class))
+
+    def _start_owed(self, owed: Owed, now: float, placements: list[Placement]) -> None:
+        """Start a job where room was made for it, if all of that is free by now."""
+        job = self._pending.get(owed.job.id)
+        mark = self.ledger.mark()
+        if job is None or not self.debts.take(owed, self.guard(self.booked(now), job.job_class, now)):
+            return
+        if self.admission.refusal(job.job_class, asked(job.job_class)) is not None:
+            self.ledger.rollback(mark)  # its limits were cut since: others may have the room
+            self.debts.settle(job.id)
+            return
+        self._line(job.job_class).remove(job)
+        placements.append(self.placement(job, owed.grants, "where room was made for it"))
+        self.start(job, owed.grants, now)
+        self.ledger.settle()
+        self.admission.settle()
+
+    def guard(self, claims: Sequence[Claim], job_class: JobClass, now: float) -> Guard:
+        """Keep a class that starts now off what is claimed, and on nodes in its reach."""
+        return Guard(_binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
+
+    def _wanted(self, owed: Owed) -> bool:
+        """Tell whether a job still waits for what it is owed, or will when it has ended where it is."""
+        if owed.job.id in self._pending:
+            return not self._line(owed.job.job_class).queue.paused
+        return owed.job.id in self.occupants.releasing
+
+    def _site(self, snapshot: Snapshot) -> Site:
+        pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
+        lending = Lending(self.admission, pools)
+        return Site(self.ledger, self.occupants, self.debts, snapshot.levels, self.reach, lending)
+
+    def _hold(self, occupant: Occupant) -> None:
+        self.occupants.add(occupant)
+        self.admission.take(occupant.job_class, occupant.amounts)
+
+    def _occupant(self, job: RunningJob) -> Occupant:
+        return Occupant.of_running(job, self.ledger.number_of, held(job.holdings))
 
     def _add_running(self, running: Iterable[RunningJob]) -> None:
+        self.occupants.add_all(map(self._occupant, running))
         for job in running:
-            release = self.release_of(job)
-            self._hold(job.job_class, held(job.holdings), release)
-            self._releases.append(release)
-        self._releases.sort()
+            self.admission.take(job.job_class, self.occupants.by_id[job.id].amounts)
+            if job.owed:
+                self._owe(PendingJob(job.id, job.started_at, job.job_class), job.owed)
 
     def release_of(self, job: RunningJob) -> Release:
         """When a running job is due to end, and what that frees."""
+        return self._occupant(job).release
+
+    def _owe(self, job: PendingJob, holdings: Sequence[Holding]) -> None:
+        """Keep what an earlier plan promised, if there still are such nodes."""
         numbers = self.ledger.number_of
-        # What lies on nodes that the snapshot lacks helps nobody.
-        grants = tuple([Grant.of(numbers[one.node_id], one) for one in job.holdings if one.node_id in numbers])
-        return inf if job.ends_by is None else job.ends_by, job.id, grants
+        if holdings and all(one.node_id in numbers for one in holdings):
+            self.debts.keep(job, [Grant.of(numbers[one.node_id], one) for one in holdings])
 
     def _add_pending(self, pending: Iterable[PendingJob]) -> None:
         by_identity: dict[int, list[PendingJob]] = {}
@@ -229,6 +307,8 @@ class Planner:
         if job.id in self._pending:
             raise ValueError(f"two pending jobs have the id {job.id}")
         self._pending[job.id] = job
+        if job.owed:
+            self._owe(job, job.owed)
 
     def _line(self, job_class: JobClass) -> Line:
         line = self.lines.get(job_class.queue_id)
@@ -237,15 +317,21 @@ class Planner:
         return line
 
     def _promise(self, owed: Claim) -> Promise:
-        nodes = tuple(self.ledger.nodes[number].id for number in owed.counts)
-        return Promise(owed.job.id, owed.starts_at, nodes)
+        nodes = self.ledger.nodes
+        kept = owed.grants if owed.job.id in self.debts else ()
+        holdings = tuple(
+            Holding(nodes[one.number].id, one.cpu_milli, one.memory_bytes, one.gpus, one.slices, one.role)
+            for one in kept
+        )
+        starts_at = self.debts.due_at.get(owed.job.id, owed.starts_at)
+        return Promise(owed.job.id, starts_at, tuple(nodes[number].id for number in owed.counts), holdings)
 
 
 class _Round:
     """One pass over all lines with fresh claims; what failed in it, and for whom."""
 
     def __init__(self, planner: Planner, now: float, placements: list[Placement]) -> None:
-        self.claims: list[Claim] = planner.bookings.claims(planner.releases(), planner.used_on, now)
+        self.claims = planner.debts.claims(planner.booked(now), now)
         self._planner = planner
         self._config = planner.config
         self._ledger = planner.ledger
@@ -253,6 +339,7 @@ class _Round:
         self._placements = placements
         self._never: dict[JobClass, explain.Because | None] = {}
         self._failed: set[Waiting] = set()
+        self._blocked: list[Waiting] = []
         self._owing: set[Line] = set()
         self._alone = False
 
@@ -265,6 +352,7 @@ class _Round:
         """Serve the lines in turns until nothing more starts; tell whether anything did."""
         before = len(self._placements)
         self._planner.admission.forgive()
+        self._planner.owe_quotas()
         open_lines = [line for line in self._planner.lines.values() if not line.queue.paused]
         for line in open_lines:
             line.begin_round()
@@ -315,11 +403,12 @@ class _Round:
             return False
         if self._planner.admission.refusal(job_class, group.asked) is not None:
             self._failed.add(group)
+            self._blocked.append(group)
             self._owe(line, group)
             return False
         tried_at = self._ledger.gains, self._planner.admission.reach(job_class, group.asked)
         if group.tried_at != tried_at:
-            guard = self._guard(job_class, self.claims)
+            guard = self._guard(job_class, self._claims_of_others(group.head))
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._place(line, group.head, grants)
@@ -328,8 +417,19 @@ class _Round:
             if guard.refused_for is None:
                 group.tried_at = tried_at
         self._failed.add(group)
+        self._blocked.append(group)
         self._block(line, group.head)
         return False
+
+    def heads(self) -> Iterator[PendingJob]:
+        """Yield the first jobs of each class that found no room, in the order in which they were tried."""
+        for group in self._blocked:
+            yield from islice(group.jobs(), self._config.preemption.most_heads)
+
+    def _claims_of_others(self, job: PendingJob) -> Sequence[Claim]:
+        if job.id not in self._planner.debts:
+            return self.claims
+        return [claim for claim in self.claims if claim.job.id != job.id]
 
     def _owe(self, line: Line, group: Waiting) -> None:
         """Keep what is left of its quota for the first of a line that has waited for it too long."""
@@ -339,24 +439,23 @@ class _Round:
             self._owing.add(line)
 
     def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
-        return Guard(_binding(claims, job_class), ends_at(self._now, job_class), self._within(job_class))
+        return self._planner.guard(claims, job_class, self._now)
 
     def _within(self, job_class: JobClass) -> frozenset[int] | None:
-        return self._planner.within(self._planner.admission.reach(job_class, asked(job_class)))
+        return self._planner.reach(job_class)
 
     def _place(self, line: Line, job: PendingJob, grants: Sequence[Grant]) -> None:
         """Note a start whose grants are taken."""
-        replicas = tuple(
-            ReplicaPlacement(index, self._ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
-            for index, grant in enumerate(grants)
-        )
-        self._placements.append(Placement(job.id, replicas, self._why_there(grants, line)))
+        self._placements.append(self._planner.placement(job, grants, self._why_there(grants, line)))
         self._planner.start(job, grants, self._now)
         self._ledger.settle()
         self._planner.admission.settle()
 
     def _block(self, line: Line, job: PendingJob) -> None:
         """Claim room for the first jobs of a line that could start later."""
+        if job.id in self._planner.debts:
+            line.blocked += 1
+            return
         most = self._config.reserved_heads
         if most is not None and line.blocked >= most:
             return
@@ -378,9 +477,11 @@ class _Round:
     def verdicts(self) -> Iterator[Verdict]:
         """Yield a verdict for every class that waits."""
         starts_at = {owed.job.id: owed.starts_at for owed in self.claims if owed.starts_at < inf}
+        starts_at |= self._planner.debts.due_at
+        coming = self._coming()
         for line in self._planner.lines.values():
             for position, group in line.in_order():
-                reason, message = self._why_waiting(line, group, position)
+                reason, message = coming.get(group.job_class) or self._why_waiting(line, group, position)
                 ids = tuple(job.id for job in group.jobs())
                 yield Verdict(group.job_class, ids, reason, message, position, starts_at.get(ids[0]))
 
@@ -392,6 +493,14 @@ class _Round:
         job_class = group.job_class
         refusal = self._planner.admission.refusal(job_class, asked(job_class))
         return self._why_never(job_class) or refusal or self._why_not(job_class)
+
+    def _coming(self) -> dict[JobClass, explain.Because]:
+        """Say of each class for whose jobs room is being made what is under way."""
+        debts = self._planner.debts
+        of_class: dict[JobClass, list[Owed]] = {}
+        for owed in debts.in_order():
+            of_class.setdefault(owed.job.job_class, []).append(owed)
+        return {job_class: explain.why_coming(debts.told_for(jobs), len(jobs)) for job_class, jobs in of_class.items()}
 
     def _why_not(self, job_class: JobClass) -> explain.Because:
         """Tell room that is missing from room that is promised."""

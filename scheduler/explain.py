@@ -91,6 +91,14 @@ def why_booked(reservation_id: str) -> Because:
     return Reason.RESERVED, f"might run into reservation {reservation_id}"
 
 
+def why_coming(told: int, jobs: int) -> Because:
+    """Say that room is being made for the first `jobs` of a class, and that `told` others there were told to end."""
+    whose = "" if jobs == 1 else f" for the first {jobs}"
+    verb = "was" if told == 1 else "were"
+    why = f"{_count(told, 'job')} {verb} told to end" if told else "what they leave is kept"
+    return Reason.ROOM_COMING, f"room is being made{whose}: {why}"
+
+
 def why_behind(position: int) -> Because:
     """Say that jobs of this queue start strictly in order; `position` is from 1."""
     return Reason.BEHIND_HEAD, f"waits behind {_count(position - 1, 'job')} of its queue"

@@ -1,6 +1,6 @@
 """The what-if: a cluster on paper, changed freely and put back exactly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from scheduler.capacity import Capacity
@@ -47,6 +47,16 @@ class Ledger:
             raise ValueError(f"{grant} is more than node {self.nodes[grant.number].name!r} has free")
         self._move(grant, taken=True)
         self._log.append((grant, True))
+
+    def take_all(self, grants: Iterable[Grant]) -> bool:
+        """Hold all of these if they are free together, else none; tell which."""
+        mark = self.mark()
+        for grant in grants:
+            if not self.rooms[grant.number].covers(grant):
+                self.rollback(mark)
+                return False
+            self.take(grant)
+        return True
 
     def retake(self, grant: Grant) -> None:
         """Hold again what was given in the same what-if, be it more than the node has left by now."""

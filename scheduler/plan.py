@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.snapshot import JobClass, Slice
+from scheduler.snapshot import Holding, JobClass, Slice
 
 
 class Reason(StrEnum):
@@ -66,11 +66,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """When a waiting job starts at the latest, if no limit is overrun, and on which nodes."""
+    """When a waiting job starts at the latest, if no limit is overrun, and on which nodes.
+
+    `holdings`, where others make room for it (or it moves there itself), are kept for it: the next snapshot gives them
+    back as the job's `owed`. A promise that a plan does not repeat is void.
+    """
 
     job_id: str
     starts_at: float
     node_ids: tuple[str, ...]
+    holdings: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,16 @@ class Eviction:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """An elastic job that gets replicas more, or gives some up: `removed` are places in its holdings."""
+    """An elastic job that gets replicas more, or gives some up: `removed` are places in its holdings.
+
+    Those removed have `grace_s` to end; `for_job_id` is who needs their room. `added` replicas come after the others.
+    """
 
     job_id: str
     added: tuple[ReplicaPlacement, ...] = ()
     removed: tuple[int, ...] = ()
+    grace_s: float = 0.0
+    for_job_id: str = ""
     reason: str = ""
 
 

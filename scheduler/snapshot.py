@@ -173,11 +173,37 @@ class JobClass:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a partitioned device: the profile's name and its first memory slot."""
+
+    device: int
+    profile: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one replica of role number `role` holds on one node; `gpus` are pairs of device index and milli.
+
+    `releasing_at`: the replica has been told to end while its job goes on, and has by then.
+    """
+
+    node_id: str
+    cpu_milli: int
+    memory_bytes: int
+    gpus: tuple[tuple[int, int], ...] = ()
+    slices: tuple[Slice, ...] = ()
+    role: int = 0
+    releasing_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PendingJob:
     """A job that may start now as far as its own conditions go (dependencies met, not held).
 
     `expected_s` is how long it is thought to run, from what is known of its owner's earlier jobs; None: as long as it
-    may. `promised_at` is the start it was promised by an earlier plan.
+    may. `promised_at` is the start it was promised by an earlier plan, `owed` the holdings that plan promised, if it
+    had others make room for them.
     """
 
     id: str
@@ -186,6 +212,7 @@ class PendingJob:
     deadline: float | None = None
     expected_s: float | None = None
     promised_at: float | None = None
+    owed: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,32 +228,12 @@ class BlockedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a partitioned device: the profile's name and its first memory slot."""
-
-    device: int
-    profile: str
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one replica of role number `role` holds on one node; `gpus` are pairs of device index and milli."""
-
-    node_id: str
-    cpu_milli: int
-    memory_bytes: int
-    gpus: tuple[tuple[int, int], ...] = ()
-    slices: tuple[Slice, ...] = ()
-    role: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class RunningJob:
     """A job that holds something; `ends_by` is when its time limit runs out, None without one.
 
     `expected_by` is when it is thought to end. `checkpointed_at` is what it would go on from, None: from its start.
-    `releasing_at`: it has been told to end, and has by then. `preemptions` counts those behind it.
+    `releasing_at`: it has been told to end, and has by then; `owed` are the holdings it was promised if it is to go on
+    elsewhere. `preemptions` counts those behind it.
     """
 
     id: str
@@ -238,6 +245,7 @@ class RunningJob:
     checkpointed_at: float | None = None
     releasing_at: float | None = None
     preemptions: int = 0
+    owed: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

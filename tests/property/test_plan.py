@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler.backfill import Guard
-from scheduler.config import Config
+from scheduler.config import Config, Preemption
 from scheduler.engine import Planner, plan
 from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
@@ -30,11 +30,12 @@ from scheduler.snapshot import (
     RunningJob,
     Snapshot,
 )
-from tests.support.clusters import NOW, applied, without
+from tests.support.clusters import NOW, applied, given_back, without
 
 T = TypeVar("T")
 
 UNBOUNDED = Config(max_placements=1000)
+PEACEFUL = replace(UNBOUNDED, preemption=Preemption(enabled=False), consolidate=False)
 MODELS = ("a100", "h100")
 POLICY_NAMES = ("", *sorted(POLICIES))
 
@@ -208,7 +209,7 @@ def _end_or_withdraw(planner: Planner, snapshot: Snapshot, data: st.DataObject) 
     if data.draw(st.booleans(), "one ends") and snapshot.running:
         gone = data.draw(st.sampled_from(snapshot.running))
         planner.end(gone.id)
-        back = [_given_back(holding) for holding in gone.holdings]
+        back = [given_back(holding) for holding in gone.holdings]
         nodes = tuple(without(node, back) for node in snapshot.nodes)
         return replace(snapshot, nodes=nodes, running=tuple(job for job in snapshot.running if job is not gone))
     if data.draw(st.booleans(), "one is withdrawn") and snapshot.pending:
@@ -216,11 +217,6 @@ def _end_or_withdraw(planner: Planner, snapshot: Snapshot, data: st.DataObject) 
         planner.withdraw(gone_job.id)
         return replace(snapshot, pending=tuple(job for job in snapshot.pending if job is not gone_job))
     return snapshot
-
-
-def _given_back(holding: Holding) -> Holding:
-    gpus = tuple((index, -milli) for index, milli in holding.gpus)
-    return Holding(holding.node_id, -holding.cpu_milli, -holding.memory_bytes, gpus)
 
 
 @given(snapshots(), st.randoms(use_true_random=False))
@@ -280,11 +276,11 @@ def test_of_a_class_the_older_never_waits_while_the_younger_starts(snapshot: Sna
 def test_backfilled_jobs_never_delay_the_head(snapshot: Snapshot) -> None:
     # Fair share ranks anew as jobs start, so that another may become the head.
     snapshot = replace(snapshot, queues=tuple(replace(queue, policy="fifo") for queue in snapshot.queues))
-    strict = plan(snapshot, replace(UNBOUNDED, backfill=False))
+    strict = plan(snapshot, replace(PEACEFUL, backfill=False))
     promised = {one.job_ids[0]: one.starts_at for one in strict.verdicts if one.starts_at is not None}
     assume(promised)
     ((head, starts_at),) = promised.items()
-    made = plan(snapshot, UNBOUNDED)
+    made = plan(snapshot, PEACEFUL)
     assert {one.job_ids[0]: one.starts_at for one in made.verdicts}[head] == starts_at
     assert _fits_at(applied(snapshot, made), head, starts_at)
 
@@ -294,7 +290,7 @@ def _fits_at(snapshot: Snapshot, job_id: str, at: float) -> bool:
     ended = [job for job in snapshot.running if job.ends_by is not None and job.ends_by <= at]
     nodes = snapshot.nodes
     for job in ended:
-        back = [_given_back(holding) for holding in job.holdings]
+        back = [given_back(holding) for holding in job.holdings]
         nodes = tuple(without(node, back) for node in nodes)
     (job_class,) = (job.job_class for job in snapshot.pending if job.id == job_id)
     return fits(replace(snapshot, nodes=nodes), job_class)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from scheduler.config import Config
 from scheduler.engine import plan
-from scheduler.plan import Plan, Verdict
+from scheduler.plan import Plan, ReplicaPlacement, Verdict
 from scheduler.snapshot import (
     Account,
     Holding,
@@ -112,26 +112,63 @@ def without(node: Node, holdings: list[Holding]) -> Node:
 
 
 def applied(snapshot: Snapshot, made: Plan) -> Snapshot:
-    """Return the snapshot as it is once the plan's jobs run."""
+    """Return the snapshot as it is once the plan's jobs run, and those told to end know it."""
     jobs = {job.id: job for job in snapshot.pending}
-    started = []
+    owed = {promise.job_id: promise.holdings for promise in made.promises}
+    begun = []
     for placement in made.placements:
         job = jobs.pop(placement.job_id)
-        requests = [job.job_class.roles[one.role].request for one in placement.replicas]
-        holdings = tuple(
-            Holding(one.node_id, request.cpu_milli, request.memory_bytes, one.gpus, one.slices, one.role)
-            for one, request in zip(placement.replicas, requests, strict=True)
-        )
         limit = job.job_class.time_limit_s
         ends_by = None if limit is None else snapshot.now + limit
-        started.append(RunningJob(job.id, job.job_class, holdings, snapshot.now, ends_by))
-    held = [holding for job in started for holding in job.holdings]
+        expected_by = None if job.expected_s is None else snapshot.now + job.expected_s
+        holdings = _holdings(job.job_class, placement.replicas)
+        begun.append(RunningJob(job.id, job.job_class, holdings, snapshot.now, ends_by, expected_by))
+    told = {eviction.job_id: snapshot.now + eviction.grace_s for eviction in made.evictions}
+    running = [
+        replace(job, releasing_at=told.get(job.id, job.releasing_at), owed=owed.get(job.id, ()))
+        for job in snapshot.running
+    ]
+    by_id = {job.id: job for job in running}
+    taken = [holding for job in begun for holding in job.holdings]
+    for resize in made.resizes:
+        job_before = by_id[resize.job_id]
+        added = _holdings(job_before.job_class, resize.added)
+        taken += added
+        kept = tuple(
+            replace(one, releasing_at=snapshot.now + resize.grace_s) if place in resize.removed else one
+            for place, one in enumerate(job_before.holdings)
+        )
+        by_id[resize.job_id] = replace(job_before, holdings=kept + added)
     return replace(
         snapshot,
-        nodes=tuple(without(node, held) for node in snapshot.nodes),
-        pending=tuple(jobs.values()),
-        running=snapshot.running + tuple(started),
+        nodes=tuple(without(node, taken) for node in snapshot.nodes),
+        pending=tuple(replace(job, owed=owed.get(job.id, ())) for job in jobs.values()),
+        running=(*by_id.values(), *begun),
     )
+
+
+def _holdings(job_class: JobClass, replicas: tuple[ReplicaPlacement, ...]) -> tuple[Holding, ...]:
+    requests = [job_class.roles[one.role].request for one in replicas]
+    return tuple(
+        Holding(one.node_id, request.cpu_milli, request.memory_bytes, one.gpus, one.slices, one.role)
+        for one, request in zip(replicas, requests, strict=True)
+    )
+
+
+def ended(snapshot: Snapshot, *job_ids: str) -> Snapshot:
+    """Return the snapshot as it is once these running jobs, and the replicas told to, are gone."""
+    gone = [holding for job in snapshot.running if job.id in job_ids for holding in job.holdings]
+    return replace(
+        snapshot,
+        nodes=tuple(without(node, [given_back(one) for one in gone]) for node in snapshot.nodes),
+        running=tuple(job for job in snapshot.running if job.id not in job_ids),
+    )
+
+
+def given_back(holding: Holding) -> Holding:
+    """Return the holding that undoes this one."""
+    gpus = tuple((index, -milli) for index, milli in holding.gpus)
+    return Holding(holding.node_id, -holding.cpu_milli, -holding.memory_bytes, gpus)
 
 
 def started(snapshot: Snapshot, config: Config | None = None) -> list[str]:

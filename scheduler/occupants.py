@@ -1,0 +1,278 @@
+"""Who holds what, node by node, and what would be lost if they went."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import chain
+from math import floor, inf
+from typing import NamedTuple
+
+from scheduler.backfill import Release, ends_at
+from scheduler.placement.rooms import Grant
+from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
+
+
+class Share(NamedTuple):
+    """What one job holds on one node; sorted, those who rather go come first."""
+
+    priority: int
+    newest: int
+    id: str
+    occupant: "Occupant"
+    cpu_milli: int
+    memory_bytes: int
+    gpu_milli: int
+
+
+@dataclass(eq=False, slots=True)
+class Occupant:
+    """A running job; `grants` are what it holds on nodes that are known, `places` their places in its holdings.
+
+    `kept_at` is what it would go on from: its last checkpoint, or its start. `leaving` says of some places by when the
+    replica there has ended, `releasing_at` the same of the whole job.
+    """
+
+    id: str
+    job_class: JobClass
+    grants: tuple[Grant, ...]
+    amounts: Amounts
+    places: tuple[int, ...]
+    started_at: float
+    kept_at: int
+    ends_by: float
+    expected_by: float
+    preemptions: int = 0
+    releasing_at: float | None = None
+    leaving: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_running(cls, job: RunningJob, numbers: Mapping[str, int], amounts: Amounts) -> "Occupant":
+        """Return what the snapshot says of a job; what lies on nodes that it lacks helps nobody."""
+        known = [(place, one) for place, one in enumerate(job.holdings) if one.node_id in numbers]
+        ends_by = inf if job.ends_by is None else job.ends_by
+        return cls(
+            id=job.id,
+            job_class=job.job_class,
+            grants=tuple([Grant.of(numbers[one.node_id], one) for _, one in known]),
+            amounts=amounts,
+            places=tuple([place for place, _ in known]),
+            started_at=job.started_at,
+            # A checkpoint older than the start is that of an earlier attempt: this one has lost nothing before it began.
+            kept_at=floor(max(job.started_at, job.checkpointed_at or job.started_at)),
+            ends_by=ends_by,
+            expected_by=ends_by if job.expected_by is None else job.expected_by,
+            preemptions=job.preemptions,
+            releasing_at=job.releasing_at,
+            leaving={place: one.releasing_at for place, one in known if one.releasing_at is not None},
+        )
+
+    @classmethod
+    def of_start(cls, job: PendingJob, grants: Sequence[Grant], amounts: Amounts, now: float) -> "Occupant":
+        """Return a job as it starts."""
+        ends_by = ends_at(now, job.job_class)
+        expected_by = ends_by if job.expected_s is None else now + job.expected_s
+        places = tuple(range(len(grants)))
+        return cls(job.id, job.job_class, tuple(grants), amounts, places, now, floor(now), ends_by, expected_by)
+
+    @property
+    def worth(self) -> int:
+        """What it holds, in millionths of a GPU; a CPU counts as a thousandth of one, so that GPUs decide."""
+        return self.amounts.gpu_milli * WHOLE + self.amounts.cpu_milli
+
+    @property
+    def spread(self) -> int:
+        """On how many nodes it is."""
+        return 1 if len(self.grants) <= 1 else len({grant.number for grant in self.grants})
+
+    def lost(self, now: float) -> int:
+        """Return what would have to be done again if it went now, in millionths of a GPU-second.
+
+        A checkpoint that is said to lie in the future saves no more than one made now.
+        """
+        return self.worth * max(0, floor(now) - self.kept_at)
+
+    def staying(self) -> Iterator[int]:
+        """Yield the indexes of the grants whose replicas have not been told to end."""
+        return (index for index, place in enumerate(self.places) if place not in self.leaving)
+
+    def surplus(self) -> dict[int, int]:
+        """Return by role how many replicas it could do without."""
+        roles = self.job_class.roles
+        if all(role.least == role.most for role in roles):
+            return {}
+        left = {number: -role.least for number, role in enumerate(roles)}
+        for index in self.staying():
+            left[self.grants[index].role] += 1
+        return {number: count for number, count in left.items() if count > 0}
+
+    @property
+    def release(self) -> Release:
+        """All that will become free, and when the last of it."""
+        return self.ends_by if self.releasing_at is None else self.releasing_at, self.id, self.grants
+
+    def releases(self) -> list[Release]:
+        """What will become free when."""
+        if not self.leaving:
+            return [self.release]
+        at = self.release[0]
+        kept = tuple(self.grants[index] for index in self.staying())
+        each = zip(self.places, self.grants, strict=True)
+        return [(at, self.id, kept)] + [
+            (min(at, self.leaving[place]), self.id, (grant,)) for place, grant in each if place in self.leaving
+        ]
+
+
+class Occupants:
+    """All that runs, by id and by node; the indexes are made when somebody first must go, and kept from then on.
+
+    `releases` is what will become free, soonest first. `version` grows with every change that could make somebody go
+    who could not before.
+    """
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self.by_id: dict[str, Occupant] = {}
+        self.releasing: dict[str, Occupant] = {}
+        self.releases: list[Release] = []
+        self.version = 0
+        self.movable = 0
+        """How many say that they can go on elsewhere."""
+        self.elastic = 0
+        """How many may have more replicas than they need."""
+        self._models = models
+        self._on: dict[int, list[Share]] = {}
+        self._ranked: dict[int, dict[str, list[tuple[int, str, Occupant]]]] = {}
+        self._indexed = False
+        self._ripens = -1, inf
+
+    def add(self, occupant: Occupant) -> None:
+        """A job runs. Raises ValueError if it did already."""
+        self._enter(occupant)
+        for release in occupant.releases():
+            insort(self.releases, release)
+        if self._indexed:
+            for number, share in _shares(occupant):
+                insort(self._on.setdefault(number, []), share)
+            for ranked in self._lists_of(occupant):
+                insort(ranked, (occupant.kept_at, occupant.id, occupant))
+
+    def add_all(self, occupants: Iterable[Occupant]) -> None:
+        """Many jobs run, before anybody was made to go. Raises ValueError if one did already."""
+        for occupant in occupants:
+            self._enter(occupant)
+            self.releases += occupant.releases()
+        self.releases.sort()
+
+    def remove(self, job_id: str) -> Occupant:
+        """A job runs no longer. Raises KeyError if it did not."""
+        occupant = self.by_id.pop(job_id)
+        self.releasing.pop(job_id, None)
+        self._count(occupant, -1)
+        self.version += 1
+        self._forget_releases(occupant)
+        if self._indexed:
+            for number, share in _shares(occupant):
+                shares = self._on[number]
+                del shares[bisect_left(shares, share)]
+            for ranked in self._lists_of(occupant):
+                del ranked[bisect_left(ranked, (occupant.kept_at, occupant.id))]
+        return occupant
+
+    def tell(self, occupant: Occupant, by: float | None, places: Sequence[int] = ()) -> None:
+        """Note that it must end by then, None: that it need not; only its replicas at these places, where there are any."""
+        self._forget_releases(occupant)
+        if not places:
+            occupant.releasing_at = by
+        elif by is None:
+            for place in places:
+                del occupant.leaving[place]
+        else:
+            occupant.leaving.update(dict.fromkeys(places, by))
+        for release in occupant.releases():
+            insort(self.releases, release)
+        if occupant.releasing_at is None and not occupant.leaving:
+            del self.releasing[occupant.id]
+        else:
+            self.releasing[occupant.id] = occupant
+        self.version += 1
+
+    def on(self, number: int) -> Sequence[Share]:
+        """Return who is on a node, lowest priority first, then those with least to do again for what they hold."""
+        self._index()
+        return self._on.get(number, ())
+
+    def lowest(self) -> float:
+        """Return the lowest priority that runs, infinity where nothing does."""
+        self._index()
+        return min((priority for priority, models in self._ranked.items() if any(models.values())), default=inf)
+
+    def ripens_at(self, now: float, min_run_s: float) -> float:
+        """Return when the next one has run long enough to be sent away, infinity if all have."""
+        version, at = self._ripens
+        if version != self.version or at <= now:
+            starts = (one.started_at for one in self.by_id.values() if one.started_at + min_run_s > now)
+            self._ripens = self.version, min(starts, default=inf) + min_run_s
+        return self._ripens[1]
+
+    def ranked(self, models: Sequence[str], most: float) -> Iterator[Occupant]:
+        """Yield those of at most priority `most` that hold something on nodes of these models (none named: any).
+
+        In the order of `on`.
+        """
+        self._index()
+        for priority in sorted(priority for priority in self._ranked if priority <= most):
+            by_model = self._ranked[priority]
+            lists = [reversed(by_model[model]) for model in (models or sorted(by_model)) if model in by_model]
+            for _, _, occupant in merge(*lists, reverse=True) if len(lists) > 1 else chain(*lists):
+                yield occupant
+
+    def _enter(self, occupant: Occupant) -> None:
+        if occupant.id in self.by_id:
+            raise ValueError(f"job {occupant.id} runs twice")
+        self.by_id[occupant.id] = occupant
+        self._count(occupant, 1)
+        self.version += 1
+        if occupant.releasing_at is not None or occupant.leaving:
+            self.releasing[occupant.id] = occupant
+
+    def _forget_releases(self, occupant: Occupant) -> None:
+        for release in occupant.releases():
+            del self.releases[bisect_left(self.releases, release)]
+
+    def _count(self, occupant: Occupant, change: int) -> None:
+        job_class = occupant.job_class
+        self.movable += change * job_class.checkpointable
+        self.elastic += change * any(role.least < role.most for role in job_class.roles)
+
+    def _index(self) -> None:
+        if self._indexed:
+            return
+        self._indexed = True
+        for occupant in self.by_id.values():
+            for number, share in _shares(occupant):
+                self._on.setdefault(number, []).append(share)
+            for ranked in self._lists_of(occupant):
+                ranked.append((occupant.kept_at, occupant.id, occupant))
+        for shares in self._on.values():
+            shares.sort()
+        for by_model in self._ranked.values():
+            for ranked in by_model.values():
+                ranked.sort()
+
+    def _lists_of(self, occupant: Occupant) -> list[list[tuple[int, str, Occupant]]]:
+        by_model = self._ranked.setdefault(occupant.job_class.priority, {})
+        models = {self._models[grant.number] for grant in occupant.grants}
+        return [by_model.setdefault(model, []) for model in models]
+
+
+def _shares(occupant: Occupant) -> Iterator[tuple[int, Share]]:
+    """What it holds node by node."""
+    sums: dict[int, list[int]] = {}
+    for grant in occupant.grants:
+        each = sums.setdefault(grant.number, [0, 0, 0])
+        each[0] += grant.cpu_milli
+        each[1] += grant.memory_bytes
+        each[2] += sum([milli for _, milli in grant.gpus])
+    key = occupant.job_class.priority, -occupant.kept_at, occupant.id, occupant
+    for number, each in sums.items():
+        yield number, Share(*key, *each)

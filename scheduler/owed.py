@@ -1,0 +1,157 @@
+"""Room that is kept for the jobs it was made for, until they start: nobody else gets what their victims leave."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from scheduler.backfill import Claim, Guard, ends_at
+from scheduler.gang import needed, place_gang, undo
+from scheduler.ledger import Ledger
+from scheduler.occupants import Occupants
+from scheduler.placement.rooms import Grant
+from scheduler.snapshot import JobClass, PendingJob
+
+GuardOf = Callable[[JobClass], Guard]
+"""What keeps jobs of a class off what is others', if they start now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What is kept for a job; one that moves there may still be running elsewhere."""
+
+    job: PendingJob
+    grants: tuple[Grant, ...]
+
+
+class Debts:
+    """What is owed to whom, from plan to plan.
+
+    Who has been told to end and is `patience_s` overdue is no longer counted on. `changes` counts what became different.
+    """
+
+    def __init__(self, ledger: Ledger, occupants: Occupants, patience_s: float) -> None:
+        self.changes = 0
+        self.due_at: dict[str, float] = {}
+        self._ledger = ledger
+        self._occupants = occupants
+        self._patience_s = patience_s
+        self._owed: dict[str, Owed] = {}
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._owed
+
+    def keep(self, job: PendingJob, grants: Sequence[Grant]) -> None:
+        """Owe a job this from now on."""
+        self._owed[job.id] = Owed(job, tuple(grants))
+        self.changes += 1
+
+    def settle(self, job_id: str) -> None:
+        """The job has started, or wants nothing any more."""
+        if self._owed.pop(job_id, None) is not None:
+            self.changes += 1
+
+    def rank(self, owed: Owed) -> float:
+        """Return the priority that a claim has; nobody else gets what was promised to one that must still move there."""
+        return inf if owed.job.id in self._occupants.by_id else owed.job.job_class.priority
+
+    def in_order(self) -> list[Owed]:
+        """Return all, the most important first: where two are in each other's way, the first one has it."""
+        return sorted(self._owed.values(), key=lambda owed: (-self.rank(owed), owed.job.id))
+
+    def review(self, now: float, wanted: Callable[[Owed], bool], guard_of: GuardOf) -> None:
+        """Forget what is not wanted, and what cannot be kept: a node failed, somebody does not go, others have it."""
+        if not self._owed:
+            return
+        with self._ledger.what_if():
+            self.release_coming(now)
+            for owed in self.in_order():
+                guard = guard_of(owed.job.job_class)
+                if not (wanted(owed) and (self.take(owed, guard) or self.renew(owed, guard))):
+                    self.settle(owed.job.id)
+
+    def renew(self, owed: Owed, guard: Guard) -> bool:
+        """Keep as much elsewhere, where others have some of what is owed; it is taken. Tell whether there is any."""
+        grants = place_gang(self._ledger, owed.job.job_class, guard)
+        if len(grants) < needed(owed.job.job_class):
+            return False
+        self.keep(owed.job, grants)
+        return True
+
+    def take(self, owed: Owed, guard: Guard) -> bool:
+        """Take exactly what is owed, if all of it is there and may be had."""
+        mark = self._ledger.mark()
+        taken: list[Grant] = []
+        for grant in owed.grants:
+            number = grant.number
+            there = self._ledger.nodes[number].ready and self._ledger.rooms[number].covers(grant)
+            if not (there and guard.permits(grant)):
+                undo(self._ledger, mark, taken, guard)
+                return False
+            self._ledger.take(grant)
+            guard.hold(grant)
+            taken.append(grant)
+        return True
+
+    def release_coming(self, now: float) -> None:
+        """Free, in a what-if, what those leave who have been told to end."""
+        for _, occupant in sorted(self._occupants.releasing.items()):
+            for place, grant in zip(occupant.places, occupant.grants, strict=True):
+                at = occupant.leaving.get(place) if occupant.releasing_at is None else occupant.releasing_at
+                if at is not None and now <= at + self._patience_s:
+                    self._ledger.give(grant)
+
+    def claims(self, booked: list[Claim], now: float) -> list[Claim]:
+        """Return reservations, which no longer count on it, and what is owed as claims; `due_at` says when each is due.
+
+        They keep others out from now on, be it for ever so short.
+        """
+        self.due_at.clear()
+        if not self._owed:
+            return booked
+        lacking: dict[str, set[int]] = {}
+        with self._ledger.what_if():
+            for owed in self.in_order():
+                rooms = self._ledger.rooms
+                lacking[owed.job.id] = {one.number for one in owed.grants if not rooms[one.number].covers(one)}
+                for grant in owed.grants:
+                    self._ledger.retake(grant)
+        with self._ledger.what_if():
+            self.release_coming(now)
+            claims = [self._claim(owed, lacking[owed.job.id], now) for owed in self.in_order()]
+        for claim in claims:
+            guard = Guard(booked, claim.ends_at)
+            for grant in claim.grants:
+                guard.hold(grant)
+        return booked + claims
+
+    def told_for(self, jobs: Iterable[Owed]) -> int:
+        """Count those who have been told to end, or to give up replicas, where something is owed to these jobs."""
+        numbers = {grant.number for owed in jobs for grant in owed.grants}
+        there = {share.id for number in numbers for share in self._occupants.on(number)}
+        return len(there & self._occupants.releasing.keys())
+
+    def _claim(self, owed: Owed, lacking: Collection[int], now: float) -> Claim:
+        due_at = max([now, *(at for number in lacking for at in self._ends_on(number))])
+        counts: dict[int, list[int]] = {}
+        for grant in owed.grants:
+            counts.setdefault(grant.number, [0] * len(owed.job.job_class.roles))[grant.role] += 1
+        rooms = {number: self._ledger.rooms[number].copy() for number in counts}
+        for grant in owed.grants:
+            self._ledger.retake(grant)
+        self.due_at[owed.job.id] = due_at
+        return Claim(
+            job=owed.job,
+            starts_at=now,
+            ends_at=ends_at(due_at, owed.job.job_class),
+            grants=owed.grants,
+            rooms=rooms,
+            counts={number: tuple(each) for number, each in counts.items()},
+        )
+
+    def _ends_on(self, number: int) -> Iterator[float]:
+        """Yield when those on a node end who have been told to."""
+        for share in self._occupants.on(number):
+            occupant = share.occupant
+            if occupant.releasing_at is not None:
+                yield occupant.releasing_at
+            yield from occupant.leaving.values()
