@@ -59,7 +59,7 @@ def test_under_fair_share_whoever_used_less_goes_first(stack: Stack, world: Worl
     admin = stack.client(world.admin)
     assert admin.put("/scheduling/policy", {"primary_policy": "fair_share"}).status == 200
     submit(member, name="theirs")
-    submit(stack.client(world.chief), name="ours")
+    submit(stack.client(world.project_admin), name="ours")
     used = text("INSERT INTO past_uses (account_id, used, at) VALUES (:account, 0.5, now())")
     account = f"{world.project.id}/{world.member.id}"
     stack.run(lambda uow: uow.session.execute(used, {"account": account}))
