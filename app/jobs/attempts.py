@@ -232,7 +232,8 @@ def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
 def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: object) -> None:
     again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
     if again:
-        job.retries += 1
+        job.retries += decision.state is JobState.RETRYING
+        job.preemptions += decision.state is JobState.PREEMPTED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
         uow.move(job, JobState.QUEUED, **data)

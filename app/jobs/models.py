@@ -66,6 +66,7 @@ class Job(ProjectOwned):
     fence: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     retries: Mapped[int] = mapped_column(default=0)
+    preemptions: Mapped[int] = mapped_column(default=0)
     cancel_asked_at: Mapped[datetime | None]
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
@@ -132,6 +133,7 @@ class Replica(ProjectOwned):
     gpus: Mapped[list[Any]]
     stop_reason: Mapped[StopReason | None] = mapped_column(Word(StopReason))
     stop_grace_s: Mapped[int] = mapped_column(default=0)
+    stop_asked_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     exit_code: Mapped[int | None]

@@ -120,6 +120,7 @@ def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int
     """Wish that a live replica ends; its node obeys at its next heartbeat, which the event hurries."""
     replica.stop_reason = reason
     replica.stop_grace_s = grace_s
+    replica.stop_asked_at = uow.clock.now()
     replica.version += 1
     uow.emit("replica.stop_asked", replica, node_id=str(replica.node_id), fence=replica.fence, reason=str(reason))
 
@@ -235,6 +236,7 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
         fence=0,
         attempt=0,
         retries=0,
+        preemptions=0,
         message="",
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.core.uow import UnitOfWork
 from app.jobs.attempts import Opened, Seat, open_attempt, store_attempts
+from app.jobs.evictions import Order, evict
 from app.jobs.models import ClassVerdict, Job
 from app.resources.allocations import grant, lock_nodes
 from app.resources.models import Gpu, Node
-from scheduler.plan import Placement, Plan, Verdict
+from scheduler.plan import Eviction, Placement, Plan, Verdict
 from trellis.vocabulary import JobState, NodeState
 
 _STILL_QUEUED = (
@@ -32,7 +34,14 @@ def apply_plan(uow: UnitOfWork, plan: Plan) -> int:
 
     Raises: CapacityTaken where a node has less left than the plan was made with: make a new plan.
     """
-    return _place(uow, plan.placements) if plan.placements else 0
+    started = _place(uow, plan.placements) if plan.placements else 0
+    if plan.evictions:
+        evict(uow, {UUID(one.job_id): _order(one) for one in plan.evictions})
+    return started
+
+
+def _order(eviction: Eviction) -> Order:
+    return Order(eviction.reason, str(eviction.kind), eviction.for_job_id, ceil(eviction.grace_s))
 
 
 def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:

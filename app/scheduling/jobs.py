@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, BindParameter, Uuid, any_, bindparam, func, select
 
 from app.core.tables import Word
 from app.core.uow import UnitOfWork
-from app.jobs.models import Job
+from app.jobs.models import Job, Replica
 from app.resources.models import Allocation, AllocationGpu, Gpu
 from scheduler import snapshot as plain
 from trellis.vocabulary import JobState
@@ -68,11 +68,13 @@ _GPUS = (
 )
 _HOLDING = (
     select(
-        *_COLUMNS, Job.state, Job.started_at, Allocation.node_id, _GPUS.label("gpus"),
+        *_COLUMNS, Job.state, Job.started_at, Job.preemptions, Allocation.node_id, _GPUS.label("gpus"),
         Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
         Allocation.id.label("allocation_id"), Allocation.project_id.label("holder"), Allocation.expires_at,
+        Replica.stop_asked_at, Replica.stop_grace_s,
     )
     .outerjoin_from(Allocation, Job, Job.id == Allocation.job_id)
+    .outerjoin(Replica, Replica.id == Allocation.id)
     .where(Allocation.released_at.is_(None))
     .order_by(Allocation.id)
 )  # fmt: skip
@@ -94,17 +96,19 @@ def _job_class(row: Any) -> plain.JobClass:
 
 def _running(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None) -> Iterable[plain.RunningJob]:
     rows = uow.execute(_HOLDING) if ids is None else uow.execute(_HOLDING_AMONG, {"ids": ids})
-    held: dict[UUID, tuple[Any, list[plain.Holding]]] = {}
+    held: dict[UUID, tuple[list[Any], list[plain.Holding]]] = {}
     for row in rows:
         devices = tuple(sorted((index, milli) for index, milli in row.gpus or ()))
         holding = plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices)
         if row.id is None:
             yield _held_without_job(row, holding)
         else:
-            held.setdefault(row.id, (row, []))[1].append(holding)
+            replicas, holdings = held.setdefault(row.id, ([], []))
+            replicas.append(row)
+            holdings.append(holding)
     now = uow.clock.now()
-    for row, holdings in held.values():
-        yield _holder(row, classes.of(row), tuple(holdings), now)
+    for replicas, holdings in held.values():
+        yield _holder(replicas, classes.of(replicas[0]), tuple(holdings), now)
 
 
 def _held_without_job(row: Any, holding: plain.Holding) -> plain.RunningJob:
@@ -115,15 +119,20 @@ def _held_without_job(row: Any, holding: plain.Holding) -> plain.RunningJob:
 
 
 def _holder(
-    row: Any, job_class: plain.JobClass, holdings: tuple[plain.Holding, ...], now: datetime
+    replicas: Sequence[Any], job_class: plain.JobClass, holdings: tuple[plain.Holding, ...], now: datetime
 ) -> plain.RunningJob:
+    row = replicas[0]
     if row.state not in RUNNING:
         # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
         return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
-    ends_by = None
-    if row.time_limit_s is not None:
-        ends_by = float((row.started_at or now).timestamp() + row.time_limit_s)
-    return plain.RunningJob(str(row.id), job_class, holdings, ends_by=ends_by)
+    started_at = (row.started_at or now).timestamp()
+    told = [one.stop_asked_at.timestamp() + one.stop_grace_s for one in replicas if one.stop_asked_at is not None]
+    return plain.RunningJob(
+        str(row.id), job_class, holdings, started_at,
+        ends_by=None if row.time_limit_s is None else started_at + row.time_limit_s,
+        releasing_at=max(told, default=None),
+        preemptions=row.preemptions,
+    )  # fmt: skip
 
 
 def left_by(job_id: str) -> str:

@@ -14,6 +14,8 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     """Widen."""
+    _add("jobs", sa.Column("preemptions", sa.BigInteger(), nullable=True), "0")
+    op.add_column("replicas", sa.Column("stop_asked_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "past_uses",
         sa.Column("account_id", sa.String(length=80), nullable=False),
@@ -237,6 +239,8 @@ def downgrade() -> None:
     op.drop_table("pools")
     op.drop_table("policies")
     op.drop_table("past_uses")
+    op.drop_column("replicas", "stop_asked_at")
+    op.drop_column("jobs", "preemptions")
 
 
 def _add(table: str, column: sa.Column[object], value: str) -> None:
