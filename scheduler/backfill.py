@@ -156,14 +156,14 @@ class Guard:
         *,
         starts_at: float = -inf,
     ) -> None:
-        self._within = within
+        self.within = within
         self._claims = [claim for claim in claims if claim.overlaps(starts_at, ends_at)]
         self._lent = [claim.spare for claim in claims if claim.spare and not claim.overlaps(starts_at, ends_at)]
         self.refused_for: PendingJob | None = None
 
     def permits(self, grant: Grant) -> bool:
         """Tell whether `grant` delays nobody; else remember the job it would delay."""
-        if self._within is not None and grant.number not in self._within:
+        if self.within is not None and grant.number not in self.within:
             return False
         for claim in self._claims:
             if claim.counts_on(grant.number) and not claim.leaves_room(grant):
@@ -202,6 +202,5 @@ def _fits(room: Room, roles: Sequence[Role], counts: Counts) -> bool:
         for _ in range(count):
             if not copy.slots(role.request, 1):
                 return False
-            request = role.request
-            copy.take(Grant(0, request.cpu_milli, request.memory_bytes, copy.devices_for(request.gpu_milli)))
+            copy.take(copy.grant(0, role.request))
     return True

@@ -11,6 +11,7 @@ from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.capacity import Setting
 from scheduler.clearing import Clearing, Site, Told
 from scheduler.config import BackfillOrder, Config
 from scheduler.conservative import Agenda
@@ -46,7 +47,7 @@ class Planner:
     def __init__(self, snapshot: Snapshot, config: Config) -> None:
         self.config = config
         self.admission = Admission(snapshot.nodes, snapshot.queues, snapshot.pools, snapshot.accounts)
-        self.ledger = Ledger(snapshot.nodes)
+        self.ledger = Ledger(snapshot.nodes, Setting(snapshot.levels, snapshot.pools, snapshot.shapes))
         self.shapes = explain.Shapes(snapshot.nodes)
         self._pending: dict[str, PendingJob] = {}
         self._standing = Standing(self.admission.usage, config)
@@ -277,7 +278,10 @@ class Planner:
     def _add_running(self, running: Iterable[RunningJob]) -> None:
         self.occupants.add_all(map(self._occupant, running))
         for job in running:
-            self.admission.take(job.job_class, self.occupants.by_id[job.id].amounts)
+            occupant = self.occupants.by_id[job.id]
+            for grant in occupant.grants:
+                self.ledger.seat(grant)
+            self.admission.take(job.job_class, occupant.amounts)
             if job.owed:
                 self._owe(PendingJob(job.id, job.started_at, job.job_class), job.owed)
 
@@ -289,7 +293,7 @@ class Planner:
         """Keep what an earlier plan promised, if there still are such nodes."""
         numbers = self.ledger.number_of
         if holdings and all(one.node_id in numbers for one in holdings):
-            self.debts.keep(job, [Grant.of(numbers[one.node_id], one) for one in holdings])
+            self.debts.keep(job, [Grant.of(numbers[one.node_id], one, job.job_class) for one in holdings])
 
     def _add_pending(self, pending: Iterable[PendingJob]) -> None:
         by_identity: dict[int, list[PendingJob]] = {}
@@ -459,7 +463,7 @@ class _Round:
         most = self._config.reserved_heads
         if most is not None and line.blocked >= most:
             return
-        within = self._within(job.job_class)
+        within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
         releases = self._planner.releases()
         claims = _binding(self.claims, job.job_class)
         owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
@@ -469,7 +473,8 @@ class _Round:
 
     def _why_never(self, job_class: JobClass) -> explain.Because | None:
         if job_class not in self._never:
-            self._never[job_class] = self._planner.shapes.why_never(job_class)
+            shapes, ledger = self._planner.shapes, self._ledger
+            self._never[job_class] = shapes.why_never(job_class) or explain.why_nowhere(ledger, job_class)
         return self._never[job_class]
 
     # In words
@@ -515,7 +520,7 @@ class _Round:
             if owner.job_class.queue_id not in self._planner.lines:
                 return explain.why_booked(owner.id)
             return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
-        return explain.why_no_room(self._ledger, job_class, placed)
+        return explain.why_no_room(self._ledger, job_class, placed, self._within(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes

@@ -4,11 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scheduler.ledger import Ledger
+from scheduler.placement.layouts import layout_of
+from scheduler.placement.misses import Misses, count_misses
 from scheduler.placement.rooms import Room
 from scheduler.plan import Reason
 from scheduler.snapshot import WHOLE, JobClass, Node, Request, Role
 
 Because = tuple[Reason, str]
+
+_MOST_CAUSES = 3
 
 PLAN_FULL = (Reason.BEHIND_HEAD, "this plan starts no more jobs; the next one comes to it")
 
@@ -17,12 +21,10 @@ class Shapes:
     """The kinds of machine in the cluster, as they are when empty: what could ever run, whatever runs now."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        kinds = Counter(
-            (node.cpu_milli, node.memory_bytes, len(node.gpu_milli_free), node.gpu_model, node.ready) for node in nodes
-        )
+        kinds = Counter((node.cpu_milli, node.memory_bytes, layout_of(node), node.ready) for node in nodes)
         self._kinds = [
-            (Room(cpu_milli, memory_bytes, [WHOLE] * devices, model), ready, count)
-            for (cpu_milli, memory_bytes, devices, model, ready), count in sorted(kinds.items())
+            (Room.unused(cpu_milli, memory_bytes, layout), ready, count)
+            for (cpu_milli, memory_bytes, layout, ready), count in kinds.items()
         ]
 
     def why_never(self, job_class: JobClass) -> Because | None:
@@ -71,14 +73,25 @@ class Shapes:
         return "no single node has all that a replica asks for"
 
 
-def why_no_room(ledger: Ledger, job_class: JobClass, placed: int) -> Because:
-    """Say what is missing now for a job of this class, of whose replicas `placed` would find room."""
+def why_nowhere(ledger: Ledger, job_class: JobClass) -> Because | None:
+    """Say why no node, whatever runs, may have a job of this class, None where one may."""
+    if ledger.capacity.allowed(job_class.constraints) != frozenset():
+        return None
+    causes = Counter(cause for cause, _ in ledger.capacity.verdicts(job_class.constraints) if cause is not None)
+    ranked = sorted(causes.items(), key=lambda item: (-item[1], item[0]))
+    away = ", ".join(f"{_count(nodes, 'node')} by {cause}" for cause, nodes in ranked[:_MOST_CAUSES])
+    more = f", {len(ranked) - _MOST_CAUSES} more causes" if len(ranked) > _MOST_CAUSES else ""
+    return Reason.NEVER_FITS, f"no node may have it; kept away: {away}{more}"
+
+
+def why_no_room(ledger: Ledger, job_class: JobClass, placed: int, within: frozenset[int] | None = None) -> Because:
+    """Say what is missing now for a job of this class, of whose replicas `placed` would find room `within` its reach."""
     if placed:
         return Reason.NO_ROOM, f"room for {placed} of {sum(role.least for role in job_class.roles)} replicas"
+    misses = count_misses(ledger, job_class, within=within)
     request = job_class.roles[0].request
-    able = _nodes_with_gpus(ledger, request)
-    message = _rest_short(ledger, request, able) if able else _gpus_short(ledger, request)
-    return Reason.NO_ROOM, message
+    message = _rest_short(misses, request) if misses.lacking else _gpus_short(misses, request)
+    return Reason.NO_ROOM, _and_kept_away(misses, message)
 
 
 def why_delayed(job_id: str, queue_name: str) -> Because:
@@ -109,49 +122,39 @@ def why_paused(queue_name: str) -> Because:
     return Reason.QUEUE_PAUSED, f"queue {queue_name!r} is paused"
 
 
-def _nodes_with_gpus(ledger: Ledger, request: Request) -> list[int]:
-    """Find the ready nodes where GPUs are not what is missing; for a job without GPUs, all."""
-    capacity = ledger.capacity
-    models = capacity.models(request.gpu_models if request.gpu_milli else ())
-    fewest = -(-request.gpu_milli // WHOLE)
-    numbers = {
-        number
-        for model in models
-        for whole in range(fewest, capacity.widest() + 1)
-        for _, number in capacity.bucket(model, whole)
-    }
-    if 0 < request.gpu_milli < WHOLE:
-        numbers.update(number for model in models for _, number, _ in capacity.holes(model, request.gpu_milli))
-    return sorted(numbers)
-
-
-def _gpus_short(ledger: Ledger, request: Request) -> str:
-    capacity, kind = ledger.capacity, _gpu_kind(request)
-    models = capacity.models(request.gpu_models)
+def _gpus_short(misses: Misses, request: Request) -> str:
+    kind = _gpu_kind(request)
+    if not misses.devices:
+        return ""
+    if request.mig_profile:
+        return f"needs a slice {request.mig_profile} of a {kind}; none is free"
     if request.gpu_milli < WHOLE:
-        largest = max((milli for model in models for milli, _, _ in capacity.holes(model, 1)), default=0)
+        largest = misses.most_gpu_milli
         return f"needs {request.gpu_milli / WHOLE:g} of a {kind}; the largest free share is {largest / WHOLE:g}"
-    counts = range(capacity.widest() + 1)
-    most = max(whole for whole in counts if any(capacity.bucket(model, whole) for model in models))
     wanted = _count(request.gpu_milli // WHOLE, kind)
-    return f"needs {wanted} on one node; the best node has {most} free"
+    return f"needs {wanted} on one node; the best node has {misses.most_gpu_milli // WHOLE} free"
 
 
-def _rest_short(ledger: Ledger, request: Request, able: list[int]) -> str:
-    """Compare what `able` nodes lack of CPUs and memory; the least lack, as a part of the wish, is the nearest miss."""
-    lacks = [
-        (request.cpu_milli - room.cpu_milli, request.memory_bytes - room.memory_bytes)
-        for room in map(ledger.rooms.__getitem__, able)
-    ]
-    cpus_only = [cpu_milli for cpu_milli, memory_bytes in lacks if memory_bytes <= 0]
-    memory_only = [memory_bytes for cpu_milli, memory_bytes in lacks if cpu_milli <= 0]
-    ready = sum(node.ready for node in ledger.nodes)
-    if memory_only and not (cpus_only and min(cpus_only) * request.memory_bytes < min(memory_only) * request.cpu_milli):
-        return f"{_of_nodes(len(memory_only), ready)} but for memory: {_bytes(min(memory_only))} short"
-    if cpus_only:
-        return f"{_of_nodes(len(cpus_only), ready)} but for CPUs: {_cpus(min(cpus_only))} short"
-    cpu_milli, memory_bytes = min(lacks)
+def _rest_short(misses: Misses, request: Request) -> str:
+    """Compare what nodes lack of CPUs and memory; the least lack, as a part of the wish, is the nearest miss."""
+    cpu_milli, memory_bytes = misses.cpu_milli_short, misses.memory_bytes_short
+    nearer = misses.cpus_only and cpu_milli * request.memory_bytes < memory_bytes * request.cpu_milli
+    if misses.memory_only and not nearer:
+        return f"{_of_nodes(misses.memory_only, misses.ready)} but for memory: {_bytes(memory_bytes)} short"
+    if misses.cpus_only:
+        return f"{_of_nodes(misses.cpus_only, misses.ready)} but for CPUs: {_cpus(cpu_milli)} short"
+    cpu_milli, memory_bytes = misses.both_short
     return f"no node has both CPUs and memory free: the nearest is {_cpus(cpu_milli)} and {_bytes(memory_bytes)} short"
+
+
+def _and_kept_away(misses: Misses, message: str) -> str:
+    """Add how many nodes room alone would not help, for the commonest cause."""
+    if not misses.kept_away:
+        return message or "no node is ready"
+    cause, nodes = misses.kept_away[0]
+    verb = "is" if nodes == 1 else "are"
+    away = f"{nodes} of {_count(misses.ready, 'node')} {verb} kept away by {cause}"
+    return f"{away}; {message}" if message else away
 
 
 def _of_nodes(fitting: int, ready: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from scheduler.capacity import Capacity
+from scheduler.capacity import NO_SETTING, Capacity, Setting
 from scheduler.placement.rooms import Grant, Room
 from scheduler.snapshot import Amounts, Node
 
@@ -14,19 +14,13 @@ class Ledger:
     Nodes are numbered by name, then id: a tie that falls to the lower number is the same for any order of rows.
     """
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], setting: Setting = NO_SETTING) -> None:
         self.nodes = sorted(nodes, key=lambda node: (node.name, node.id))
         self.number_of = {node.id: number for number, node in enumerate(self.nodes)}
         if len(self.number_of) < len(self.nodes):
             raise ValueError("two nodes of the snapshot have the same id")
-        self.rooms = [
-            Room(node.cpu_milli_free, node.memory_bytes_free, node.gpu_milli_free, node.gpu_model)
-            for node in self.nodes
-        ]
-        self.capacity = Capacity()
-        for number, node in enumerate(self.nodes):
-            if node.ready:
-                self.capacity.add(number, self.rooms[number])
+        self.rooms = [Room.of(node) for node in self.nodes]
+        self.capacity = Capacity(self.nodes, self.rooms, setting)
         self._free = [0, 0, 0]
         for room in self.rooms:
             self._free[0] += room.cpu_milli
@@ -40,6 +34,11 @@ class Ledger:
     def free(self) -> Amounts:
         """What all nodes have free together, ready or not: an upper bound of what can be given away."""
         return Amounts(*self._free)
+
+    def seat(self, grant: Grant) -> None:
+        """Note a replica that runs already: the nodes' free amounts lack what it holds, but do not say whose it is."""
+        self.rooms[grant.number].seat(grant)
+        self.capacity.came(grant, 1)
 
     def take(self, grant: Grant) -> None:
         """Hold what `grant` names. Raises ValueError if that is not free: nothing is ever given twice."""
@@ -99,12 +98,9 @@ class Ledger:
         free[1] += sign * grant.memory_bytes
         for _, milli in grant.gpus:
             free[2] += sign * milli
-        indexed = self.nodes[grant.number].ready
-        if indexed:
-            self.capacity.remove(grant.number, room)
         if taken:
             room.take(grant)
         else:
             room.give(grant)
-        if indexed:
-            self.capacity.add(grant.number, room)
+        if self.capacity.came(grant, 1 if taken else -1):
+            self.gains += 1

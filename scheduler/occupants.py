@@ -54,7 +54,7 @@ class Occupant:
         return cls(
             id=job.id,
             job_class=job.job_class,
-            grants=tuple([Grant.of(numbers[one.node_id], one) for _, one in known]),
+            grants=tuple([Grant.of(numbers[one.node_id], one, job.job_class) for _, one in known]),
             amounts=amounts,
             places=tuple([place for place, _ in known]),
             started_at=job.started_at,

@@ -321,7 +321,7 @@ class Search:
                 gone.remove(piece)
             else:
                 _move(room, number, piece, goes=True)
-        grant = Grant(number, request.cpu_milli, request.memory_bytes, room.devices_for(request.gpu_milli))
+        grant = room.grant(number, request)
         return (self._sum(gone), gone, grant) if room.covers(grant) and self._guard.permits(grant) else None
 
     def _pieces(self, number: int) -> list[Piece]:

@@ -12,6 +12,7 @@ from scheduler.policies.deadline import deadline
 from scheduler.policies.fair_share import fair_share
 from scheduler.policies.fifo import fifo
 from scheduler.policies.gang import gang
+from scheduler.policies.largest import largest
 from scheduler.policies.priority import priority
 from scheduler.policies.slowdown import slowdown
 from scheduler.snapshot import PendingJob, Queue
@@ -28,6 +29,7 @@ POLICIES: Mapping[str, Policy] = {
     "fair_share": fair_share,
     "fifo": fifo,
     "gang": gang,
+    "largest": largest,
     "priority": priority,
     "slowdown": slowdown,
 }

@@ -330,12 +330,5 @@ def _change(ledger: Ledger, held: list[Grant], request: Request, *, gives: bool)
 
 
 def _state(ledger: Ledger) -> object:
-    """Everything a decision reads; the index must equal one built anew."""
-    rooms = [(room.cpu_milli, room.memory_bytes, tuple(room.gpus), room.whole) for room in ledger.rooms]
-    buckets = {
-        (model, whole): list(ledger.capacity.bucket(model, whole))
-        for model in ledger.capacity.models(())
-        for whole in range(ledger.capacity.widest() + 1)
-    }
-    holes = {model: list(ledger.capacity.holes(model, 1)) for model in ledger.capacity.models(())}
-    return rooms, buckets, holes
+    """What every decision follows from; that the index adds nothing of its own is a property of placement."""
+    return [(room.cpu_milli, room.memory_bytes, tuple(room.gpus), room.whole, room.tenants) for room in ledger.rooms]

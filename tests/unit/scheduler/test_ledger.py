@@ -1,10 +1,19 @@
+from math import inf
+
 import pytest
 
+from scheduler.backfill import Guard
+from scheduler.gang import place_gang
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant
-from tests.support.clusters import GIB, a_node
+from tests.support.clusters import GIB, a_class, a_node, a_request
 
 GRANT = Grant(0, 2000, GIB, ((1, 500), (2, 1000)))
+
+
+def placed_on(ledger: Ledger, *, gpu_milli: int) -> tuple[tuple[int, int], ...] | None:
+    grants = place_gang(ledger, a_class(a_request(gpu_milli=gpu_milli)), Guard((), inf))
+    return grants[0].gpus if grants else None
 
 
 def test_nodes_are_numbered_by_name_then_id() -> None:
@@ -25,9 +34,8 @@ def test_taking_subtracts_and_giving_adds() -> None:
 def test_the_index_follows_every_change() -> None:
     ledger = Ledger([a_node(gpus=4)])
     ledger.take(GRANT)
-    assert ledger.capacity.bucket("h100", 4) == []
-    assert ledger.capacity.bucket("h100", 2) == [(6000, 0)]
-    assert list(ledger.capacity.holes("h100", 1)) == [(500, 0, 1)]
+    assert placed_on(ledger, gpu_milli=3000) is None
+    assert placed_on(ledger, gpu_milli=500) == ((1, 500),)
 
 
 def test_rolling_back_restores_the_mark_and_keeps_what_was_before_it() -> None:
@@ -38,7 +46,13 @@ def test_rolling_back_restores_the_mark_and_keeps_what_was_before_it() -> None:
     ledger.give(Grant(0, 1000, 0, ((0, 1000),)))
     ledger.rollback(mark)
     assert (ledger.rooms[0].cpu_milli, ledger.rooms[0].gpus) == (7000, [0, 1000, 1000, 1000])
-    assert ledger.capacity.bucket("h100", 3) == [(7000, 0)]
+    assert placed_on(ledger, gpu_milli=3000) == ((1, 1000), (2, 1000), (3, 1000))
+
+
+def test_what_runs_already_is_seated_and_takes_nothing() -> None:
+    ledger = Ledger([a_node(gpus=4)])
+    ledger.seat(GRANT)
+    assert (ledger.rooms[0].cpu_milli, ledger.rooms[0].tenants) == (8000, 1)
 
 
 @pytest.mark.parametrize("grant", [Grant(0, 8001, 0, ()), Grant(0, 0, 33 * GIB, ()), Grant(0, 0, 0, ((0, 1001),))])

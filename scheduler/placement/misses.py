@@ -1,0 +1,110 @@
+"""What keeps a replica off every node: how many nodes for which cause, and how near the nearest ones come."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from scheduler.ledger import Ledger
+from scheduler.placement.fields import Group, View
+from scheduler.placement.filters import Cause
+from scheduler.snapshot import WHOLE, JobClass, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Misses:
+    """Every ready node under the first thing that keeps a replica of one role away from it.
+
+    `kept_away` are causes that no amount of room would cure, commonest first: what labels, taints, pools say, what
+    other jobs want. Then come those with too few devices; `most_gpu_milli` is the most that any has of what is asked
+    (whole devices, or in one piece for a share). Of the rest `cpus_only` and `memory_only` lack nothing else, by at
+    least so much; of those that lack `both`, (CPUs, memory) is the nearest. `fits` have room.
+    """
+
+    ready: int
+    kept_away: tuple[tuple[Cause, int], ...] = ()
+    devices: int = 0
+    most_gpu_milli: int = 0
+    cpus_only: int = 0
+    cpu_milli_short: int = 0
+    memory_only: int = 0
+    memory_bytes_short: int = 0
+    both: int = 0
+    both_short: tuple[int, int] = (0, 0)
+    fits: int = 0
+
+    @property
+    def lacking(self) -> bool:
+        """Whether any node lacks no more than CPUs or memory."""
+        return bool(self.cpus_only or self.memory_only or self.both)
+
+
+def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: frozenset[int] | None = None) -> Misses:
+    """Count, for one replica of a role, every ready node under what it lacks; those not `within` reach are kept away.
+
+    Costs a step a group, a near miss, and a node kept away.
+    """
+    view = ledger.capacity.views(job_class, within)[role]
+    view.catch_up()
+    request = view.request
+    devices = most_gpu_milli = fits = 0
+    lacks: list[tuple[int, int]] = []
+    for group in view.field.groups():
+        most_gpu_milli = max(most_gpu_milli, _most_gpu_milli(group, request))
+        if view.demand.asks and not group.state.slots(view.demand):
+            devices += len(group.bucket)
+        else:
+            near = _lacks(ledger, group, request)
+            fits += len(group.bucket) - len(near)
+            lacks += near
+    cpus_only = [cpu_milli for cpu_milli, memory_bytes in lacks if memory_bytes <= 0]
+    memory_only = [memory_bytes for cpu_milli, memory_bytes in lacks if cpu_milli <= 0]
+    both = [lack for lack in lacks if min(lack) > 0]
+    return Misses(
+        ready=sum(room.ready for room in ledger.rooms),
+        kept_away=_kept_away(ledger, job_class, view, within),
+        devices=devices,
+        most_gpu_milli=most_gpu_milli,
+        cpus_only=len(cpus_only),
+        cpu_milli_short=min(cpus_only, default=0),
+        memory_only=len(memory_only),
+        memory_bytes_short=min(memory_only, default=0),
+        both=len(both),
+        both_short=min(both, default=(0, 0)),
+        fits=fits,
+    )
+
+
+def _lacks(ledger: Ledger, group: Group, request: Request) -> list[tuple[int, int]]:
+    """Return what each node of a group lacks of (CPUs, memory), without those that lack neither."""
+    pairs = [
+        (request.cpu_milli - cpu_milli, request.memory_bytes - ledger.rooms[number].memory_bytes)
+        for cpu_milli, number in group.bucket
+    ]
+    return [pair for pair in pairs if max(pair) > 0]
+
+
+def _most_gpu_milli(group: Group, request: Request) -> int:
+    state = group.state
+    if not request.gpu_milli or (request.gpu_models and state.layout.model not in request.gpu_models):
+        return 0
+    return state.whole * WHOLE if request.gpu_milli >= WHOLE else max(state.gpus, default=0)
+
+
+def _kept_away(
+    ledger: Ledger, job_class: JobClass, view: View, within: frozenset[int] | None
+) -> tuple[tuple[Cause, int], ...]:
+    constraints, field = job_class.constraints, view.field
+    verdicts = ledger.capacity.verdicts(constraints, by_gpu=view.demand.asks)
+    causes: Counter[Cause] = Counter()
+    for number, room in enumerate(ledger.rooms):
+        if room.ready and not field.allows(number):
+            cause = verdicts[number][0]
+            if cause is None and within is not None and number not in within:
+                cause = "being in another pool"
+            elif cause is None:
+                crowded = room.tenants if constraints.exclusive else room.exclusive
+                cause = _CROWDED[constraints.exclusive] if crowded else "what it has to be near to or apart from"
+            causes[cause] += 1
+    return tuple(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
+
+
+_CROWDED = {True: "jobs that run there, where it wants to be alone", False: "a job that is there alone"}
