@@ -148,7 +148,9 @@ class ByPool:
         return borrowed
 
     def _debt(self, side: Side, met: int | None = None, more: Sequence[int] = (0, 0, 0)) -> int:
-        """Return what a side owes at the level below the one where it meets the other."""
+        """Return what a side owes at the level below the one where it meets the other; nothing where it has no pool."""
+        if not side:
+            return 0
         debt = self._books.cohorts.debt(side[-1], more)
         place = (_common(self._side, side) if met is None else met) - 1
         return debt[place] if 0 <= place < len(debt) else 0
