@@ -38,7 +38,8 @@ def list_candidates(uow: UnitOfWork, part: Part, states: Collection[NodeState]) 
     if part.pool:
         conditions.append(Node.pool_id.in_(pools_within(uow, part.pool)))
     conditions += [labelled(name, value) for name, value in part.labels.items()]
-    nodes = uow.session.execute(select(Node).where(*conditions).order_by(Node.name)).scalars()
+    statement = select(Node).where(*conditions).order_by(Node.name)
+    nodes = uow.session.execute(statement.execution_options(populate_existing=True)).scalars()
     return [node for node in nodes if _tolerated(node, part.tolerates)]
 
 

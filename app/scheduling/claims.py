@@ -68,7 +68,6 @@ def allocate(uow: UnitOfWork, spec: AllocationSpec) -> Allocation:
     """
     project = find_project(uow, spec.project, Permission.ALLOCATION_WRITE)
     quotas.require_room(uow, project.id, spec.part.amounts)  # projects' locks come before nodes'
-    wait_lock(uow, TURN)
     expires_at = uow.clock.now() + timedelta(seconds=spec.ttl_s)
     window = Window(uow.clock.now(), expires_at)
     (place,) = _take(uow, spec.part, 1, window, for_project=project.id)
@@ -94,7 +93,6 @@ def reserve(uow: UnitOfWork, spec: ReservationSpec) -> Reservation:
     window = Window(spec.starts_at or uow.clock.now(), spec.ends_at)
     check_window(uow, window)
     quotas.require_within(uow, project.id, spec.part.amounts * spec.count)
-    wait_lock(uow, TURN)
     places = _take(uow, spec.part, spec.count, window)
     quotas.require_within(uow, project.id, _sum(places))
     return keep_reservation(uow, project.id, spec.name, window, places)
@@ -134,13 +132,17 @@ def _take(
     """Choose, lock the nodes, look again: a cycle may have been there meanwhile. What is returned is free and locked."""
     # A node that is silent or cordoned now may serve later; what is wanted now needs one that is ready.
     states = LIVING_NODE_STATES if for_project is None else {NodeState.READY}
+
+    def choose(nodes: Sequence[Node]) -> Sequence[Claimed]:
+        return choose_places(nodes, free_over(uow, nodes, window, for_project), part, count)
+
+    choose(list_candidates(uow, part, states))  # whoever can have nothing needs no turn to hear so
+    wait_lock(uow, TURN)
     for _ in range(TRIES):
-        nodes = list_candidates(uow, part, states)
-        places = choose_places(nodes, free_over(uow, nodes, window, for_project), part, count)
+        places = choose(list_candidates(uow, part, states))
         locked = lock_nodes(uow, {place.node.id for place in places})
-        still = [node for node in locked.values() if node.state in states]
         try:
-            return choose_places(still, free_over(uow, still, window, for_project), part, count)
+            return choose([node for node in locked.values() if node.state in states])
         except CapacityTaken:
             continue
     raise CapacityTaken("others took what was free meanwhile: try again")

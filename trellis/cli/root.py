@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import trellis
-from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, submit, watching
+from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, quota, submit, watching
 from trellis.cli.context import AsJson
 from trellis.cli.extras import Root
 
@@ -23,6 +23,7 @@ watching.register(app)
 cluster.register(app)
 machines.register(app)
 holdings.register(app)
+quota.register(app)
 policy.register(app)
 account.register(app)
 
