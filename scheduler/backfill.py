@@ -156,14 +156,14 @@ class Guard:
         *,
         starts_at: float = -inf,
     ) -> None:
-        self._within = within
+        self.within = within
         self._claims = [claim for claim in claims if claim.overlaps(starts_at, ends_at)]
         self._lent = [claim.spare for claim in claims if claim.spare and not claim.overlaps(starts_at, ends_at)]
         self.refused_for: PendingJob | None = None
 
     def permits(self, grant: Grant) -> bool:
         """Tell whether `grant` delays nobody; else remember the job it would delay."""
-        if self._within is not None and grant.number not in self._within:
+        if self.within is not None and grant.number not in self.within:
             return False
         for claim in self._claims:
             if claim.counts_on(grant.number) and not claim.leaves_room(grant):
@@ -187,6 +187,14 @@ class Guard:
 
     def _concerned(self, grant: Grant) -> Iterable[Claim]:
         return (one for one in self._claims if one.counts_on(grant.number))
+
+
+def binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
+    """Leave out what a class's own project has booked."""
+    project_id = job_class.project_id
+    if project_id and any(one.booked and one.job.job_class.project_id == project_id for one in claims):
+        return [one for one in claims if not (one.booked and one.job.job_class.project_id == project_id)]
+    return claims
 
 
 def ends_at(starts_at: float, job_class: JobClass) -> float:

@@ -64,6 +64,13 @@ class Site:
     within: Within
     lending: Lending
 
+    def domain(self, job_class: JobClass, number: int) -> tuple[str, ...]:
+        """Return which domain a node is in, of the level that must hold all replicas; () where none must."""
+        constraints = job_class.constraints
+        if not constraints.within_required or constraints.within not in self.levels:
+            return ()
+        return self.ledger.nodes[number].domains[: self.levels.index(constraints.within) + 1]
+
 
 class Clearing:
     """Makes room; remembers for whom it tried in vain, as long as nothing has changed."""
@@ -165,7 +172,7 @@ class _Pass:
         self._told = told
         self._books = site.lending.books
         self._refused = False
-        self._cluster = Cluster(site.ledger, site.occupants, site.levels, Steps(STEPS))
+        self._cluster = Cluster(site.ledger, site.occupants, site.domain, Steps(STEPS))
 
     def run(self, heads: Sequence[PendingJob], in_vain: set[JobClass]) -> None:
         """Serve the heads; what is owed to others is held when their turn comes, so that only a higher one gets it.
@@ -228,7 +235,7 @@ class _Pass:
             yield ByPool(job_class, lending, config.preemption, self._now, initial=True)
         priority = job_class.priority
         if config.preemption.enabled and self._allowed(job_class):
-            rule = ByPriority(priority, config.preemption, self._now, shrinking=self._site.occupants.elastic > 0)
+            rule = ByPriority(priority, config.preemption, self._now, shrinking=bool(self._site.occupants.elastic))
             if self._site.occupants.lowest() <= rule.most_priority:
                 yield rule
 

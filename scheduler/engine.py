@@ -4,16 +4,18 @@ Pure: no clock and no chance. Equal states give equal plans, whatever the order 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from math import inf
 
 from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
-from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.backfill import Claim, Guard, Release, binding, ends_at
 from scheduler.clearing import Clearing, Site, Told
 from scheduler.config import BackfillOrder, Config
 from scheduler.conservative import Agenda
+from scheduler.elastic import grow
 from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.inheritance import inherit
@@ -22,7 +24,7 @@ from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
-from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
+from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Resize, Verdict
 from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
@@ -53,7 +55,8 @@ class Planner:
         self.lines = form_lines(snapshot.queues, self._standing)
         self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
         self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
-        self._clearing = Clearing(self._site(snapshot), config)
+        self._site = self._survey(snapshot)
+        self._clearing = Clearing(self._site, config)
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
         self.bookings = Bookings(snapshot.reservations, self.ledger)
@@ -125,6 +128,20 @@ class Planner:
         self.occupants.tell(self.occupants.by_id[job_id], releasing_at, places)
         self._agenda = None
 
+    def give_up(self, job_id: str, places: Sequence[int]) -> None:
+        """Replicas of a running job are gone, those at these places in its holdings; the others keep their order.
+
+        Raises KeyError for a job that does not run.
+        """
+        occupant = self.occupants.by_id[job_id]
+        gone = self.occupants.shorten(occupant, places)
+        for grant in gone:
+            self.ledger.give(grant)
+        self._agenda = None
+        self.admission.give(occupant.job_class, sum_up(gone), 0)
+        self.ledger.settle()
+        self.admission.settle()
+
     def find_pending(self, job_id: str) -> PendingJob | None:
         """The job of that id, if it is known to wait."""
         return self._pending.get(job_id)
@@ -160,9 +177,11 @@ class Planner:
                 self._clearing.make_room(current.heads(), current.claims, now, told) or self._clearing.spare(now, told)
             ):
                 current = self._start_all(now, placements)
+        evictions, resizes = self._clearing.orders(now, told)
+        resizes += tuple(self._grow(current, placements, now))
         self._last = current
         promises = tuple(self._promise(one) for one in current.claims if not one.booked)
-        return Plan(tuple(placements), (), promises, *self._clearing.orders(now, told))
+        return Plan(tuple(placements), (), promises, evictions, resizes)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Say of every class that waits why, as things stand after the last `decide`."""
@@ -211,13 +230,30 @@ class Planner:
         self.debts.settle(job.id)
         self._hold(Occupant.of_start(job, grants, asked(job.job_class), now))
 
+    def _grow(self, current: "_Round", placements: list[Placement], now: float) -> Iterator[Resize]:
+        """Have jobs use what nobody waits for; those that start now have it from the first."""
+        begun = {placement.job_id: index for index, placement in enumerate(placements)}
+        for one in [] if current.full else grow(self._site, current.claims, self.config, now):
+            occupant = one.occupant
+            added = self._replicas(one.grants, occupant.size)
+            if occupant.id in begun:
+                index = begun[occupant.id]
+                placements[index] = replace(placements[index], replicas=placements[index].replicas + added)
+            else:
+                yield Resize(occupant.id, added, reason="grows into room that nobody waits for")
+            self.occupants.extend(occupant, one.grants)
+        self.ledger.settle()
+        self.admission.settle()
+
+    def _replicas(self, grants: Iterable[Grant], first: int = 0) -> tuple[ReplicaPlacement, ...]:
+        return tuple(
+            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
+            for index, grant in enumerate(grants, first)
+        )
+
     def placement(self, job: PendingJob, grants: Sequence[Grant], reason: str) -> Placement:
         """Put a start in the plan's words."""
-        replicas = tuple(
-            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
-            for index, grant in enumerate(grants)
-        )
-        return Placement(job.id, replicas, reason)
+        return Placement(job.id, self._replicas(grants), reason)
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
@@ -254,7 +290,7 @@ class Planner:
 
     def guard(self, claims: Sequence[Claim], job_class: JobClass, now: float) -> Guard:
         """Keep a class that starts now off what is claimed, and on nodes in its reach."""
-        return Guard(_binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
+        return Guard(binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
 
     def _wanted(self, owed: Owed) -> bool:
         """Tell whether a job still waits for what it is owed, or will when it has ended where it is."""
@@ -262,7 +298,7 @@ class Planner:
             return not self._line(owed.job.job_class).queue.paused
         return owed.job.id in self.occupants.releasing
 
-    def _site(self, snapshot: Snapshot) -> Site:
+    def _survey(self, snapshot: Snapshot) -> Site:
         pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
         lending = Lending(self.admission, pools)
         return Site(self.ledger, self.occupants, self.debts, snapshot.levels, self.reach, lending)
@@ -461,7 +497,7 @@ class _Round:
             return
         within = self._within(job.job_class)
         releases = self._planner.releases()
-        claims = _binding(self.claims, job.job_class)
+        claims = binding(self.claims, job.job_class)
         owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
@@ -522,11 +558,3 @@ class _Round:
         names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
         passing = "; delays no job ahead of it" if line.blocked else ""
         return f"least left over on {names}{passing}"
-
-
-def _binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
-    """Leave out what a class's own project has booked."""
-    project_id = job_class.project_id
-    if project_id and any(one.booked and one.job.job_class.project_id == project_id for one in claims):
-        return [one for one in claims if not (one.booked and one.job.job_class.project_id == project_id)]
-    return claims
