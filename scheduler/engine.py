@@ -3,7 +3,7 @@
 Pure: no clock and no chance. Equal states give equal plans, whatever the order of rows and whatever came before.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
@@ -24,7 +24,7 @@ from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
-from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Resize, Verdict
+from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
 from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
@@ -166,19 +166,19 @@ class Planner:
         """
         placements: list[Placement] = []
         told: list[Told] = []
-        booked = self.booked(now)
-        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
+        grown: dict[str, int] = {}
         if self.config.reserved_heads is None:
             current = _Round(self, now, placements)
             current.keep_promises(self._agenda_at(now))
         else:
             current = self._start_all(now, placements)
             while not current.full and (
-                self._clearing.make_room(current.heads(), current.claims, now, told) or self._clearing.spare(now, told)
+                self._make_room(current, now, told, grown)
+                or self._clearing.spare(now, told)
+                or self._grow(current.claims, now, grown)
             ):
                 current = self._start_all(now, placements)
-        evictions, resizes = self._clearing.orders(now, told)
-        resizes += tuple(self._grow(current, placements, now))
+        evictions, resizes = self._clearing.orders(now, told, self._growth(placements, grown))
         self._last = current
         promises = tuple(self._promise(one) for one in current.claims if not one.booked)
         return Plan(tuple(placements), (), promises, evictions, resizes)
@@ -190,6 +190,12 @@ class Planner:
         return self._last.verdicts()
 
     # Used by the round
+
+    def claims(self, now: float) -> list[Claim]:
+        """What is reserved and what is owed, as it binds those who start now."""
+        booked = self.booked(now)
+        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
+        return self.debts.claims(booked, now)
 
     def booked(self, now: float) -> list[Claim]:
         """What is reserved, as it binds those who start now."""
@@ -230,20 +236,44 @@ class Planner:
         self.debts.settle(job.id)
         self._hold(Occupant.of_start(job, grants, asked(job.job_class), now))
 
-    def _grow(self, current: "_Round", placements: list[Placement], now: float) -> Iterator[Resize]:
-        """Have jobs use what nobody waits for; those that start now have it from the first."""
-        begun = {placement.job_id: index for index, placement in enumerate(placements)}
-        for one in [] if current.full else grow(self._site, current.claims, self.config, now):
-            occupant = one.occupant
-            added = self._replicas(one.grants, occupant.size)
-            if occupant.id in begun:
-                index = begun[occupant.id]
-                placements[index] = replace(placements[index], replicas=placements[index].replicas + added)
-            else:
-                yield Resize(occupant.id, added, reason="grows into room that nobody waits for")
-            self.occupants.extend(occupant, one.grants)
+    def _make_room(self, current: "_Round", now: float, told: list[Told], grown: Mapping[str, int]) -> bool:
+        """Have others go; what was to grow only now just does not."""
+        if not self._clearing.make_room(current.heads(), current.claims, now, told):
+            return False
+        for job_id, size in grown.items():
+            occupant = self.occupants.by_id[job_id]
+            mine = [one for one in told if one.occupant is occupant and (not one.places or min(one.places) >= size)]
+            if mine:
+                new = range(size, occupant.size)
+                places = sorted({place for one in mine for place in one.places or new})
+                for one in mine:
+                    if one.places:
+                        told.remove(one)
+                        self.occupants.tell(occupant, None, one.places)
+                self.give_up(job_id, places)
+        return True
+
+    def _grow(self, claims: Sequence[Claim], now: float, grown: dict[str, int]) -> bool:
+        """Have jobs use what nobody waits for; `grown` gets the sizes before. Tell whether any does."""
+        more = grow(self._site, claims, self.config, now)
+        for one in more:
+            grown.setdefault(one.occupant.id, 0 if one.occupant.started_at == now else one.occupant.size)
+            self.occupants.extend(one.occupant, one.grants)
         self.ledger.settle()
         self.admission.settle()
+        return bool(more)
+
+    def _growth(self, placements: list[Placement], grown: Mapping[str, int]) -> dict[str, tuple[ReplicaPlacement, ...]]:
+        """Return what is added to running jobs; those that start now have it from the first."""
+        begun = {placement.job_id: index for index, placement in enumerate(placements)}
+        added = {}
+        for job_id, size in grown.items():
+            more = self._replicas(self.occupants.by_id[job_id].grants_from(size), size)
+            if job_id in begun:
+                placements[begun[job_id]] = replace(placements[begun[job_id]], replicas=more)
+            elif more:
+                added[job_id] = more
+        return added
 
     def _replicas(self, grants: Iterable[Grant], first: int = 0) -> tuple[ReplicaPlacement, ...]:
         return tuple(
@@ -367,7 +397,7 @@ class _Round:
     """One pass over all lines with fresh claims; what failed in it, and for whom."""
 
     def __init__(self, planner: Planner, now: float, placements: list[Placement]) -> None:
-        self.claims = planner.debts.claims(planner.booked(now), now)
+        self.claims = planner.claims(now)
         self._planner = planner
         self._config = planner.config
         self._ledger = planner.ledger

@@ -101,6 +101,10 @@ class Occupant:
         """Yield the indexes of the grants whose replicas have not been told to end."""
         return (index for index, place in enumerate(self.places) if place not in self.leaving)
 
+    def grants_from(self, place: int) -> list[Grant]:
+        """Return what the replicas from this place on hold."""
+        return [grant for at, grant in zip(self.places, self.grants, strict=True) if at >= place]
+
     def surplus(self) -> dict[int, int]:
         """Return by role how many replicas it could do without."""
         roles = self.job_class.roles

@@ -65,7 +65,7 @@ def evictable(occupant: Occupant, config: Preemption, now: float) -> bool:
     return (
         occupant.releasing_at is None
         and occupant.job_class.preemptible
-        and occupant.started_at + config.min_run_s <= now
+        and occupant.started_at < now >= occupant.started_at + config.min_run_s
         and occupant.preemptions < config.max_preemptions
     )
 
