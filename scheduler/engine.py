@@ -175,7 +175,7 @@ class Planner:
             while not current.full and (
                 self._make_room(current, now, told, grown)
                 or self._clearing.spare(now, told)
-                or self._grow(current.claims, now, grown)
+                or self._grow(current, placements, now, grown)
             ):
                 current = self._start_all(now, placements)
         evictions, resizes = self._clearing.orders(now, told, self._growth(placements, grown))
@@ -253,11 +253,12 @@ class Planner:
                 self.give_up(job_id, places)
         return True
 
-    def _grow(self, claims: Sequence[Claim], now: float, grown: dict[str, int]) -> bool:
+    def _grow(self, current: "_Round", placements: Sequence[Placement], now: float, grown: dict[str, int]) -> bool:
         """Have jobs use what nobody waits for; `grown` gets the sizes before. Tell whether any does."""
-        more = grow(self._site, claims, self.config, now)
+        more = grow(self._site, current.claims, self.config, now)
+        begun = {placement.job_id for placement in placements} if more else ()
         for one in more:
-            grown.setdefault(one.occupant.id, 0 if one.occupant.started_at == now else one.occupant.size)
+            grown.setdefault(one.occupant.id, 0 if one.occupant.id in begun else one.occupant.size)
             self.occupants.extend(one.occupant, one.grants)
         self.ledger.settle()
         self.admission.settle()
