@@ -189,6 +189,14 @@ class Guard:
         return (one for one in self._claims if one.counts_on(grant.number))
 
 
+def binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
+    """Leave out what a class's own project has booked."""
+    project_id = job_class.project_id
+    if project_id and any(one.booked and one.job.job_class.project_id == project_id for one in claims):
+        return [one for one in claims if not (one.booked and one.job.job_class.project_id == project_id)]
+    return claims
+
+
 def ends_at(starts_at: float, job_class: JobClass) -> float:
     """Return when a start then ends at the latest, `inf` without a limit."""
     return inf if job_class.time_limit_s is None else starts_at + job_class.time_limit_s

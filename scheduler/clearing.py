@@ -2,7 +2,7 @@
 that give back, then lower priorities that end.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -15,7 +15,7 @@ from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant
-from scheduler.plan import Eviction, EvictionKind, Resize
+from scheduler.plan import Eviction, EvictionKind, ReplicaPlacement, Resize
 from scheduler.preemption import ByPriority, Clearance, Cluster, Rule, Search, Steps
 from scheduler.reclaim import ByPool, Lending
 from scheduler.snapshot import WHOLE, JobClass, PendingJob
@@ -31,6 +31,10 @@ GPU_HOUR = WHOLE * WHOLE * 3600
 
 State = tuple[int, int, int, float]
 """What it depends on whether anybody can be helped, claims apart."""
+
+Added = tuple[ReplicaPlacement, ...]
+Evictions = tuple[Eviction, ...]
+Resizes = tuple[Resize, ...]
 
 _NO_CLAIMS = Guard((), inf)
 
@@ -63,6 +67,13 @@ class Site:
     levels: tuple[str, ...]
     within: Within
     lending: Lending
+
+    def domain(self, job_class: JobClass, number: int) -> tuple[str, ...]:
+        """Return which domain a node is in, of the level that must hold all replicas; () where none must."""
+        constraints = job_class.constraints
+        if not constraints.within_required or constraints.within not in self.levels:
+            return ()
+        return self.ledger.nodes[number].domains[: self.levels.index(constraints.within) + 1]
 
 
 class Clearing:
@@ -113,24 +124,26 @@ class Clearing:
                     site.debts.settle(one.occupant.id)
         return len(told) < kept
 
-    def orders(self, now: float, told: Sequence[Told]) -> tuple[tuple[Eviction, ...], tuple[Resize, ...]]:
-        """Put what was decided in the plan's words, for those who in the end need it."""
+    def orders(self, now: float, told: Sequence[Told], added: Mapping[str, Added]) -> tuple[Evictions, Resizes]:
+        """Put what was decided in the plan's words, for those who in the end need it; some jobs get replicas `added`."""
         grace_s = self._config.preemption.grace_s
         evictions: list[Eviction] = []
-        shrunk: dict[tuple[str, str], list[int]] = {}
+        resizes = {
+            job_id: Resize(job_id, more, reason="grows into room that nobody waits for")
+            for job_id, more in added.items()
+        }
         for one in told:
-            job = self._needy(one)
+            job, occupant = self._needy(one), one.occupant
             if one.places:
-                shrunk.setdefault((one.occupant.id, job.id), []).extend(one.places)
+                before = resizes.get(occupant.id) or Resize(occupant.id)
+                removed = tuple(sorted((*before.removed, *one.places)))
+                why = f"gives up what it can do without, for job {job.id}"
+                resizes[occupant.id] = replace(before, removed=removed, grace_s=grace_s, for_job_id=job.id, reason=why)
             else:
-                checkpoint = one.occupant.job_class.checkpointable
+                checkpoint = occupant.job_class.checkpointable
                 why = _why(replace(one, job=job), now)
-                evictions.append(Eviction(one.occupant.id, one.kind, job.id, grace_s, checkpoint, why))
-        resizes = (
-            Resize(occupant, (), tuple(sorted(places)), grace_s, job, f"gives up what it can do without, for job {job}")
-            for (occupant, job), places in shrunk.items()
-        )
-        return tuple(evictions), tuple(resizes)
+                evictions.append(Eviction(occupant.id, one.kind, job.id, grace_s, checkpoint, why))
+        return tuple(evictions), tuple(resizes.values())
 
     def _needy(self, told: Told) -> PendingJob:
         """Return the job that gets the room: the one it was chosen for, or who has taken that over."""
@@ -165,7 +178,7 @@ class _Pass:
         self._told = told
         self._books = site.lending.books
         self._refused = False
-        self._cluster = Cluster(site.ledger, site.occupants, site.levels, Steps(STEPS))
+        self._cluster = Cluster(site.ledger, site.occupants, site.domain, Steps(STEPS))
 
     def run(self, heads: Sequence[PendingJob], in_vain: set[JobClass]) -> None:
         """Serve the heads; what is owed to others is held when their turn comes, so that only a higher one gets it.
@@ -228,7 +241,7 @@ class _Pass:
             yield ByPool(job_class, lending, config.preemption, self._now, initial=True)
         priority = job_class.priority
         if config.preemption.enabled and self._allowed(job_class):
-            rule = ByPriority(priority, config.preemption, self._now, shrinking=self._site.occupants.elastic > 0)
+            rule = ByPriority(priority, config.preemption, self._now, shrinking=bool(self._site.occupants.elastic))
             if self._site.occupants.lowest() <= rule.most_priority:
                 yield rule
 

@@ -35,7 +35,8 @@ class Config:
 
     `backfill` lets later jobs pass a blocked one where they delay none of the first `reserved_heads` blocked ones of a
     queue; None: none at all (conservative). `predictions` takes the shortest by expected run times, not by limits.
-    `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`.
+    `ageing_per_hour` is the priority a job gains each hour it waits. Moving a job costs it `restart_s`, and
+    so does giving it more replicas, which `elastic` allows.
     `patience_s` is how long after it came a job without a deadline is to start, and the most that a deadline is worth;
     a job of twice the size ranks as if it had come `size_lead_s` earlier under the gang policy, one that is expected to
     run twice as long as if it had come `stand_back_s` later under the slowdown policy.
@@ -52,6 +53,7 @@ class Config:
     preemption: Preemption = field(default_factory=Preemption)
     reclaim: bool = True
     consolidate: bool = True
+    elastic: bool = True
     restart_s: float = 120.0
     ageing_per_hour: float = 0.0
     patience_s: float = 86_400.0

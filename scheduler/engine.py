@@ -3,18 +3,20 @@
 Pure: no clock and no chance. Equal states give equal plans, whatever the order of rows and whatever came before.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from math import inf
 
 from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
-from scheduler.backfill import Claim, Guard, Release, ends_at
+from scheduler.backfill import Claim, Guard, Release, binding, ends_at
 from scheduler.capacity import Setting
 from scheduler.clearing import Clearing, Site, Told
 from scheduler.config import BackfillOrder, Config
 from scheduler.conservative import Agenda
+from scheduler.elastic import grow
 from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.inheritance import inherit
@@ -54,7 +56,8 @@ class Planner:
         self.lines = form_lines(snapshot.queues, self._standing)
         self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
         self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
-        self._clearing = Clearing(self._site(snapshot), config)
+        self._site = self._survey(snapshot)
+        self._clearing = Clearing(self._site, config)
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
         self.bookings = Bookings(snapshot.reservations, self.ledger)
@@ -126,6 +129,20 @@ class Planner:
         self.occupants.tell(self.occupants.by_id[job_id], releasing_at, places)
         self._agenda = None
 
+    def give_up(self, job_id: str, places: Sequence[int]) -> None:
+        """Replicas of a running job are gone, those at these places in its holdings; the others keep their order.
+
+        Raises KeyError for a job that does not run.
+        """
+        occupant = self.occupants.by_id[job_id]
+        gone = self.occupants.shorten(occupant, places)
+        for grant in gone:
+            self.ledger.give(grant)
+        self._agenda = None
+        self.admission.give(occupant.job_class, sum_up(gone), 0)
+        self.ledger.settle()
+        self.admission.settle()
+
     def find_pending(self, job_id: str) -> PendingJob | None:
         """The job of that id, if it is known to wait."""
         return self._pending.get(job_id)
@@ -150,20 +167,22 @@ class Planner:
         """
         placements: list[Placement] = []
         told: list[Told] = []
-        booked = self.booked(now)
-        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
+        grown: dict[str, int] = {}
         if self.config.reserved_heads is None:
             current = _Round(self, now, placements)
             current.keep_promises(self._agenda_at(now))
         else:
             current = self._start_all(now, placements)
             while not current.full and (
-                self._clearing.make_room(current.heads(), current.claims, now, told) or self._clearing.spare(now, told)
+                self._make_room(current, now, told, grown)
+                or self._clearing.spare(now, told)
+                or self._grow(current, placements, now, grown)
             ):
                 current = self._start_all(now, placements)
+        evictions, resizes = self._clearing.orders(now, told, self._growth(placements, grown))
         self._last = current
         promises = tuple(self._promise(one) for one in current.claims if not one.booked)
-        return Plan(tuple(placements), (), promises, *self._clearing.orders(now, told))
+        return Plan(tuple(placements), (), promises, evictions, resizes)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Say of every class that waits why, as things stand after the last `decide`."""
@@ -172,6 +191,12 @@ class Planner:
         return self._last.verdicts()
 
     # Used by the round
+
+    def claims(self, now: float) -> list[Claim]:
+        """What is reserved and what is owed, as it binds those who start now."""
+        booked = self.booked(now)
+        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
+        return self.debts.claims(booked, now)
 
     def booked(self, now: float) -> list[Claim]:
         """What is reserved, as it binds those who start now."""
@@ -212,13 +237,55 @@ class Planner:
         self.debts.settle(job.id)
         self._hold(Occupant.of_start(job, grants, asked(job.job_class), now))
 
+    def _make_room(self, current: "_Round", now: float, told: list[Told], grown: Mapping[str, int]) -> bool:
+        """Have others go; what was to grow only now just does not."""
+        if not self._clearing.make_room(current.heads(), current.claims, now, told):
+            return False
+        for job_id, size in grown.items():
+            occupant = self.occupants.by_id[job_id]
+            mine = [one for one in told if one.occupant is occupant and (not one.places or min(one.places) >= size)]
+            if mine:
+                new = range(size, occupant.size)
+                places = sorted({place for one in mine for place in one.places or new})
+                for one in mine:
+                    if one.places:
+                        told.remove(one)
+                        self.occupants.tell(occupant, None, one.places)
+                self.give_up(job_id, places)
+        return True
+
+    def _grow(self, current: "_Round", placements: Sequence[Placement], now: float, grown: dict[str, int]) -> bool:
+        """Have jobs use what nobody waits for; `grown` gets the sizes before. Tell whether any does."""
+        more = grow(self._site, current.claims, self.config, now)
+        begun = {placement.job_id for placement in placements} if more else ()
+        for one in more:
+            grown.setdefault(one.occupant.id, 0 if one.occupant.id in begun else one.occupant.size)
+            self.occupants.extend(one.occupant, one.grants)
+        self.ledger.settle()
+        self.admission.settle()
+        return bool(more)
+
+    def _growth(self, placements: list[Placement], grown: Mapping[str, int]) -> dict[str, tuple[ReplicaPlacement, ...]]:
+        """Return what is added to running jobs; those that start now have it from the first."""
+        begun = {placement.job_id: index for index, placement in enumerate(placements)}
+        added = {}
+        for job_id, size in grown.items():
+            more = self._replicas(self.occupants.by_id[job_id].grants_from(size), size)
+            if job_id in begun:
+                placements[begun[job_id]] = replace(placements[begun[job_id]], replicas=more)
+            elif more:
+                added[job_id] = more
+        return added
+
+    def _replicas(self, grants: Iterable[Grant], first: int = 0) -> tuple[ReplicaPlacement, ...]:
+        return tuple(
+            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
+            for index, grant in enumerate(grants, first)
+        )
+
     def placement(self, job: PendingJob, grants: Sequence[Grant], reason: str) -> Placement:
         """Put a start in the plan's words."""
-        replicas = tuple(
-            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
-            for index, grant in enumerate(grants)
-        )
-        return Placement(job.id, replicas, reason)
+        return Placement(job.id, self._replicas(grants), reason)
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
@@ -255,7 +322,7 @@ class Planner:
 
     def guard(self, claims: Sequence[Claim], job_class: JobClass, now: float) -> Guard:
         """Keep a class that starts now off what is claimed, and on nodes in its reach."""
-        return Guard(_binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
+        return Guard(binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
 
     def _wanted(self, owed: Owed) -> bool:
         """Tell whether a job still waits for what it is owed, or will when it has ended where it is."""
@@ -263,7 +330,7 @@ class Planner:
             return not self._line(owed.job.job_class).queue.paused
         return owed.job.id in self.occupants.releasing
 
-    def _site(self, snapshot: Snapshot) -> Site:
+    def _survey(self, snapshot: Snapshot) -> Site:
         pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
         lending = Lending(self.admission, pools)
         return Site(self.ledger, self.occupants, self.debts, snapshot.levels, self.reach, lending)
@@ -335,7 +402,7 @@ class _Round:
     """One pass over all lines with fresh claims; what failed in it, and for whom."""
 
     def __init__(self, planner: Planner, now: float, placements: list[Placement]) -> None:
-        self.claims = planner.debts.claims(planner.booked(now), now)
+        self.claims = planner.claims(now)
         self._planner = planner
         self._config = planner.config
         self._ledger = planner.ledger
@@ -465,7 +532,7 @@ class _Round:
             return
         within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
         releases = self._planner.releases()
-        claims = _binding(self.claims, job.job_class)
+        claims = binding(self.claims, job.job_class)
         owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
@@ -527,11 +594,3 @@ class _Round:
         names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
         passing = "; delays no job ahead of it" if line.blocked else ""
         return f"least left over on {names}{passing}"
-
-
-def _binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
-    """Leave out what a class's own project has booked."""
-    project_id = job_class.project_id
-    if project_id and any(one.booked and one.job.job_class.project_id == project_id for one in claims):
-        return [one for one in claims if not (one.booked and one.job.job_class.project_id == project_id)]
-    return claims

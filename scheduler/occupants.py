@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from heapq import merge
 from itertools import chain
 from math import floor, inf
+from operator import add, sub
 from typing import NamedTuple
 
 from scheduler.backfill import Release, ends_at
-from scheduler.placement.rooms import Grant
+from scheduler.placement.rooms import Grant, sum_up
 from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
 
 
@@ -27,7 +28,7 @@ class Share(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Occupant:
-    """A running job; `grants` are what it holds on nodes that are known, `places` their places in its holdings.
+    """A running job; `grants` are what it holds on nodes that are known, `places` their places in its `size` holdings.
 
     `kept_at` is what it would go on from: its last checkpoint, or its start. `leaving` says of some places by when the
     replica there has ended, `releasing_at` the same of the whole job.
@@ -38,6 +39,7 @@ class Occupant:
     grants: tuple[Grant, ...]
     amounts: Amounts
     places: tuple[int, ...]
+    size: int
     started_at: float
     kept_at: int
     ends_by: float
@@ -57,6 +59,7 @@ class Occupant:
             grants=tuple([Grant.of(numbers[one.node_id], one, job.job_class) for _, one in known]),
             amounts=amounts,
             places=tuple([place for place, _ in known]),
+            size=len(job.holdings),
             started_at=job.started_at,
             # A checkpoint older than the start is that of an earlier attempt: this one has lost nothing before it began.
             kept_at=floor(max(job.started_at, job.checkpointed_at or job.started_at)),
@@ -73,7 +76,9 @@ class Occupant:
         ends_by = ends_at(now, job.job_class)
         expected_by = ends_by if job.expected_s is None else now + job.expected_s
         places = tuple(range(len(grants)))
-        return cls(job.id, job.job_class, tuple(grants), amounts, places, now, floor(now), ends_by, expected_by)
+        return cls(
+            job.id, job.job_class, tuple(grants), amounts, places, len(places), now, floor(now), ends_by, expected_by
+        )
 
     @property
     def worth(self) -> int:
@@ -95,6 +100,10 @@ class Occupant:
     def staying(self) -> Iterator[int]:
         """Yield the indexes of the grants whose replicas have not been told to end."""
         return (index for index, place in enumerate(self.places) if place not in self.leaving)
+
+    def grants_from(self, place: int) -> list[Grant]:
+        """Return what the replicas from this place on hold."""
+        return [grant for at, grant in zip(self.places, self.grants, strict=True) if at >= place]
 
     def surplus(self) -> dict[int, int]:
         """Return by role how many replicas it could do without."""
@@ -137,8 +146,8 @@ class Occupants:
         self.version = 0
         self.movable = 0
         """How many say that they can go on elsewhere."""
-        self.elastic = 0
-        """How many may have more replicas than they need."""
+        self.elastic: dict[str, Occupant] = {}
+        """Those that may have more replicas than they need."""
         self._models = models
         self._on: dict[int, list[Share]] = {}
         self._ranked: dict[int, dict[str, list[tuple[int, str, Occupant]]]] = {}
@@ -177,6 +186,36 @@ class Occupants:
             for ranked in self._lists_of(occupant):
                 del ranked[bisect_left(ranked, (occupant.kept_at, occupant.id))]
         return occupant
+
+    def extend(self, occupant: Occupant, grants: Sequence[Grant]) -> None:
+        """A job has got more replicas."""
+        self.remove(occupant.id)
+        occupant.places += tuple(range(occupant.size, occupant.size + len(grants)))
+        occupant.size += len(grants)
+        occupant.grants += tuple(grants)
+        occupant.amounts = Amounts(*map(add, occupant.amounts, sum_up(grants)))
+        self.add(occupant)
+
+    def shorten(self, occupant: Occupant, places: Sequence[int]) -> list[Grant]:
+        """The replicas at these places are gone; return what they held. The others move up."""
+        self.remove(occupant.id)
+        pairs = list(zip(occupant.places, occupant.grants, strict=True))
+        gone = [grant for place, grant in pairs if place in places]
+        kept = [
+            (place - sum(other < place for other in places), grant) for place, grant in pairs if place not in places
+        ]
+        occupant.size -= len(set(places))
+        occupant.places = tuple([place for place, _ in kept])
+        occupant.grants = tuple([grant for _, grant in kept])
+        occupant.amounts = Amounts(*map(sub, occupant.amounts, sum_up(gone)))
+        staying = (
+            (place - sum(other < place for other in places), at)
+            for place, at in occupant.leaving.items()
+            if place not in places
+        )
+        occupant.leaving = dict(staying)
+        self.add(occupant)
+        return gone
 
     def tell(self, occupant: Occupant, by: float | None, places: Sequence[int] = ()) -> None:
         """Note that it must end by then, None: that it need not; only its replicas at these places, where there are any."""
@@ -242,7 +281,11 @@ class Occupants:
     def _count(self, occupant: Occupant, change: int) -> None:
         job_class = occupant.job_class
         self.movable += change * job_class.checkpointable
-        self.elastic += change * any(role.least < role.most for role in job_class.roles)
+        if any(role.least < role.most for role in job_class.roles):
+            if change > 0:
+                self.elastic[occupant.id] = occupant
+            else:
+                del self.elastic[occupant.id]
 
     def _index(self) -> None:
         if self._indexed:

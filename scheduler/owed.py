@@ -1,7 +1,7 @@
 """Room that is kept for the jobs it was made for, until they start: nobody else gets what their victims leave."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from scheduler.backfill import Claim, Guard, ends_at
@@ -9,7 +9,7 @@ from scheduler.gang import needed, place_gang, undo
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupants
 from scheduler.placement.rooms import Grant
-from scheduler.snapshot import JobClass, PendingJob
+from scheduler.snapshot import JobClass, PendingJob, Role
 
 GuardOf = Callable[[JobClass], Guard]
 """What keeps jobs of a class off what is others', if they start now."""
@@ -64,10 +64,13 @@ class Debts:
             return
         with self._ledger.what_if():
             self.release_coming(now)
-            for owed in self.in_order():
-                guard = guard_of(owed.job.job_class)
-                if not (wanted(owed) and (self.take(owed, guard) or self.renew(owed, guard))):
-                    self.settle(owed.job.id)
+            wanting = [owed for owed in self.in_order() if wanted(owed)]
+            kept = {owed.job.id for owed in wanting if self.take(owed, guard_of(owed.job.job_class))}
+            for owed in wanting:
+                if owed.job.id not in kept and self.renew(owed, guard_of(owed.job.job_class)):
+                    kept.add(owed.job.id)
+        for job_id in self._owed.keys() - kept:
+            self.settle(job_id)
 
     def renew(self, owed: Owed, guard: Guard) -> bool:
         """Keep as much elsewhere, where others have some of what is owed; it is taken. Tell whether there is any."""
@@ -131,20 +134,23 @@ class Debts:
         return len(there & self._occupants.releasing.keys())
 
     def _claim(self, owed: Owed, lacking: Collection[int], now: float) -> Claim:
-        due_at = max([now, *(at for number in lacking for at in self._ends_on(number))])
-        counts: dict[int, list[int]] = {}
-        for grant in owed.grants:
-            counts.setdefault(grant.number, [0] * len(owed.job.job_class.roles))[grant.role] += 1
-        rooms = {number: self._ledger.rooms[number].copy() for number in counts}
-        for grant in owed.grants:
-            self._ledger.retake(grant)
-        self.due_at[owed.job.id] = due_at
+        """Claim what is owed beside what is owed to others on the same nodes: all must find their devices."""
+        due_at = self.due_at[owed.job.id] = max([now, *(at for number in lacking for at in self._ends_on(number))])
+        numbers = {grant.number for grant in owed.grants}
+        together = [one for one in self.in_order() if any(grant.number in numbers for grant in one.grants)]
+        roles: list[Role] = []
+        counts = {number: [0] * sum(len(one.job.job_class.roles) for one in together) for number in sorted(numbers)}
+        for one in together:
+            for grant in one.grants:
+                if grant.number in counts:
+                    counts[grant.number][len(roles) + grant.role] += 1
+            roles += one.job.job_class.roles
         return Claim(
-            job=owed.job,
+            job=replace(owed.job, job_class=replace(owed.job.job_class, roles=tuple(roles))),
             starts_at=now,
             ends_at=ends_at(due_at, owed.job.job_class),
             grants=owed.grants,
-            rooms=rooms,
+            rooms={number: self._ledger.rooms[number].copy() for number in counts},
             counts={number: tuple(each) for number, each in counts.items()},
         )
 

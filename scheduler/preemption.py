@@ -6,7 +6,7 @@ replicas it would hold.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -65,7 +65,7 @@ def evictable(occupant: Occupant, config: Preemption, now: float) -> bool:
     return (
         occupant.releasing_at is None
         and occupant.job_class.preemptible
-        and occupant.started_at + config.min_run_s <= now
+        and occupant.started_at < now >= occupant.started_at + config.min_run_s
         and occupant.preemptions < config.max_preemptions
     )
 
@@ -137,11 +137,14 @@ class Clearance:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a search goes through: the ledger, in a what-if; who holds it; the topology's levels; the steps left."""
+    """What a search goes through: the ledger, in a what-if; who holds it; which nodes belong together; the steps left.
+
+    `domain` is what a node lies in, of the level that must hold all replicas of a class; () where none must.
+    """
 
     ledger: Ledger
     occupants: Occupants
-    levels: tuple[str, ...]
+    domain: Callable[[JobClass, int], tuple[str, ...]]
     steps: Steps
 
 
@@ -255,7 +258,7 @@ class Search:
     def _nodes_of_least(self, scope: Collection[int], request: Request) -> Iterator[int]:
         """Yield nodes that might do, those first where somebody is of least importance and newest."""
         seen: set[int] = set()
-        within = set(scope) if len(scope) < len(self._ledger.nodes) else None
+        allowed = scope if isinstance(scope, range) else set(scope)
         models = request.gpu_models if request.gpu_milli else ()
         for occupant in self._cluster.occupants.ranked(models, self._rule.most_priority):
             self._cluster.steps.left -= 1
@@ -263,7 +266,7 @@ class Search:
                 return
             for grant in occupant.grants:
                 number = grant.number
-                if number not in seen and (within is None or number in within):
+                if number not in seen and number in allowed:
                     seen.add(number)
                     if self._cost(number, request):
                         yield number
@@ -278,24 +281,31 @@ class Search:
 
     def _estimate(self, number: int, request: Request) -> Cost | None:
         room = self._ledger.rooms[number]
-        if room.slots(request, 1):
-            return FREE
-        if request.gpu_milli and request.gpu_models and room.model not in request.gpu_models:
+        wrong_model = request.gpu_milli and request.gpu_models and room.model not in request.gpu_models
+        if wrong_model or not self._reaches(number):
             return None
         cpu_milli, memory_bytes = room.cpu_milli - request.cpu_milli, room.memory_bytes - request.memory_bytes
         gpu_milli = sum(room.gpus) - request.gpu_milli  # they may lie in pieces: a closer look will tell
-        rule, lost = self._rule, 0
+        if cpu_milli >= 0 and memory_bytes >= 0 and gpu_milli >= 0 and room.slots(request, 1):
+            return FREE
+        rule = self._rule
+        going = []
         for priority, _, _, occupant, cpu, memory, gpu in self._cluster.occupants.on(number):
             if priority > rule.most_priority:
                 break
             if rule.may_go(occupant) or (rule.may_shrink(occupant) and occupant.surplus()):
+                going.append(occupant)
                 cpu_milli += cpu
                 memory_bytes += memory
                 gpu_milli += gpu
-                lost += self._part_lost(occupant)
                 if cpu_milli >= 0 and memory_bytes >= 0 and gpu_milli >= 0:
-                    return 2, rule.rank(occupant), lost
+                    return 2, rule.rank(occupant), sum([self._part_lost(one) for one in going])
         return None
+
+    def _reaches(self, number: int) -> bool:
+        """Tell whether the job may be on a node at all, whoever goes."""
+        within = self._guard.within
+        return self._ledger.nodes[number].ready and (within is None or number in within)
 
     def _next_slot(self, number: int, request: Request) -> tuple[Cost, list[Piece], Grant] | None:
         """Find out who must go for one more replica on a node: in order until it fits, then put back in reverse."""
@@ -447,8 +457,7 @@ class Search:
         grants = place_gang(self._ledger, self._class, self._guard)
         if len(grants) < self._needed:
             return None
-        constraints = self._class.constraints
-        if constraints.within_required and len({self._domain(grant.number) for grant in grants}) > 1:
+        if len({self._cluster.domain(self._class, grant.number) for grant in grants}) > 1:
             undo(self._ledger, mark, grants, self._guard)
             return None
         return grants
@@ -460,14 +469,13 @@ class Search:
 
         Nobody is made to go for a level that is only preferred.
         """
-        nodes = self._ledger.nodes
-        ready = [number for number, node in enumerate(nodes) if node.ready]
+        everywhere = range(len(self._ledger.nodes))
         if not self._class.constraints.within_required:
-            yield ready
+            yield everywhere
             return
         domains: dict[tuple[str, ...], list[int]] = {}
-        for number in ready:
-            domain = self._domain(number)
+        for number in everywhere:
+            domain = self._cluster.domain(self._class, number)
             if domain and domain[-1]:
                 domains.setdefault(domain, []).append(number)
         yield from self._cheapest(domains.values())
@@ -487,11 +495,6 @@ class Search:
                 found.append(((worst[:2], sum(cost[2] for cost in costs[:fewest]), numbers[0]), numbers))
         found.sort(key=_first)
         yield from (numbers for _, numbers in found[:DOMAINS])
-
-    def _domain(self, number: int) -> tuple[str, ...]:
-        constraints, levels = self._class.constraints, self._cluster.levels
-        depth = levels.index(constraints.within) + 1 if constraints.within in levels else 0
-        return self._ledger.nodes[number].domains[:depth]
 
 
 def _move(room: Room, number: int, piece: Piece, *, goes: bool) -> None:

@@ -32,8 +32,19 @@ class Lenders(Protocol):
         """Return how much of others' it would use with `amounts` more, at each level below the root, for its weight."""
 
 
+class Shares(Protocol):
+    """Who has how much of the cluster."""
+
+    def path(self, job_class: JobClass) -> tuple[int, ...]:
+        """Return the rank of a class among all, by what its accounts used and hold: who had least is lowest."""
+
+
 class Books(Protocol):
     """Who may hold how much; what is tried is rolled back."""
+
+    @property
+    def usage(self) -> Shares:
+        """Who has how much."""
 
     @property
     def cohorts(self) -> Lenders:

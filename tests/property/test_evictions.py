@@ -19,7 +19,7 @@ from tests.support.clusters import NOW, applied, ended, given_back, without
 
 RULES = Preemption(min_run_s=300, max_preemptions=2, grace_s=60)
 CONFIG = Config(max_placements=1000, preemption=RULES)
-NO_MOVES = replace(CONFIG, consolidate=False)
+STILL = replace(CONFIG, consolidate=False, elastic=False)
 QUEUES = (Queue("q0", "q0"), Queue("q1", "q1"))
 
 clusters = st.builds(
@@ -210,7 +210,7 @@ def test_somebody_goes_whenever_that_helps_and_never_one_too_many(snapshot: Snap
     (job,) = snapshot.pending
     coming = [holding for one in snapshot.running if one.releasing_at is not None for holding in one.holdings]
     present = freed(snapshot, coming)
-    made = plan(snapshot, NO_MOVES)
+    made = plan(snapshot, STILL)
     given = told_holdings(snapshot, made)
     if room_for(present, job.job_class):
         assert given == {}
