@@ -31,6 +31,8 @@ from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
 from scheduler.standing import Standing
 
+_MOST_REMEMBERED = 100_000
+
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:
     """Decide for every pending job of `snapshot`.
@@ -60,6 +62,8 @@ class Planner:
         self._clearing = Clearing(self._site, config)
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
+        self._never: dict[JobClass, explain.Because | None] = {}
+        self._last_claim: tuple[int, frozenset[int] | None, Claim | None] = (-1, None, None)
         self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
@@ -287,6 +291,25 @@ class Planner:
         """Put a start in the plan's words."""
         return Placement(job.id, self._replicas(grants), reason)
 
+    def why_never(self, job_class: JobClass) -> explain.Because | None:
+        """Say why no change of load could let a job of this class start, None where one could."""
+        if job_class not in self._never:
+            if len(self._never) >= _MOST_REMEMBERED:
+                self._never.clear()
+            never = self.shapes.why_never(job_class) or explain.why_nowhere(self.ledger, job_class)
+            self._never[job_class] = never
+        return self._never[job_class]
+
+    def last_claim(self, job: PendingJob, within: frozenset[int] | None, now: float) -> Claim | None:
+        """The claim that was made last, if it is this job's and nothing has happened since that it depends on."""
+        version, reach, last = self._last_claim
+        same = last is not None and last.job is job and version == self.ledger.version and reach == within
+        return last if same and last is not None and last.starts_at > now else None
+
+    def keep_claim(self, made: Claim | None, within: frozenset[int] | None) -> None:
+        """Remember a claim, which may serve again."""
+        self._last_claim = self.ledger.version, within, made
+
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
         self.admission.forgive()
@@ -408,7 +431,6 @@ class _Round:
         self._ledger = planner.ledger
         self._now = now
         self._placements = placements
-        self._never: dict[JobClass, explain.Because | None] = {}
         self._failed: set[Waiting] = set()
         self._blocked: list[Waiting] = []
         self._owing: set[Line] = set()
@@ -478,7 +500,8 @@ class _Round:
             self._owe(line, group)
             return False
         tried_at = self._ledger.gains, self._planner.admission.reach(job_class, group.asked)
-        if group.tried_at != tried_at:
+        only = self.claims[0] if len(self.claims) == 1 else None
+        if group.tried_at != tried_at and (only is None or group.refused_by is not only):
             guard = self._guard(job_class, self._claims_of_others(group.head))
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
@@ -487,6 +510,7 @@ class _Round:
                 return True
             if guard.refused_for is None:
                 group.tried_at = tried_at
+            group.refused_by = only if guard.refused_for is not None else None
         self._failed.add(group)
         self._blocked.append(group)
         self._block(line, group.head)
@@ -533,16 +557,17 @@ class _Round:
         within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
         releases = self._planner.releases()
         claims = binding(self.claims, job.job_class)
-        owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
+        alone = self._alone and not claims
+        owed = self._planner.last_claim(job, within, self._now) if alone else None
+        if owed is None:
+            owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=alone)
+            self._planner.keep_claim(owed, within)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)
 
     def _why_never(self, job_class: JobClass) -> explain.Because | None:
-        if job_class not in self._never:
-            shapes, ledger = self._planner.shapes, self._ledger
-            self._never[job_class] = shapes.why_never(job_class) or explain.why_nowhere(ledger, job_class)
-        return self._never[job_class]
+        return self._planner.why_never(job_class)
 
     # In words
 

@@ -5,7 +5,7 @@ Values that many rows share (a `JobClass`, `Constraints`) are meant to be one ob
 first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -170,6 +170,23 @@ class JobClass:
     labels: Labels = ()
     preemptible: bool = True
     checkpointable: bool = False
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Found in tables again and again, and all of it counts: worked out once.
+        parts = (
+            self.project_id,
+            self.queue_id,
+            self.roles,
+            self.priority,
+            self.time_limit_s,
+            self.user_id,
+            self.labels,
+        )
+        object.__setattr__(self, "_hash", hash((*parts, self.constraints, self.preemptible, self.checkpointable)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class SchedulingPolicy:
     enable_gang_scheduling: bool = True
     enable_reclaim: bool = True
     enable_consolidation: bool = True
+    enable_elastic: bool = True
     scheduling_interval_ms: int = 40
     ageing_per_hour_milli: int = 0
     restart_cost_s: int = 120
@@ -116,6 +117,7 @@ def config_of(policy: SchedulingPolicy) -> Config:
         ),
         reclaim=policy.enable_reclaim,
         consolidate=policy.enable_consolidation,
+        elastic=policy.enable_elastic,
         restart_s=float(policy.restart_cost_s),
         ageing_per_hour=policy.ageing_per_hour_milli / 1000,
         patience_s=float(policy.patience_s),

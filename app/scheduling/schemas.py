@@ -188,6 +188,7 @@ class PolicySchema(Strict):
     enable_gang_scheduling = Flag()
     enable_reclaim = Flag()
     enable_consolidation = Flag()
+    enable_elastic = Flag()
     scheduling_interval_ms = Fraction(
         most=600_000, data_key="scheduling_interval", metadata={"description": "seconds, at least, between two cycles"}
     )

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
-from math import log10
+from math import floor, log10
 from zlib import crc32
 
 from scheduler.simulator.report import percentile
@@ -48,17 +48,20 @@ class _Axis:
         self._begin = begin
         self._span = end - begin
         self._unit, self._name = (86_400.0, "d") if self._span > 3 * 86_400 else (3600.0, "h")
+        wished = self._span / self._unit / 6
+        power = 10.0 ** floor(log10(wished))
+        self._step = next(each * power for each in (1, 2, 5, 10) if each * power >= wished)
 
     def x(self, at: float) -> float:
         """Where a moment lies."""
         return LEFT + PLOT * (at - self._begin) / self._span
 
     def ticks(self, top: float, height: float) -> Iterable[str]:
-        """Six moments, named below the chart."""
-        for part in range(6):
-            x = LEFT + PLOT * part / 5
+        """Some round times since the beginning, named below the chart."""
+        for count in range(int(self._span / self._unit / self._step) + 1):
+            x = LEFT + PLOT * count * self._step * self._unit / self._span
             yield _line(x, top, x, top + height, _PALE)
-            yield _text(x, top + height + 16, f"{self._span * part / 5 / self._unit:.3g} {self._name}", anchor="middle")
+            yield _text(x, top + height + 16, f"{count * self._step:g} {self._name}", anchor="middle")
 
 
 def _draw_use(history: History, axis: _Axis, top: float) -> tuple[list[str], int]:
@@ -170,15 +173,12 @@ def _thin(moments: Sequence[Moment]) -> Sequence[Moment]:
     begin, width_s = moments[0].at, (moments[-1].at - moments[0].at) / PLOT
     sums = [[0.0, 0.0] for _ in range(PLOT)]
     for one, after in pairwise(moments):
-        at = one.at
-        while at < after.at:
-            point = min(int((at - begin) / width_s), PLOT - 1)
-            until = after.at if point == PLOT - 1 else min(after.at, begin + (point + 1) * width_s)
-            if until <= at:  # the point's own end, but for rounding
-                until = after.at
-            sums[point][0] += one.cpu * (until - at)
-            sums[point][1] += one.gpu * (until - at)
-            at = until
+        last = min(int((after.at - begin) / width_s), PLOT - 1)
+        for point in range(min(int((one.at - begin) / width_s), last), last + 1):
+            since, until = begin + point * width_s, begin + (point + 1) * width_s
+            covered_s = max(min(after.at, until) - max(one.at, since), 0.0)
+            sums[point][0] += one.cpu * covered_s
+            sums[point][1] += one.gpu * covered_s
     return [Moment(begin + point * width_s, cpu / width_s, gpu / width_s, 0.0) for point, (cpu, gpu) in enumerate(sums)]
 
 

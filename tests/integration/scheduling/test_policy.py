@@ -58,7 +58,7 @@ def test_a_policy_is_put_in_force_whole_and_every_version_is_kept(stack: Stack, 
 
 EVERYTHING = {
     "primary_policy": "deadline", "secondary_policy": "gang", "enable_preemption": False, "enable_backfill": False,
-    "enable_gang_scheduling": False, "enable_reclaim": False, "enable_consolidation": False,
+    "enable_gang_scheduling": False, "enable_reclaim": False, "enable_consolidation": False, "enable_elastic": False,
     "scheduling_interval": 1.5, "ageing_per_hour": 0.5, "restart_cost": 7, "patience": 8, "size_lead": 9, "stand_back": 17,
     "max_placements_per_cycle": 10, "fair_share": {"window_hours": 11, "decay_factor": 0.12},
     "preemption": {"grace_period": 13, "priority_threshold": 14, "max_preemptions": 15, "min_run_time": 16},
@@ -73,7 +73,7 @@ def test_all_that_the_scheduler_can_be_told_is_policy(stack: Stack, admin: Calle
     assert not [name for name in usual if told[name] == usual[name]]
     assert stack.run(load_policy) == Config(
         "deadline", "gang", False, BackfillOrder.SHORTEST, None, True, False, Preemption(False, 13.0, 14, 15, 16.0),
-        False, False, 7.0, 0.5, 8.0, 9.0, 17.0, 10,
+        False, False, False, 7.0, 0.5, 8.0, 9.0, 17.0, 10,
     )  # fmt: skip
 
 
