@@ -44,7 +44,7 @@ class Config:
     """
 
     policy: str = "priority"
-    second_policy: str = "largest"
+    second_policy: str = "priority"
     backfill: bool = True
     backfill_order: BackfillOrder = BackfillOrder.QUEUE
     reserved_heads: int | None = 1

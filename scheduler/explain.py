@@ -54,6 +54,10 @@ class Shapes:
 
     def _misfit(self, request: Request) -> str:
         rooms = [room for room, _, _ in self._kinds]
+        if request.mig_profile and not any(
+            room.slots(Request(0, 0, mig_profile=request.mig_profile)) for room in rooms
+        ):
+            return f"none can be cut into a slice {request.mig_profile}"
         if request.gpu_milli:
             rooms = [
                 room for room in rooms if room.gpus and (not request.gpu_models or room.model in request.gpu_models)

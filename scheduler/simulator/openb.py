@@ -124,7 +124,7 @@ def pack_arrivals(nodes: Sequence[Node], pods: Sequence[Request], load: float, s
     return _packed(nodes, arrivals, seed, given_milli, left_out)
 
 
-def pack_queue(nodes: Sequence[Node], pods: Sequence[Request], load: float, seed: int) -> Packed:
+def pack_queue(nodes: Sequence[Node], pods: Sequence[Request], load: float, seed: int, config: Config) -> Packed:
     """Let the same tasks all wait at once, and plan: nothing is lost, what finds no room goes on waiting."""
     arrivals = list(draw_arrivals(pods, _most_milli(nodes, load), seed))
     classes: dict[Request, JobClass] = {}
@@ -132,7 +132,7 @@ def pack_queue(nodes: Sequence[Node], pods: Sequence[Request], load: float, seed
         PendingJob(f"{number:06}", 0.0, classes.setdefault(pod, _class_of(pod))) for number, pod in enumerate(arrivals)
     )
     snapshot = Snapshot(0.0, tuple(nodes), (Queue("queue", "queue"),), pending, shapes=popular_shapes(pods))
-    made = plan(snapshot, Config(max_placements=len(pending)))
+    made = plan(snapshot, replace(config, max_placements=len(pending)))
     given_milli = sum(arrivals[int(placement.job_id)].gpu_milli for placement in made.placements)
     return _packed(nodes, arrivals, seed, given_milli, len(pending) - len(made.placements))
 

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.explain import Shapes, why_behind, why_no_room
+from scheduler.explain import Shapes, why_behind, why_no_room, why_nowhere
 from scheduler.ledger import Ledger
+from scheduler.placement.rooms import Grant
 from scheduler.plan import Reason
-from scheduler.snapshot import Node, Request
+from scheduler.snapshot import Constraints, Node, Operator, Request, Slice, Taint, Term
 from tests.support.clusters import GIB, a_class, a_node, a_request
 
 
@@ -58,6 +59,42 @@ def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) 
 )
 def test_a_lack_of_room_names_the_nearest_miss(nodes: list[Node], request_: Request, message: str) -> None:
     assert why_no_room(Ledger(nodes), a_class(request_), 0) == (Reason.NO_ROOM, message)
+
+
+def test_nodes_that_room_would_not_help_are_counted_with_their_commonest_cause() -> None:
+    taint = Taint("gpu", "reserved")
+    nodes = [replace(left(f"t{number}"), taints=(taint,)) for number in range(3)] + [
+        left("a", gib=1),
+        left("b", cpus=0),
+    ]
+    assert why_no_room(Ledger(nodes), a_class(a_request(gib=2)), 0)[1] == (
+        "3 of 5 nodes are kept away by taint gpu=reserved; 1 of 5 nodes fits but for memory: 1.0 GiB short"
+    )
+    assert why_no_room(Ledger(nodes[:3]), a_class(), 0)[1] == "3 of 3 nodes are kept away by taint gpu=reserved"
+
+
+def test_a_slice_that_is_not_free_is_named() -> None:
+    node = replace(left("a", gpus=(0,)), partitioned=(0,), gpu_model="H100", gpu_memory_bytes=80 * GIB)
+    ledger = Ledger([node])
+    ledger.seat(Grant(0, 0, 0, slices=(Slice(0, "7g.80gb", 0),)))
+    job_class = a_class(Request(1000, GIB, mig_profile="2g.20gb"))
+    assert why_no_room(ledger, job_class, 0)[1] == "needs a slice 2g.20gb of a GPU; none is free"
+    assert Shapes([node]).why_never(job_class) is None
+    assert Shapes([a_node(gpus=8)]).why_never(job_class) == (
+        Reason.NEVER_FITS,
+        "no node of the cluster could ever hold this: none can be cut into a slice 2g.20gb",
+    )
+
+
+def test_a_job_that_no_node_may_have_is_told_what_keeps_it_away() -> None:
+    nodes = [replace(a_node("a"), taints=(Taint("gpu"),)), replace(a_node("b"), spot=True), a_node("c")]
+    wanted = Constraints(spot=False, selector=(Term("name", Operator.NOT_IN, ("c",)),))
+    because = why_nowhere(Ledger(nodes), replace(a_class(), constraints=wanted))
+    assert because == (
+        Reason.NEVER_FITS,
+        "no node may have it; kept away: 1 node by being spot nodes, 1 node by selector name not in c, 1 node by taint gpu",
+    )
+    assert why_nowhere(Ledger(nodes), a_class()) is None
 
 
 def test_a_gang_is_told_how_many_replicas_have_room() -> None:
