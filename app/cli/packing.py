@@ -59,7 +59,13 @@ class Packing:
         console = Console(stderr=True)
         seeds: Iterable[int] = range(1, self.seeds + 1)
         if not quiet and console.is_terminal:
-            columns = (TextColumn("packed"), BarColumn(40), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn())
+            columns = (
+                TextColumn("packed"),
+                BarColumn(40),
+                MofNCompleteColumn(),
+                TextColumn("runs"),
+                TimeElapsedColumn(),
+            )
             with Progress(*columns, console=console, transient=True) as bar:
                 return [self._pack(nodes, pods, seed) for seed in bar.track(seeds, total=self.seeds)]
         return [self._pack(nodes, pods, seed) for seed in seeds]
