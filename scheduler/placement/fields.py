@@ -74,8 +74,7 @@ class Field:
         self._where: list[tuple[int, Group] | None] = [None] * len(points)
         self._seen = len(cluster.changed)
         self._seen_of = [len(watch.changed) for watch in watches]
-        for number in range(len(points)):
-            self._refresh(number)
+        self._fill()
 
     def allows(self, number: int) -> bool:
         """Tell whether a node is one of them, as of the last `catch_up`."""
@@ -109,6 +108,21 @@ class Field:
             if self._seen_of[place] != len(watch.changed):
                 self._follow(watch, self._seen_of[place])
                 self._seen_of[place] = len(watch.changed)
+
+    def _fill(self) -> None:
+        """Put every node into its group at once."""
+        rooms = self.cluster.rooms
+        for number, points in enumerate(self._points):
+            if points is None or self._closed(rooms[number]):
+                continue
+            group = self._group_of(number, rooms[number], points)
+            if group is not None:
+                group.bucket.append((rooms[number].cpu_milli, number))
+                self._where[number] = (rooms[number].cpu_milli, group)
+        for group in self._groups.values():
+            group.bucket.sort()
+            group.memory_bytes = max([rooms[number].memory_bytes for _, number in group.bucket], default=0)
+            self.born.append(group)
 
     def _follow(self, watch: Watch, seen: int) -> None:
         domains = set(watch.changed[seen:])

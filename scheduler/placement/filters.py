@@ -3,12 +3,22 @@
 All of this stays as it is while a plan is made; what other jobs do is in `affinity`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
 
 from scheduler.placement.topology import NODE
-from scheduler.snapshot import Constraints, Effect, Node, Operator, Pool, Strategy, Taint, Term, Toleration
+from scheduler.snapshot import (
+    Constraints,
+    Effect,
+    Node,
+    Operator,
+    Pool,
+    Preference,
+    Strategy,
+    Taint,
+    Term,
+    Toleration,
+)
 
 AVOIDED = 100
 """What an avoided taint counts against a node: as much as the strongest preference counts for one."""
@@ -23,15 +33,23 @@ Cause = str
 """Why a node is kept away, in words that go on after "by" or "for"."""
 
 
-class Terrain(NamedTuple):
+class Terrain:
     """What there is to know of the cluster's nodes beside their amounts, by node number."""
 
-    nodes: Sequence[Node]
-    levels: tuple[str, ...] = ()
-    pools: tuple[Pool, ...] = ()
+    def __init__(self, nodes: Sequence[Node], levels: Sequence[str] = (), pools: Sequence[Pool] = ()) -> None:
+        self.nodes = nodes
+        self.levels = tuple(levels)
+        self.pools = pools
+        self._columns: dict[str, Sequence[str | None]] = {}
 
-    def label(self, node: Node, key: str) -> str | None:
-        """Return what a node's label says, None where it has none; what is known of every node is a label too."""
+    def column(self, key: str) -> Sequence[str | None]:
+        """Return what each node's label says, None where it has none; what is known of every node is a label too."""
+        column = self._columns.get(key)
+        if column is None:
+            column = self._columns[key] = [self._label(node, key) for node in self.nodes]
+        return column
+
+    def _label(self, node: Node, key: str) -> str | None:
         if key == "name":
             return node.name
         if key == "pool":
@@ -61,22 +79,18 @@ def judge(terrain: Terrain, constraints: Constraints, *, by_gpu: bool) -> list[V
     Fewer points are better: wishes first (preferences, avoided taints, data at hand), then, where the cheapest is
     asked for, the price.
     """
-    if constraints.within_required and constraints.within not in (*terrain.levels, NODE):
-        return [(f"level {constraints.within!r}, which the cluster has not", 0)] * len(terrain.nodes)
-    pools = terrain.pools_within(constraints.pool_id) if constraints.pool_id else frozenset()
-    refusal_of = cache(lambda taints: _refusal(taints, constraints.tolerations))
-    avoided_of = cache(lambda taints: _avoided(taints, constraints.tolerations))
-
-    def one(node: Node) -> Verdict:
-        cause = _kept_away(terrain, constraints, node, pools) or refusal_of(node.taints)
-        if cause is not None:
-            return cause, 0
-        points = avoided_of(node.taints) * AVOIDED - _liked(terrain, constraints, node)
-        if constraints.strategy is Strategy.CHEAP:
-            return None, points * PRICES + price(node, by_gpu=by_gpu)
-        return None, points
-
-    return list(map(one, terrain.nodes))
+    nodes = terrain.nodes
+    causes: list[Cause | None] = [None] * len(nodes)
+    points = [0] * len(nodes)
+    for cause_of in _refusals(terrain, constraints):
+        for number, cause in enumerate(causes):
+            if cause is None:
+                causes[number] = cause_of(number)
+    for points_of in _wishes(terrain, constraints):
+        points = [so_far + points_of(number) for number, so_far in enumerate(points)]
+    if constraints.strategy is Strategy.CHEAP:
+        points = [each * PRICES + price(node, by_gpu=by_gpu) for each, node in zip(points, nodes, strict=True)]
+    return [(None, each) if cause is None else (cause, 0) for cause, each in zip(causes, points, strict=True)]
 
 
 def holds(term: Term, value: str | None) -> bool:
@@ -121,19 +135,49 @@ def in_words(term: Term) -> str:
             return f"{term.key} {term.operator.replace('_', ' ')} {', '.join(term.values)}"
 
 
-def _kept_away(terrain: Terrain, constraints: Constraints, node: Node, pools: frozenset[str]) -> Cause | None:
-    if pools and node.pool_id not in pools:
-        return f"pool {constraints.pool_id!r}"
-    if constraints.within_required and constraints.within != NODE and not terrain.label(node, constraints.within):
-        return f"having no known {constraints.within}"
+def _refusals(terrain: Terrain, constraints: Constraints) -> Iterator[Callable[[int], Cause | None]]:
+    """Yield what may keep these jobs off a node, of which the first that does is named."""
+    nodes, level = terrain.nodes, constraints.within
+    if constraints.within_required and level not in (*terrain.levels, NODE):
+        yield lambda _: f"level {level!r}, which the cluster has not"
+    if constraints.pool_id:
+        pools, named = terrain.pools_within(constraints.pool_id), f"pool {constraints.pool_id!r}"
+        yield lambda number: None if nodes[number].pool_id in pools else named
+    if constraints.within_required and level in terrain.levels:
+        yield _refusal_of(terrain, Term(level, Operator.EXISTS), f"having no known {level}")
     for term in constraints.selector:
-        if not holds(term, terrain.label(node, term.key)):
-            return f"selector {in_words(term)}"
-    if node.spot and not constraints.spot:
-        return "being spot nodes"
-    if node.isolation < constraints.min_isolation:
-        return f"isolation below {constraints.min_isolation}"
-    return None
+        yield _refusal_of(terrain, term, f"selector {in_words(term)}")
+    if not constraints.spot:
+        yield lambda number: "being spot nodes" if nodes[number].spot else None
+    if constraints.min_isolation:
+        least = constraints.min_isolation
+        yield lambda number: None if nodes[number].isolation >= least else f"isolation below {least}"
+    refusal_of = cache(lambda taints: _refusal(taints, constraints.tolerations))
+    if any(node.taints for node in nodes):
+        yield lambda number: refusal_of(nodes[number].taints)
+
+
+def _wishes(terrain: Terrain, constraints: Constraints) -> Iterator[Callable[[int], int]]:
+    """Yield what speaks against a node, in points; less than 0 is for it."""
+    nodes = terrain.nodes
+    avoided_of = cache(lambda taints: AVOIDED * _avoided(taints, constraints.tolerations))
+    if any(node.taints for node in nodes):
+        yield lambda number: avoided_of(nodes[number].taints)
+    for wish in constraints.prefers:
+        yield _wish_of(terrain, wish)
+    if constraints.data:
+        keys = constraints.data
+        yield lambda number: -NEAR_DATA * sum(key in nodes[number].caches for key in keys) // len(keys)
+
+
+def _refusal_of(terrain: Terrain, term: Term, cause: Cause) -> Callable[[int], Cause | None]:
+    column, held = terrain.column(term.key), cache(lambda value: holds(term, value))
+    return lambda number: None if held(column[number]) else cause
+
+
+def _wish_of(terrain: Terrain, wish: Preference) -> Callable[[int], int]:
+    column, held = terrain.column(wish.term.key), cache(lambda value: holds(wish.term, value))
+    return lambda number: -wish.weight if held(column[number]) else 0
 
 
 def _refusal(taints: Sequence[Taint], tolerations: Sequence[Toleration]) -> Cause | None:
@@ -145,13 +189,6 @@ def _refusal(taints: Sequence[Taint], tolerations: Sequence[Toleration]) -> Caus
 
 def _avoided(taints: Sequence[Taint], tolerations: Sequence[Toleration]) -> int:
     return sum(taint.effect is Effect.AVOID and not tolerates(tolerations, taint) for taint in taints)
-
-
-def _liked(terrain: Terrain, constraints: Constraints, node: Node) -> int:
-    points = sum(wish.weight for wish in constraints.prefers if holds(wish.term, terrain.label(node, wish.term.key)))
-    if constraints.data:
-        points += NEAR_DATA * sum(key in node.caches for key in constraints.data) // len(constraints.data)
-    return points
 
 
 def _compares(value: str | None, values: Sequence[str], compare: Callable[[float, float], bool]) -> bool:

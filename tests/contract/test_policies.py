@@ -196,6 +196,19 @@ def test_a_queue_without_policies_follows_the_configured_ones() -> None:
         assert _order(Queue("q", "default"), standing, [old, urgent])[0] == first
 
 
+@pytest.mark.parametrize("first", ["priority", "fair_share"])
+def test_where_two_policies_leave_a_tie_the_larger_of_those_that_came_together_goes_first(first: str) -> None:
+    drawn = [
+        a_job("a", a_request(cpus=1), at=1),
+        a_job("b", a_request(cpus=4), at=1),
+        a_job("c", a_request(cpus=2), at=0),
+    ]
+    standing, two = Standing(Usage(NODES)), Queue("q", "default", policy=first, second_policy="slowdown")
+    assert [job.id for job in sorted(drawn, key=rank_of(two, standing))] == ["c", "b", "a"]
+    alone = replace(two, policy="fifo", second_policy="fifo")
+    assert [job.id for job in sorted(drawn, key=rank_of(alone, standing))] == ["c", "a", "b"]
+
+
 @pytest.mark.parametrize("values", [{"policy": "lottery"}, {"second_policy": "lottery"}])
 def test_an_unknown_policy_is_named_with_those_there_are(values: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="queue 'default' asks for policy 'lottery'; there are deadline, fair_share"):
