@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import inf
@@ -17,6 +18,7 @@ from rich.table import Table
 from app.cli.commands import sentences
 from app.cli.drawings import check_drawing, write_drawing
 from app.cli.errors import StackError
+from app.cli.packing import Packing
 from app.cli.scenarios import read_load, read_nodes
 from scheduler.config import BackfillOrder, Config
 from scheduler.simulator.cluster import LEVELS, one_machine
@@ -67,12 +69,25 @@ def run(
     work: Annotated[Path | None, typer.Option(help="A YAML file that says what work to draw.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds draw equal work.")] = 1,
     hours: Annotated[float | None, typer.Option(help="Stop after so many simulated hours.", min=0.01)] = None,
+    openb_nodes: Annotated[Path | None, typer.Option(help="The nodes of an openb GPU-sharing trace.")] = None,
+    openb_pods: Annotated[Path | None, typer.Option(help="The pods of an openb GPU-sharing trace.")] = None,
+    load: Annotated[float, typer.Option(help="openb: ask for so many times the GPUs.", min=0.01, max=10)] = 1.3,
+    seeds: Annotated[int, typer.Option(help="openb: how many runs.", min=1, max=1000)] = 10,
+    queue_visible: Annotated[bool, typer.Option("--queue-visible", help="openb: all wait at once.")] = False,
     draw: Annotated[Path | None, typer.Option(help="Write a picture: FILE.svg or FILE.png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Replay a log, or drawn work, through the scheduler; nothing of the platform needs to run."""
     console = Console()
     with sentences(Console(stderr=True)):
+        if openb_nodes is not None or openb_pods is not None:
+            if openb_nodes is None or openb_pods is None or not (swf is cluster is work is draw is None):
+                raise StackError(
+                    "--openb-nodes FILE and --openb-pods FILE go together, and with no --swf, --cluster or --draw."
+                )
+            packing = Packing(openb_nodes, openb_pods, load, seeds, queue_visible, CONFIGS[policy])
+            _tell(packing.run(quiet=as_json), console, as_json=as_json)
+            return
         if draw is not None:
             check_drawing(draw)
         if swf is not None and cluster is None:
@@ -80,13 +95,19 @@ def run(
         elif cluster is not None and swf is None:
             history, answer = _Drawn(cluster, work, policy, seed, hours).run(quiet=as_json)
         else:
-            raise StackError("Say what to simulate: either --swf FILE or --cluster FILE.")
-        if as_json:
-            typer.echo(json.dumps(answer))
-        else:
-            console.print(_sheet(answer))
+            raise StackError(
+                "Say what to simulate: --swf FILE, --cluster FILE, or --openb-nodes FILE with --openb-pods FILE."
+            )
+        _tell(answer, console, as_json=as_json)
         if draw is not None:
             write_drawing(draw, history, f"{answer.get('log', answer.get('cluster'))}, {answer['policy']}")
+
+
+def _tell(answer: dict[str, Any], console: Console, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer))
+    else:
+        console.print(_sheet(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +206,19 @@ def _sheet(answer: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(justify="right")
-    for key, value in answer.items():
+    for key, value in _rows(answer):
         name = key.removesuffix("_s").removesuffix("_percent").replace("_", " ").replace("bsld", "bounded slowdown")
         unit = " s" if key.endswith("_s") else " %" if key.endswith("_percent") else ""
         shown = f"{value:,}" if isinstance(value, int | float) and not key.endswith("checksum") else str(value)
         table.add_row(name, f"{shown}{unit}")
     return table
+
+
+def _rows(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what one line each says; of figures over several runs their mean and each."""
+    for key, value in answer.items():
+        if isinstance(value, dict):
+            yield key, value["mean"]
+            yield "of each run", ", ".join(map(str, value["per_seed"]))
+        else:
+            yield key, value
