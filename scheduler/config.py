@@ -53,10 +53,10 @@ class Config:
     preemption: Preemption = field(default_factory=Preemption)
     reclaim: bool = True
     consolidate: bool = True
+    elastic: bool = True
     restart_s: float = 120.0
     ageing_per_hour: float = 0.0
     patience_s: float = 86_400.0
     size_lead_s: float = 3600.0
     stand_back_s: float = 14_400.0
     max_placements: int = 500
-    elastic: bool = True
