@@ -64,16 +64,13 @@ class Site:
     ledger: Ledger
     occupants: Occupants
     debts: Debts
-    levels: tuple[str, ...]
     within: Within
     lending: Lending
 
-    def domain(self, job_class: JobClass, number: int) -> tuple[str, ...]:
-        """Return which domain a node is in, of the level that must hold all replicas; () where none must."""
+    def domain(self, job_class: JobClass, number: int) -> int:
+        """Return a key for what a node lies in, of the level that must hold all replicas; one for all where none must."""
         constraints = job_class.constraints
-        if not constraints.within_required or constraints.within not in self.levels:
-            return ()
-        return self.ledger.nodes[number].domains[: self.levels.index(constraints.within) + 1]
+        return self.ledger.capacity.topology.domain(constraints.within, number) if constraints.within_required else 0
 
 
 class Clearing:

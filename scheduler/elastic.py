@@ -3,17 +3,17 @@
 They are on loan: the next job that lacks room takes them back before anybody must end (see `preemption`).
 """
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from scheduler.backfill import Claim, Guard, binding
 from scheduler.clearing import Site
 from scheduler.config import Config
-from scheduler.gang import place_gang
+from scheduler.gang import extend_gang, undo
 from scheduler.occupants import Occupant
 from scheduler.placement.rooms import Grant, sum_up
-from scheduler.snapshot import WHOLE, Amounts
+from scheduler.snapshot import WHOLE
 
 MOST_REPLICAS = 512
 """How many replicas one plan adds."""
@@ -29,15 +29,6 @@ class Growth:
     occupant: Occupant
     guard: Guard
     grants: list[Grant] = field(default_factory=list)
-
-    def open_roles(self) -> list[int]:
-        """Return the roles that may have more replicas, the one with fewest beyond its least first."""
-        roles = self.occupant.job_class.roles
-        counts = [0] * len(roles)
-        for grant in (*self.occupant.grants, *self.grants):
-            counts[grant.role] += 1
-        below = [number for number, role in enumerate(roles) if counts[number] < role.most]
-        return sorted(below, key=lambda number: counts[number] - roles[number].least)
 
     def ratio(self) -> int:
         """Return how many replicas it has for each that it needs, in thousandths: the more, the less it gains by one."""
@@ -74,7 +65,7 @@ def _fill(site: Site, claims: Sequence[Claim], useless: set[str], now: float) ->
     for job_id, occupant in site.occupants.elastic.items():
         if occupant.releasing_at is None and not occupant.leaving and job_id not in useless:
             claimed = binding(claims, occupant.job_class)
-            one = Growth(occupant, Guard(claimed, occupant.ends_by, _within(site, occupant)))
+            one = Growth(occupant, Guard(claimed, occupant.ends_by, site.within(occupant.job_class)))
             heap.append((_turn(site, one), one))
     heapify(heap)
     grown: dict[str, Growth] = {}
@@ -96,32 +87,18 @@ def _turn(site: Site, one: Growth) -> Turn:
 
 
 def _add(site: Site, one: Growth) -> bool:
-    """Take room for one more replica; tell whether there is any."""
+    """Take room for one more replica; tell whether there is any, and the limits allow it."""
     job_class, books = one.occupant.job_class, site.lending.books
-    for number in one.open_roles():
-        request = job_class.roles[number].request
-        amounts = Amounts(request.cpu_milli, request.memory_bytes, request.gpu_milli)
-        if books.refusal(job_class, amounts, 0) is None and (grant := _place(site, one, number)) is not None:
+    mark = site.ledger.mark()
+    held = (*one.occupant.grants, *one.grants)
+    for grant in extend_gang(site.ledger, job_class, held, one.guard, 1):
+        amounts = sum_up([grant])
+        if books.refusal(job_class, amounts, 0) is None:
             books.take(job_class, amounts, 0)
             one.grants.append(grant)
             return True
+        undo(site.ledger, mark, [grant], one.guard)
     return False
-
-
-def _place(site: Site, one: Growth, number: int) -> Grant | None:
-    """Place a replica of a role."""
-    job_class = one.occupant.job_class
-    alone = replace(job_class, roles=(replace(job_class.roles[number], least=1, most=1),))
-    return next((grant._replace(role=number) for grant in place_gang(site.ledger, alone, one.guard)), None)
-
-
-def _within(site: Site, occupant: Occupant) -> Container[int] | None:
-    """The nodes where a job may have more: in its reach, and in the domain of its others if it must lie in one."""
-    job_class, within = occupant.job_class, site.within(occupant.job_class)
-    if not occupant.grants or not (home := site.domain(job_class, occupant.grants[0].number)):
-        return within
-    there = (number for number in range(len(site.ledger.nodes)) if site.domain(job_class, number) == home)
-    return frozenset(number for number in there if within is None or number in within)
 
 
 def _pays(one: Growth, config: Config, now: float) -> bool:

@@ -356,7 +356,7 @@ class Planner:
     def _survey(self, snapshot: Snapshot) -> Site:
         pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
         lending = Lending(self.admission, pools)
-        return Site(self.ledger, self.occupants, self.debts, snapshot.levels, self.reach, lending)
+        return Site(self.ledger, self.occupants, self.debts, self.reach, lending)
 
     def _hold(self, occupant: Occupant) -> None:
         self.occupants.add(occupant)

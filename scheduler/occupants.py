@@ -125,11 +125,10 @@ class Occupant:
         if not self.leaving:
             return [self.release]
         at = self.release[0]
-        kept = tuple(self.grants[index] for index in self.staying())
-        each = zip(self.places, self.grants, strict=True)
-        return [(at, self.id, kept)] + [
-            (min(at, self.leaving[place]), self.id, (grant,)) for place, grant in each if place in self.leaving
-        ]
+        together: dict[float, list[Grant]] = {at: []}
+        for place, grant in zip(self.places, self.grants, strict=True):
+            together.setdefault(min(at, self.leaving.get(place, at)), []).append(grant)
+        return [(when, self.id, tuple(grants)) for when, grants in together.items()]
 
 
 class Occupants:

@@ -84,10 +84,13 @@ class Debts:
         """Take exactly what is owed, if all of it is there and may be had."""
         mark = self._ledger.mark()
         taken: list[Grant] = []
+        views = self._ledger.capacity.views(owed.job.job_class, guard.within)
         for grant in owed.grants:
-            number = grant.number
-            there = self._ledger.nodes[number].ready and self._ledger.rooms[number].covers(grant)
-            if not (there and guard.permits(grant)):
+            view, number = views[grant.role], grant.number
+            view.catch_up()
+            beside_own = any(one.number == number for one in taken) and not view.field.refuses(number)
+            may = view.field.allows(number) or beside_own
+            if not (may and self._ledger.rooms[number].covers(grant) and guard.permits(grant)):
                 undo(self._ledger, mark, taken, guard)
                 return False
             self._ledger.take(grant)

@@ -139,12 +139,12 @@ class Clearance:
 class Cluster:
     """What a search goes through: the ledger, in a what-if; who holds it; which nodes belong together; the steps left.
 
-    `domain` is what a node lies in, of the level that must hold all replicas of a class; () where none must.
+    `domain` is a key for what a node lies in, of the level that must hold all replicas of a class.
     """
 
     ledger: Ledger
     occupants: Occupants
-    domain: Callable[[JobClass, int], tuple[str, ...]]
+    domain: Callable[[JobClass, int], int]
     steps: Steps
 
 
@@ -163,6 +163,9 @@ class Search:
         self._guard = guard
         self._mark = cluster.ledger.mark()
         self._needed = needed(job_class)
+        self._views = cluster.ledger.capacity.views(job_class, guard.within)
+        self._allowed = cluster.ledger.capacity.allowed(job_class.constraints, guard.within)
+        self._own: Counter[int] = Counter()
         self._gone: dict[str, set[int]] = {}
         self._chosen: list[Piece] = []
         self._touched: set[int] = set()
@@ -191,6 +194,7 @@ class Search:
         for grant in taken:
             self._ledger.give(grant)
             self._guard.release(grant)
+        self._own.clear()
         if not opened or not self._satisfy():
             return None
         self._put_back()
@@ -238,6 +242,7 @@ class Search:
                 heappush(heap, (FREE if other != number else cost, other))
             self._ledger.take(grant)
             self._guard.hold(grant)
+            self._own[number] += 1
             self._touched.add(number)
         return not count
 
@@ -286,7 +291,7 @@ class Search:
             return None
         cpu_milli, memory_bytes = room.cpu_milli - request.cpu_milli, room.memory_bytes - request.memory_bytes
         gpu_milli = sum(room.gpus) - request.gpu_milli  # they may lie in pieces: a closer look will tell
-        if cpu_milli >= 0 and memory_bytes >= 0 and gpu_milli >= 0 and room.slots(request, 1):
+        if cpu_milli >= 0 and memory_bytes >= 0 and gpu_milli >= 0 and self._fits(room, number, request):
             return FREE
         rule = self._rule
         going = []
@@ -304,15 +309,28 @@ class Search:
 
     def _reaches(self, number: int) -> bool:
         """Tell whether the job may be on a node at all, whoever goes."""
-        within = self._guard.within
-        return self._ledger.nodes[number].ready and (within is None or number in within)
+        return self._ledger.rooms[number].ready and (self._allowed is None or number in self._allowed)
+
+    def _fits(self, room: Room, number: int, request: Request) -> bool:
+        """Tell whether there is room for one more replica, beside nobody whom it must be alone with, or who must be."""
+        own = self._own[number]
+        alone = room.tenants == own if self._class.constraints.exclusive else room.exclusive == 0
+        return alone and room.slots(request, 1) > 0
+
+    def _is_near(self, number: int) -> bool:
+        """Tell whether the job may be on a node as far as it must be near others, or apart from them."""
+        field = self._views[0].field
+        if not field.watches:
+            return True
+        field.catch_up()
+        return not field.refuses(number)
 
     def _next_slot(self, number: int, request: Request) -> tuple[Cost, list[Piece], Grant] | None:
         """Find out who must go for one more replica on a node: in order until it fits, then put back in reverse."""
         room = self._ledger.rooms[number].copy()
         gone: list[Piece] = []
         for piece in self._pieces(number):
-            if room.slots(request, 1):
+            if self._fits(room, number, request):
                 break
             if piece.whole:  # what it gives up as surplus is part of it
                 merged = [other for other in gone if other.occupant is piece.occupant]
@@ -323,15 +341,15 @@ class Search:
             else:
                 _move(room, number, piece, goes=True)
             gone.append(piece)
-        if not room.slots(request, 1):
+        if not (self._fits(room, number, request) and self._is_near(number)):
             return None
         for piece in reversed(gone.copy()):
             _move(room, number, piece, goes=False)
-            if room.slots(request, 1):
+            if self._fits(room, number, request):
                 gone.remove(piece)
             else:
                 _move(room, number, piece, goes=True)
-        grant = room.grant(number, request)
+        grant = room.grant(number, request, 0, self._class)
         return (self._sum(gone), gone, grant) if room.covers(grant) and self._guard.permits(grant) else None
 
     def _pieces(self, number: int) -> list[Piece]:
@@ -429,7 +447,7 @@ class Search:
             ]
             # Room that was free went first. So with one role too few slots on these nodes are too few: no need to try.
             enough = len(roles) > 1 or after[0] >= roles[0].least
-            if enough and self._rule.satisfied() and self._fits():
+            if enough and self._rule.satisfied() and self._starts():
                 self._chosen.remove(piece)
                 slots.update(fresh)
                 totals = after
@@ -442,9 +460,11 @@ class Search:
 
     def _slots(self, number: int) -> list[int]:
         room = self._ledger.rooms[number]
+        if room.tenants if self._class.constraints.exclusive else room.exclusive:
+            return [0] * len(self._class.roles)
         return [room.slots(role.request, role.least) for role in self._class.roles]
 
-    def _fits(self) -> bool:
+    def _starts(self) -> bool:
         mark = self._ledger.mark()
         grants = self._place()
         if grants is not None:
@@ -473,11 +493,10 @@ class Search:
         if not self._class.constraints.within_required:
             yield everywhere
             return
-        domains: dict[tuple[str, ...], list[int]] = {}
+        domains: dict[int, list[int]] = {}
         for number in everywhere:
-            domain = self._cluster.domain(self._class, number)
-            if domain and domain[-1]:
-                domains.setdefault(domain, []).append(number)
+            if self._reaches(number):
+                domains.setdefault(self._cluster.domain(self._class, number), []).append(number)
         yield from self._cheapest(domains.values())
 
     def _cheapest(self, domains: Collection[list[int]]) -> Iterator[list[int]]:

@@ -8,13 +8,26 @@ from random import Random
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from scheduler import amounts
 from scheduler.backfill import Guard
 from scheduler.config import Config, Preemption
 from scheduler.engine import Planner, plan
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.plan import EvictionKind, Plan
-from scheduler.snapshot import Holding, JobClass, Node, PendingJob, Queue, Request, Role, RunningJob, Snapshot
+from scheduler.snapshot import (
+    Amounts,
+    Holding,
+    JobClass,
+    Node,
+    PendingJob,
+    Pool,
+    Queue,
+    Request,
+    Role,
+    RunningJob,
+    Snapshot,
+)
 from tests.support.clusters import NOW, applied, ended, given_back, without
 
 RULES = Preemption(min_run_s=300, max_preemptions=2, grace_s=60)
@@ -38,6 +51,32 @@ one_waits = st.builds(
 )
 
 
+lending = st.builds(
+    lambda seed, nodes, running, waiting: with_pools(Random(seed), full_cluster(Random(seed), nodes, running, waiting)),
+    st.integers(0, 2**32),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(1, 4),
+)
+
+
+def with_pools(random: Random, snapshot: Snapshot) -> Snapshot:
+    """The same, its queues charged to two pools that lend to each other what is theirs."""
+    total = [
+        sum(node.cpu_milli for node in snapshot.nodes),
+        99,
+        sum(len(node.gpu_milli_free) for node in snapshot.nodes),
+    ]
+    mine = [random.randint(0, most) for most in total]
+    parts = (mine, [most - part for most, part in zip(total, mine, strict=True)])
+    pools = [Pool("all", "all", nominal=Amounts(0, 0, 0))]
+    for name, (cpu_milli, memory_bytes, gpus) in zip("01", parts, strict=True):
+        nominal = Amounts(cpu_milli, memory_bytes, gpus * 1000)
+        pools.append(Pool(name, name, "all", weight=random.choice([1, 1, 2]), nominal=nominal))
+    queues = tuple(replace(queue, pool_id=queue.id[1:]) for queue in snapshot.queues)
+    return replace(snapshot, queues=queues, pools=tuple(pools))
+
+
 def full_cluster(random: Random, nodes: int, running: int, waiting: int) -> Snapshot:
     """A small cluster with jobs on it that may or may not be made to go."""
     empty = [_node(random, number) for number in range(nodes)]
@@ -52,12 +91,12 @@ def full_cluster(random: Random, nodes: int, running: int, waiting: int) -> Snap
         if len(grants) == needed(as_it_runs):
             holdings = tuple(Holding(ledger.nodes[g.number].id, g.cpu_milli, g.memory_bytes, g.gpus) for g in grants)
             begun.append(_running(random, f"r{number}", job_class, holdings))
-    held = [holding for job in begun for holding in job.holdings]
+    taken = [holding for job in begun for holding in job.holdings]
     pending = tuple(
         PendingJob(f"j{number}", float(number), _class(random, most_priority=3), expected_s=random.choice([None, 99.0]))
         for number in range(waiting)
     )
-    return Snapshot(NOW, tuple(without(node, held) for node in empty), QUEUES, pending, tuple(begun))
+    return Snapshot(NOW, tuple(without(node, taken) for node in empty), QUEUES, pending, tuple(begun))
 
 
 def _class(random: Random, *, most_priority: int) -> JobClass:
@@ -197,6 +236,10 @@ def test_all_that_is_promised_is_there_once_those_have_gone_who_were_told(snapsh
 
 @given(clusters)
 def test_planning_the_applied_plan_again_tells_nobody_anything(snapshot: Snapshot) -> None:
+    _nothing_more_is_told(snapshot)
+
+
+def _nothing_more_is_told(snapshot: Snapshot) -> None:
     made = plan(snapshot, CONFIG)
     again = plan(applied(snapshot, made), CONFIG)
     assert (again.placements, again.evictions, again.resizes) == ((), (), ())
@@ -258,6 +301,10 @@ def _without_one(given: dict[str, list[Holding]], evicted: set[str]) -> Iterator
 
 @given(clusters)
 def test_once_those_have_gone_who_were_told_the_jobs_start_and_the_movers_go_on(snapshot: Snapshot) -> None:
+    _all_start(snapshot)
+
+
+def _all_start(snapshot: Snapshot) -> None:
     made = plan(snapshot, CONFIG)
     if not made.evictions:
         return
@@ -276,6 +323,36 @@ def test_once_those_have_gone_who_were_told_the_jobs_start_and_the_movers_go_on(
     begun = {placement.job_id for placement in then.placements}
     assert {one.for_job_id for one in made.evictions} <= begun
     assert {mover.id for mover in movers} <= begun
+
+
+@given(lending)
+def test_only_who_holds_what_is_lent_must_give_it_back(snapshot: Snapshot) -> None:
+    made = plan(snapshot, CONFIG)
+    running = {job.id: job for job in snapshot.running}
+    waiting = {job.id: job for job in snapshot.pending}
+    after = applied(snapshot, made)
+    for eviction in made.evictions:
+        if eviction.kind is EvictionKind.RECLAIM:
+            victim, needy = running[eviction.job_id].job_class, waiting[eviction.for_job_id].job_class
+            event(f"priority {'above' if victim.priority > needy.priority else 'not above'}")
+            # A higher priority may take over what another's owner was to get back.
+            assert victim.queue_id != needy.queue_id or needy.priority > victim.priority
+            nominal = next(pool.nominal for pool in snapshot.pools if pool.id == victim.queue_id[1:])
+            theirs = [job.holdings for job in after.running if job.job_class.queue_id == victim.queue_id]
+            theirs += [job.owed for job in after.pending if job.job_class.queue_id == victim.queue_id]
+            used = amounts.held(holding for holdings in theirs for holding in holdings)
+            assert any(amount > most for amount, most in zip(used, nominal or (), strict=True))
+            assert may_go(running[eviction.job_id], 99)
+
+
+@given(lending)
+def test_planning_the_applied_plan_again_takes_nothing_more_back(snapshot: Snapshot) -> None:
+    _nothing_more_is_told(snapshot)
+
+
+@given(lending)
+def test_what_was_taken_back_goes_to_who_needed_it(snapshot: Snapshot) -> None:
+    _all_start(snapshot)
 
 
 @given(clusters, st.data())
