@@ -63,7 +63,6 @@ class Planner:
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
         self._never: dict[JobClass, explain.Because | None] = {}
-        self._last_claim: tuple[int, frozenset[int] | None, Claim | None] = (-1, None, None)
         self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
@@ -296,19 +295,8 @@ class Planner:
         if job_class not in self._never:
             if len(self._never) >= _MOST_REMEMBERED:
                 self._never.clear()
-            never = self.shapes.why_never(job_class) or explain.why_nowhere(self.ledger, job_class)
-            self._never[job_class] = never
+            self._never[job_class] = self.shapes.why_never(job_class) or explain.why_nowhere(self.ledger, job_class)
         return self._never[job_class]
-
-    def last_claim(self, job: PendingJob, within: frozenset[int] | None, now: float) -> Claim | None:
-        """The claim that was made last, if it is this job's and nothing has happened since that it depends on."""
-        version, reach, last = self._last_claim
-        same = last is not None and last.job is job and version == self.ledger.version and reach == within
-        return last if same and last is not None and last.starts_at > now else None
-
-    def keep_claim(self, made: Claim | None, within: frozenset[int] | None) -> None:
-        """Remember a claim, which may serve again."""
-        self._last_claim = self.ledger.version, within, made
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
@@ -500,8 +488,7 @@ class _Round:
             self._owe(line, group)
             return False
         tried_at = self._ledger.gains, self._planner.admission.reach(job_class, group.asked)
-        only = self.claims[0] if len(self.claims) == 1 else None
-        if group.tried_at != tried_at and (only is None or group.refused_by is not only):
+        if group.tried_at != tried_at:
             guard = self._guard(job_class, self._claims_of_others(group.head))
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
@@ -510,7 +497,6 @@ class _Round:
                 return True
             if guard.refused_for is None:
                 group.tried_at = tried_at
-            group.refused_by = only if guard.refused_for is not None else None
         self._failed.add(group)
         self._blocked.append(group)
         self._block(line, group.head)
@@ -557,11 +543,7 @@ class _Round:
         within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
         releases = self._planner.releases()
         claims = binding(self.claims, job.job_class)
-        alone = self._alone and not claims
-        owed = self._planner.last_claim(job, within, self._now) if alone else None
-        if owed is None:
-            owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=alone)
-            self._planner.keep_claim(owed, within)
+        owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)
@@ -588,16 +570,14 @@ class _Round:
         if group not in self._failed:
             return explain.PLAN_FULL if self.full else explain.why_behind(position)
         job_class = group.job_class
-        refusal = self._planner.admission.refusal(job_class, asked(job_class))
-        return self._why_never(job_class) or refusal or self._why_not(job_class)
+        refuse = self._planner.admission.refusal
+        return self._why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
 
     def _coming(self) -> dict[JobClass, explain.Because]:
         """Say of each class for whose jobs room is being made what is under way."""
         debts = self._planner.debts
-        of_class: dict[JobClass, list[Owed]] = {}
-        for owed in debts.in_order():
-            of_class.setdefault(owed.job.job_class, []).append(owed)
-        return {job_class: explain.why_coming(debts.told_for(jobs), len(jobs)) for job_class, jobs in of_class.items()}
+        owed = debts.by_class().items()
+        return {job_class: explain.why_coming(debts.told_for(jobs), len(jobs)) for job_class, jobs in owed}
 
     def _why_not(self, job_class: JobClass) -> explain.Because:
         """Tell room that is missing from room that is promised."""
@@ -617,5 +597,4 @@ class _Round:
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes
         names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
-        passing = "; delays no job ahead of it" if line.blocked else ""
-        return f"least left over on {names}{passing}"
+        return f"least left over on {names}{'; delays no job ahead of it' if line.blocked else ''}"

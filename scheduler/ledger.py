@@ -28,8 +28,6 @@ class Ledger:
             self._free[2] += sum(room.gpus)
         self.gains = 0
         """How often something became free for good: what failed before may fit since."""
-        self.version = 0
-        """How often anything has changed for good."""
         self._log: list[tuple[Grant, bool]] = []
 
     @property
@@ -72,9 +70,7 @@ class Ledger:
 
     def settle(self) -> None:
         """Forget how to undo what was done so far: it has happened."""
-        if self._log:
-            self.version += 1
-            self._log.clear()
+        self._log.clear()
 
     def mark(self) -> int:
         """Return a point to roll back to."""

@@ -58,6 +58,13 @@ class Debts:
         """Return all, the most important first: where two are in each other's way, the first one has it."""
         return sorted(self._owed.values(), key=lambda owed: (-self.rank(owed), owed.job.id))
 
+    def by_class(self) -> dict[JobClass, list[Owed]]:
+        """Return all by the class of who is owed it."""
+        found: dict[JobClass, list[Owed]] = {}
+        for owed in self.in_order():
+            found.setdefault(owed.job.job_class, []).append(owed)
+        return found
+
     def review(self, now: float, wanted: Callable[[Owed], bool], guard_of: GuardOf) -> None:
         """Forget what is not wanted, and what cannot be kept: a node failed, somebody does not go, others have it."""
         if not self._owed:

@@ -97,8 +97,13 @@ def test_of_64_who_ask_for_the_last_gpu_exactly_one_gets_it(stack: Stack, world:
     spec = AllocationSpec(Part(Amounts(1000, GIB, 1000)), project=str(world.project.id))
     actor = stack.actor(world.member)
     outcomes = stack.race(lambda uow: allocate(uow, spec), times=64, actor=actor)
-    names = sorted(type(outcome).__name__ for outcome in outcomes)
-    assert names == ["Allocation"] + ["CapacityTaken"] * 63
+    names = [type(outcome).__name__ for outcome in outcomes]
+    assert names.count("Allocation") == 1
+    assert set(names) <= {
+        "Allocation",
+        "CapacityTaken",
+        "Unavailable",
+    }  # who waits its turn too long is asked to come again
     assert used(stack) == (1000, GIB, [1000])
 
 
