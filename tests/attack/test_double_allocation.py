@@ -36,7 +36,8 @@ def test_of_64_claims_on_the_last_gpu_exactly_one_wins(stack: Stack, world: Worl
     FakeNode.join(stack, world, a_description(gpus=1))
     outcomes = stack.race(claiming(*a_claim(stack, world)), times=64)
     names = [outcome if isinstance(outcome, str) else type(outcome).__name__ for outcome in outcomes]
-    assert sorted(names) == sorted(["granted"] + ["CapacityTaken"] * 63)
+    assert names.count("granted") == 1
+    assert set(names) <= {"granted", "CapacityTaken", "Unavailable"}  # who waits too long is asked to come again
 
 
 def test_shares_of_one_device_never_exceed_it(stack: Stack, world: World) -> None:
