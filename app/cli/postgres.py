@@ -112,7 +112,7 @@ class Postgres:
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
             "unix_socket_directories": "",  # a socket's path may have 107 bytes, and a checkout may lie deep
-            "max_connections": "100",
+            "max_connections": "250",
             "shared_buffers": "128MB",
             "wal_level": "minimal",
             "max_wal_senders": "0",
