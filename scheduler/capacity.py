@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from scheduler.placement.affinity import Presence, Rule, Watch
-from scheduler.placement.fields import Cluster, Field, Ranking, View
+from scheduler.placement.fields import Cluster, Field
 from scheduler.placement.filters import Terrain, Verdict, judge
 from scheduler.placement.fragmentation import Fragmentation
 from scheduler.placement.rooms import Grant, Room
@@ -17,6 +17,7 @@ from scheduler.placement.scoring import Gauge, gauge_of
 from scheduler.placement.states import Demand, States
 from scheduler.placement.tallies import Tally
 from scheduler.placement.topology import Topology
+from scheduler.placement.views import Ranking, View
 from scheduler.snapshot import Constraints, JobClass, Node, Pool, Request, Shape, Strategy
 
 _MOST_CHANGES = 100_000

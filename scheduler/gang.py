@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from scheduler.backfill import Guard
 from scheduler.ledger import Ledger
-from scheduler.placement.fields import View
 from scheduler.placement.rooms import Grant
 from scheduler.placement.tallies import Tally
 from scheduler.placement.topology import Part
+from scheduler.placement.views import View
 from scheduler.snapshot import JobClass
 
 _ROLE = attrgetter("role")

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from scheduler.ledger import Ledger
-from scheduler.placement.fields import Group, View
+from scheduler.placement.fields import Group
 from scheduler.placement.filters import Cause
+from scheduler.placement.views import View
 from scheduler.snapshot import WHOLE, JobClass, Request
 
 

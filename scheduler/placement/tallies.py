@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from scheduler.placement.affinity import Watch
-from scheduler.placement.fields import Group, View
+from scheduler.placement.fields import Group
 from scheduler.placement.topology import Part
+from scheduler.placement.views import View
 
 
 class Tally:

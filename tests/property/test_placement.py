@@ -14,10 +14,10 @@ from scheduler.backfill import Guard
 from scheduler.capacity import Setting
 from scheduler.gang import extend_gang, place_gang
 from scheduler.ledger import Ledger
-from scheduler.placement.fields import POINT, View
 from scheduler.placement.rooms import Grant
 from scheduler.placement.scoring import gauge_of
 from scheduler.placement.states import Demand
+from scheduler.placement.views import POINT, View
 from scheduler.snapshot import (
     Affinity,
     Constraints,

@@ -1,0 +1,240 @@
+"""Which node is the best one for a replica: a field of nodes, ranked for what is asked of devices, seen by one request.
+
+A search is exact: it finds the node with the lowest score, of equals the lowest number, whatever happened before. It
+looks at the groups in the order of the best score that a node in them could have, and stops where none can be better.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from scheduler.placement.fields import Field, Group
+from scheduler.placement.layouts import Devices, choose_share
+from scheduler.placement.rooms import Grant
+from scheduler.placement.scoring import Gauge
+from scheduler.placement.states import Demand, Outcome, State
+from scheduler.snapshot import WHOLE, JobClass, Request
+
+Permits = Callable[[Grant], bool]
+"""Whether a start there is allowed besides having the room, such as by a claim of another job."""
+
+POINT = 1 << 100
+"""One point against a node weighs more than any score."""
+
+
+class Ranked(NamedTuple):
+    """A group whose devices serve a demand, and what no node in it can be better than; scores begin at `base`."""
+
+    bound: int
+    serial: int
+    group: Group
+    base: int
+
+
+class Ranking:
+    """The groups of a field whose devices serve one demand, by the best score that a node in them could have.
+
+    Shared by all requests that ask for the same devices.
+    """
+
+    def __init__(self, field: Field, demand: Demand, gauge: Gauge) -> None:
+        self.gauge = gauge
+        self.entries: list[Ranked] = []
+        self._field = field
+        self._demand = demand
+        self._outcomes: dict[State, tuple[Outcome, ...]] = {}
+        self._best_of: dict[tuple[State, int], tuple[int, int]] = {}
+        self._known: dict[Group, Ranked | None] = {}
+        self._in_rank: set[Group] = set()
+        self._born = 0
+
+    def catch_up(self) -> None:
+        """Rank the groups that have come to have nodes since."""
+        born, seen = self._field.born, self._born
+        if seen == len(born):
+            return
+        self._born = len(born)
+        in_rank, known = self._in_rank, self._known
+        for group in born[seen:] if self._born - seen < len(known) else dict.fromkeys(born[seen:]):
+            if group in in_rank or not group.bucket:
+                continue
+            if group in known:
+                entry = known[group]
+            else:
+                entry = known[group] = self._rank(group)
+            if entry is not None:
+                in_rank.add(group)
+                insort(self.entries, entry)
+
+    def drop(self, place: int) -> None:
+        """Let go of an entry whose group has no nodes left."""
+        self._in_rank.discard(self.entries[place].group)
+        del self.entries[place]
+
+    def best_outcome(self, state: State, band: int) -> tuple[int, int]:
+        """Return (worth, hole) of the best way to serve the demand on a node in `state`, with so many CPUs left."""
+        key = (state, band)
+        best = self._best_of.get(key)
+        if best is None:
+            weigh, demand = self.gauge.weigh, self._demand
+            best = min((weigh(outcome, demand, band), outcome.hole) for outcome in self._outcomes_in(state))
+            self._best_of[key] = best
+        return best
+
+    def _rank(self, group: Group) -> Ranked | None:
+        """Rank a group as for a request that asks for no CPUs: others fare no better. None where devices are short."""
+        if not self._outcomes_in(group.state):
+            return None
+        base = group.points * POINT - self.gauge.before(group.state, group.band)
+        most = min(group.top - 1, self._field.cluster.most_cpu_milli) if self.gauge.spread else 0
+        bound = base + self.best_outcome(group.state, group.band)[0] + self.gauge.leftover(most)
+        return Ranked(bound, group.serial, group, base)
+
+    def _outcomes_in(self, state: State) -> tuple[Outcome, ...]:
+        outcomes = self._outcomes.get(state)
+        if outcomes is None:
+            outcomes = self._outcomes[state] = self._field.cluster.states.outcomes(state, self._demand)
+        return outcomes
+
+
+class View:
+    """A field as one request sees it."""
+
+    def __init__(self, field: Field, request: Request, ranking: Ranking) -> None:
+        self.field = field
+        self.request = request
+        self.demand = Demand.of(request)
+        self._ranking = ranking
+        self._rooms = field.cluster.rooms
+        self._thresholds = field.cluster.thresholds
+        self._bounds: dict[Group, int] = {}
+        self._bounded = bool(self._thresholds) and not ranking.gauge.spread
+        self._search = self._best_in if self._bounded else self._first_in
+        if ranking.gauge.spread:
+            self._search = self._emptiest_in
+
+    def find(self, permits: Permits, role: int = 0, job_class: JobClass | None = None) -> Grant | None:
+        """Choose node and devices for one replica, None where no node has room that `permits` allows."""
+        self.catch_up()
+        number = self._best(())
+        if number < 0:
+            return None
+        grant = self.grant(number, role, job_class)
+        if permits(grant):
+            return grant
+        refused = {number}
+        while (number := self._best(refused)) >= 0:
+            grant = self.grant(number, role, job_class)
+            if permits(grant):
+                return grant
+            refused.add(number)
+        return None
+
+    def grant(self, number: int, role: int = 0, job_class: JobClass | None = None) -> Grant:
+        """Choose the devices on a node that has room."""
+        request, room = self.request, self._rooms[number]
+        gpu_milli = request.gpu_milli
+        if 0 < gpu_milli < WHOLE:
+            state = self.field.cluster.states.of(room)
+            band = bisect_right(self._thresholds, room.cpu_milli - request.cpu_milli)
+            hole = self._ranking.best_outcome(state, band)[1]
+            gpus: Devices = ((choose_share(room.layout, room.gpus, hole), gpu_milli),)
+            return Grant(number, request.cpu_milli, request.memory_bytes, gpus, (), role, job_class)
+        gpus, slices = room.choose(request, self.field.cluster.states.slice_weights)
+        return Grant(number, request.cpu_milli, request.memory_bytes, gpus, slices, role, job_class)
+
+    def catch_up(self) -> None:
+        """Take in what has changed since."""
+        self.field.catch_up()
+        self._ranking.catch_up()
+
+    def groups(self) -> Iterator[Group]:
+        """Yield the groups with devices for the request, best first, as of the last `catch_up`."""
+        return (entry.group for entry in self._ranking.entries if entry.group.bucket)
+
+    def slots(self, number: int) -> int:
+        """Count the replicas that a node has room for now; 0 on one that the field has not."""
+        return self._rooms[number].slots(self.request) if self.field.allows(number) else 0
+
+    def _best(self, refused: Collection[int]) -> int:
+        """Return the best node of all groups, first by score, then by number; -1 if none has room."""
+        entries, search = self._ranking.entries, self._search
+        cpu_milli, memory_bytes = self.request.cpu_milli, self.request.memory_bytes
+        best_score = best_number = place = -1
+        while (place := place + 1) < len(entries):
+            entry = entries[place]
+            if best_number >= 0 and entry[0] > best_score:
+                break
+            group = entry[2]
+            bucket = group.bucket
+            if not bucket:
+                self._ranking.drop(place)
+                place -= 1
+            elif bucket[-1][0] >= cpu_milli and group.memory_bytes >= memory_bytes:
+                if best_number >= 0 and self._bounded and self._bound(entry) > best_score:
+                    continue
+                score, number = search(entry, refused)
+                if number >= 0 and (best_number < 0 or (score, number) < (best_score, best_number)):
+                    best_score, best_number = score, number
+        return best_number
+
+    def _bound(self, entry: Ranked) -> int:
+        """Return what no node of a group can be better than for this request: with its CPUs taken off."""
+        group = entry[2]
+        bound = self._bounds.get(group)
+        if bound is None:
+            cpu_milli, thresholds = self.request.cpu_milli, self._thresholds
+            band = bisect_right(thresholds, group.top - 1 - cpu_milli)
+            least = max((thresholds[group.band - 1] if group.band else 0) - cpu_milli, 0)
+            worth = self._ranking.best_outcome(group.state, band)[0] + self._ranking.gauge.leftover(least)
+            bound = self._bounds[group] = entry[3] + worth
+        return bound
+
+    def _first_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
+        """Return (score, number), the number -1 if none has room, where the fewest CPUs are all that counts."""
+        group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
+        bucket, rooms = group.bucket, self._rooms
+        start = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        for position in range(start, len(bucket)):
+            milli, number = bucket[position]
+            if rooms[number].memory_bytes >= memory_bytes and number not in refused:
+                return entry[0] + milli - cpu_milli, number
+        if start == 0 and not refused:
+            group.memory_bytes = max(rooms[number].memory_bytes for _, number in bucket)
+        return 0, -1
+
+    def _best_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
+        """Return (score, number), the number -1 if none has room: of those in each band after, the fewest CPUs."""
+        group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
+        bucket, rooms, thresholds, ranking = group.bucket, self._rooms, self._thresholds, self._ranking
+        start = position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        best_score, best_number = 0, -1
+        while position < len(bucket):
+            milli, number = bucket[position]
+            if rooms[number].memory_bytes < memory_bytes or number in refused:
+                position += 1
+                continue
+            left = milli - cpu_milli
+            band = bisect_right(thresholds, left)
+            score = entry[3] + ranking.best_outcome(group.state, band)[0] + ranking.gauge.leftover(left)
+            if best_number < 0 or score < best_score:
+                best_score, best_number = score, number
+            if band == len(thresholds) or thresholds[band] + cpu_milli >= group.top:
+                break
+            position = bisect_left(bucket, (thresholds[band] + cpu_milli,), position + 1)
+        if best_number < 0 and start == 0 and not refused:
+            group.memory_bytes = max(rooms[number].memory_bytes for _, number in bucket)
+        return best_score, best_number
+
+    def _emptiest_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
+        """Return (score, number), the number -1 if none has room, where the more CPUs are left the better."""
+        group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
+        best_milli, best_number = -1, -1
+        for milli, number in reversed(group.bucket):
+            if milli < cpu_milli or milli < best_milli:
+                break
+            if self._rooms[number].memory_bytes >= memory_bytes and number not in refused:
+                best_milli, best_number = milli, number
+        left = max(best_milli - cpu_milli, 0)
+        worth = self._ranking.best_outcome(group.state, bisect_right(self._thresholds, left))[0]
+        return entry[3] + worth + self._ranking.gauge.leftover(left), best_number
