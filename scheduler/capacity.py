@@ -24,6 +24,10 @@ _MOST_CHANGES = 100_000
 """After so many the index is built anew: what was kept of states that are gone goes with it."""
 
 
+_MOST_CLASSES = 20_000
+"""So many are known by identity."""
+
+
 class Setting(NamedTuple):
     """What of a snapshot places are judged by, beside its nodes."""
 
@@ -55,7 +59,7 @@ class Capacity:
         self._judged: dict[tuple[int, bool], tuple[Sequence[Verdict], Constraints]] = {}
         self._verdicts: dict[tuple[Constraints, bool], list[Verdict]] = {}
         self._alike: dict[tuple[int | None, ...], int] = {}
-        self._points: dict[tuple[int, int], tuple[int, tuple[int | None, ...], object, object]] = {}
+        self._points: dict[tuple[int, object], tuple[int, tuple[int | None, ...], object, object]] = {}
         self._fields: dict[tuple[int, tuple[Rule, ...], bool], Field] = {}
         self._views: dict[int, tuple[JobClass, Container[int] | None, int, tuple[View, ...]]] = {}
         self._allowed: dict[tuple[int, int], tuple[frozenset[int] | None, object, object]] = {}
@@ -106,6 +110,8 @@ class Capacity:
         }
         strategy = job_class.constraints.strategy
         views = tuple(self._view(fields[_by_gpu(role.request)], role.request, strategy) for role in job_class.roles)
+        if len(self._views) > _MOST_CLASSES:
+            self._views.clear()
         # By identity, which is what equal classes are meant to have; the class is kept, so that the identity stays its.
         self._views[id(job_class)] = (job_class, within, self.presence.version, views)
         return views
@@ -166,14 +172,16 @@ class Capacity:
         self, constraints: Constraints, watches: tuple[Watch, ...], within: Container[int] | None, *, by_gpu: bool
     ) -> Field:
         verdicts = self.verdicts(constraints, by_gpu=by_gpu)
-        known = self._points.get((id(verdicts), id(within)))
+        # A set is known by what is in it: callers may make the same one again.
+        reach = within if isinstance(within, frozenset) else id(within)
+        known = self._points.get((id(verdicts), reach))
         if known is None:
             points = tuple([None if cause is not None else points for cause, points in verdicts])
             if within is not None:
                 points = tuple([each if number in within else None for number, each in enumerate(points)])
             # Constraints that come to the same share what is kept of it. What is known by identity is kept as well.
             alike = self._alike.setdefault(points, len(self._alike))
-            known = self._points[id(verdicts), id(within)] = (alike, points, verdicts, within)
+            known = self._points[id(verdicts), reach] = (alike, points, verdicts, within)
         alike, points = known[:2]
         key = (alike, tuple(watch.rule for watch in watches), constraints.exclusive)
         field = self._fields.get(key)
