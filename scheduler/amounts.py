@@ -1,6 +1,7 @@
 """What is asked for, held and offered, as sums: what shares, quotas and pools are counted in."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from scheduler.snapshot import WHOLE, Amounts, Holding, JobClass, Node
 
@@ -8,6 +9,7 @@ MIG_SLICES = 7
 """Compute slices of one partitioned device (NVIDIA, Multi-Instance GPU User Guide)."""
 
 
+@lru_cache(maxsize=20_000)
 def asked(job_class: JobClass) -> Amounts:
     """Return what a job of this class holds at the least once it runs."""
     cpu_milli = memory_bytes = gpu_milli = 0

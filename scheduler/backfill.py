@@ -82,7 +82,7 @@ class Spare:
         return room
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Claim:
     """What a blocked job is owed: `grants` from `starts_at` to `ends_at`, each `inf` where no limit says.
 

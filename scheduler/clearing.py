@@ -91,6 +91,9 @@ class Clearing:
         site, config = self._site, self._config
         if not (config.preemption.enabled or config.reclaim or config.consolidate) or not site.occupants.by_id:
             return False
+        heads = list(heads)
+        if self._is_quiet(heads, claims):
+            return False
         before = site.debts.changes
         state = _state(site, now, config.preemption.min_run_s)
         if state != self._state:
@@ -102,6 +105,19 @@ class Clearing:
             _Pass(site, config, claims, now, told).run(ranked, self._in_vain)
         site.lending.books.rollback(mark)
         return site.debts.changes > before
+
+    def _is_quiet(self, heads: Sequence[PendingJob], claims: Sequence[Claim]) -> bool:
+        """Tell whether at a glance nobody goes, and nobody could be made to go, to move or to wait for any of `heads`."""
+        occupants, config = self._site.occupants, self._config
+        if occupants.releasing or self._site.debts or (config.reclaim and self._site.lending.pools.names):
+            return False
+        if config.consolidate and occupants.movable:
+            return False
+        highest = max((job.job_class.priority for job in heads), default=0)
+        if any(one.job.job_class.priority < highest for one in claims):
+            return False
+        rule = ByPriority(highest, config.preemption, 0.0, shrinking=bool(occupants.elastic))
+        return not heads or not config.preemption.enabled or occupants.lowest() > rule.most_priority
 
     def spare(self, now: float, told: list[Told]) -> bool:
         """Let those stay, last chosen first, whom nobody needs to go any more; tell whether there were any.

@@ -10,6 +10,7 @@ from scheduler.amounts import asked
 from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
+from scheduler.occupants import Occupants
 from scheduler.placement.rooms import Grant
 from scheduler.snapshot import ANYWHERE, JobClass, PendingJob
 
@@ -66,6 +67,55 @@ def foresee(
             if not one.booked and one.starts_at <= at < one.ends_at:
                 step.taken.extend(one.grants)
         return future.reach(step, alone=False)
+
+
+class Forecasts:
+    """The claims that were made last. They serve again, in the same order, until something changes that they depend on."""
+
+    def __init__(self, ledger: Ledger, occupants: Occupants) -> None:
+        self._ledger = ledger
+        self._occupants = occupants
+        self._known: list[_Known] = []
+        self._next = 0
+
+    def begin(self, claims: Sequence[Claim]) -> None:
+        """A round begins, with these claims that were not made here: beside such, none serves again."""
+        self._next = 0
+        if claims:
+            self._known.clear()
+
+    def claim(
+        self,
+        job: PendingJob,
+        claims: Sequence[Claim],
+        now: float,
+        *,
+        within: frozenset[int] | None,
+        alone: bool,
+    ) -> Claim | None:
+        """Find when and where a blocked job can start, as `claim` does."""
+        version = self._ledger.version, self._occupants.version
+        if self._next < len(self._known):
+            known = self._known[self._next]
+            lasts = known.found is None or known.found.starts_at > now
+            if lasts and known.job is job and known[1:4] == (version, within, alone):
+                self._next += 1
+                return known.found
+            del self._known[self._next :]
+        found = claim(job, self._ledger, self._occupants.releases, claims, now, within=within, alone=alone)
+        self._known.append(_Known(job, version, within, alone, found))
+        self._next += 1
+        return found
+
+
+class _Known(NamedTuple):
+    """A claim, or that there is none, and what was asked when."""
+
+    job: PendingJob
+    version: tuple[int, int]
+    within: frozenset[int] | None
+    alone: bool
+    found: Claim | None
 
 
 class _Step(NamedTuple):

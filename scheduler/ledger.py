@@ -28,6 +28,8 @@ class Ledger:
             self._free[2] += sum(room.gpus)
         self.gains = 0
         """How often something became free for good: what failed before may fit since."""
+        self.version = 0
+        """How often anything was taken or freed for good."""
         self._log: list[tuple[Grant, bool]] = []
 
     @property
@@ -70,7 +72,9 @@ class Ledger:
 
     def settle(self) -> None:
         """Forget how to undo what was done so far: it has happened."""
-        self._log.clear()
+        if self._log:
+            self.version += 1
+            self._log.clear()
 
     def mark(self) -> int:
         """Return a point to roll back to."""

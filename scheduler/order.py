@@ -9,6 +9,7 @@ from typing import Any
 
 from scheduler.admission import Admission
 from scheduler.amounts import asked
+from scheduler.backfill import Claim
 from scheduler.policies import Rank, by_age, rank_in_account, rank_of
 from scheduler.snapshot import WHOLE, JobClass, PendingJob, Queue
 from scheduler.standing import Standing
@@ -20,15 +21,17 @@ class Waiting:
     """The jobs of one class that wait: where one does not fit, none does; they start oldest first, or by `rank`.
 
     `asked` is what each of them holds at the least. `tried_at` is the ledger's `gains`, and the pools in reach, when its
-    first job last found no room: until there are more, none will.
+    first job last found no place; `refused_by` are the claims that were in its way, if there was room: until there is
+    more, or those claims are others, none will.
     """
 
-    __slots__ = ("_first", "_jobs", "_rank", "asked", "job_class", "tried_at")
+    __slots__ = ("_first", "_jobs", "_rank", "asked", "job_class", "refused_by", "tried_at")
 
     def __init__(self, job_class: JobClass, jobs: Iterable[PendingJob] = (), rank: Rank = AGE) -> None:
         self.job_class = job_class
         self.asked = asked(job_class)
         self.tried_at: tuple[int, frozenset[str] | None] = (-1, None)
+        self.refused_by: tuple[Claim, ...] = ()
         self._rank = rank
         self._jobs = sorted(jobs, key=rank)
         self._first = 0

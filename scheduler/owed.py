@@ -40,6 +40,9 @@ class Debts:
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._owed
 
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
     def keep(self, job: PendingJob, grants: Sequence[Grant]) -> None:
         """Owe a job this from now on."""
         self._owed[job.id] = Owed(job, tuple(grants))

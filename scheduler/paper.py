@@ -9,6 +9,7 @@ from scheduler.backfill import Claim, Guard, Release, binding, ends_at
 from scheduler.capacity import Setting
 from scheduler.config import Config
 from scheduler.conservative import Agenda
+from scheduler.forecast import Forecasts
 from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
@@ -38,6 +39,7 @@ class Paper:
         self._standing = Standing(self.admission.usage, config)
         self.lines = form_lines(snapshot.queues, self._standing)
         self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
+        self.forecasts = Forecasts(self.ledger, self.occupants)
         self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None

@@ -9,7 +9,6 @@ from scheduler.amounts import asked
 from scheduler.backfill import Claim, Guard, binding
 from scheduler.config import BackfillOrder
 from scheduler.conservative import Agenda
-from scheduler.forecast import claim
 from scheduler.gang import needed, place_gang
 from scheduler.order import Line, Turns, Waiting
 from scheduler.paper import Paper
@@ -22,7 +21,8 @@ class Round:
     """One pass over all lines with fresh claims; what failed in it, and for whom."""
 
     def __init__(self, paper: Paper, now: float, placements: list[Placement]) -> None:
-        self.claims = paper.claims(now)
+        self.claims = tuple(paper.claims(now))
+        paper.forecasts.begin(self.claims)
         self._paper = paper
         self._config = paper.config
         self._ledger = paper.ledger
@@ -67,7 +67,7 @@ class Round:
                         self._place(line, job, grants)
             self._failed.update(line.groups())
         agenda.conclude()
-        self.claims = [*self.claims, *agenda.claims]
+        self.claims = (*self.claims, *agenda.claims)
 
     def _admits(self, job_class: JobClass) -> bool:
         refusal = self._why_never(job_class) or self._paper.admission.refusal(job_class, asked(job_class))
@@ -97,15 +97,15 @@ class Round:
             self._owe(line, group)
             return False
         tried_at = self._ledger.gains, self._paper.admission.reach(job_class, group.asked)
-        if group.tried_at != tried_at:
+        if group.tried_at != tried_at or group.refused_by not in ((), self.claims):
             guard = self._guard(job_class, self._claims_of_others(group.head))
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._place(line, group.head, grants)
                 line.start()
                 return True
-            if guard.refused_for is None:
-                group.tried_at = tried_at
+            group.tried_at = tried_at
+            group.refused_by = () if guard.refused_for is None else self.claims
         self._failed.add(group)
         self._blocked.append(group)
         self._block(line, group.head)
@@ -119,7 +119,7 @@ class Round:
     def _claims_of_others(self, job: PendingJob) -> Sequence[Claim]:
         if job.id not in self._paper.debts:
             return self.claims
-        return [claim for claim in self.claims if claim.job.id != job.id]
+        return [one for one in self.claims if one.job.id != job.id]
 
     def _owe(self, line: Line, group: Waiting) -> None:
         """Keep what is left of its quota for the first of a line that has waited for it too long."""
@@ -150,12 +150,11 @@ class Round:
         if most is not None and line.blocked >= most:
             return
         within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
-        releases = self._paper.releases()
         claims = binding(self.claims, job.job_class)
-        owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
+        owed = self._paper.forecasts.claim(job, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
-            self.claims.append(owed)
+            self.claims += (owed,)
 
     def _why_never(self, job_class: JobClass) -> explain.Because | None:
         return self._paper.why_never(job_class)
