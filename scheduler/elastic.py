@@ -3,7 +3,7 @@
 They are on loan: the next job that lacks room takes them back before anybody must end (see `preemption`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -36,15 +36,15 @@ class Growth:
         return (len(self.occupant.grants) + len(self.grants)) * WHOLE // least
 
 
-def grow(site: Site, claims: Sequence[Claim], config: Config, now: float) -> list[Growth]:
-    """Take room for replicas beyond the least, where no claim is in the way and no limit; in the order of age.
+def grow(site: Site, claims: Sequence[Claim], config: Config, now: float, but: Collection[str] = ()) -> list[Growth]:
+    """Take room for replicas beyond the least, where no claim is in the way and no limit; in the order of age, `but` these.
 
     A job that runs already restarts for it, which must be worth it: what the new replicas do until it ends is more than
     what all of it does not do in `restart_s`. One that starts now restarts for nothing.
     """
     if not config.elastic:
         return []
-    useless: set[str] = set()
+    useless = set(but)
     while True:
         mark, books = site.ledger.mark(), site.lending.books.mark()
         grown = _fill(site, claims, useless, now)

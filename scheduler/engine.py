@@ -4,7 +4,7 @@ Pure: no clock and no chance. Equal states give equal plans, whatever the order 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from scheduler.amounts import asked
 from scheduler.backfill import Claim
@@ -18,6 +18,9 @@ from scheduler.reclaim import Lending, Pools
 from scheduler.rounds import Round
 from scheduler.snapshot import Holding, Snapshot
 
+_MOST_PASSES = 32
+"""So often one plan makes room and starts what that let start; what is left to do, the next one does."""
+
 
 def plan(snapshot: Snapshot, config: Config) -> Plan:
     """Decide for every pending job of `snapshot`.
@@ -25,6 +28,17 @@ def plan(snapshot: Snapshot, config: Config) -> Plan:
     Raises: ValueError for broken input, such as an unknown queue; "does not fit" is a verdict.
     """
     return Planner(snapshot, config).plan(snapshot.now)
+
+
+@dataclass(slots=True)
+class Growing:
+    """Jobs that have got replicas more in a plan: their sizes before, and who had to give some up again.
+
+    Those do not get any another time, or it would never end.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
 
 
 class Planner(Paper):
@@ -52,19 +66,21 @@ class Planner(Paper):
         """
         placements: list[Placement] = []
         told: list[Told] = []
-        grown: dict[str, int] = {}
+        growth = Growing()
         if self.config.reserved_heads is None:
             current = Round(self, now, placements)
             current.keep_promises(self.agenda_at(now))
         else:
             current = self._start_all(now, placements)
-            while not current.full and (
-                self._make_room(current, now, told, grown)
-                or self._clearing.spare(now, told)
-                or self._grow(current, placements, now, grown)
-            ):
+            for _ in range(_MOST_PASSES):
+                if current.full or not (
+                    self._make_room(current, now, told, growth)
+                    or self._clearing.spare(now, told)
+                    or self._grow(current, placements, now, growth)
+                ):
+                    break
                 current = self._start_all(now, placements)
-        evictions, resizes = self._clearing.orders(now, told, self._growth(placements, grown))
+        evictions, resizes = self._clearing.orders(now, told, self._growth(placements, growth.sizes))
         self._last = current
         promises = tuple(self._promise(one) for one in current.claims if not one.booked)
         return Plan(tuple(placements), (), promises, evictions, resizes)
@@ -75,11 +91,11 @@ class Planner(Paper):
             raise ValueError("nothing has been decided yet")
         return self._last.verdicts()
 
-    def _make_room(self, current: "Round", now: float, told: list[Told], grown: Mapping[str, int]) -> bool:
+    def _make_room(self, current: Round, now: float, told: list[Told], growth: Growing) -> bool:
         """Have others go; what was to grow only now just does not."""
         if not self._clearing.make_room(current.heads(), current.claims, now, told):
             return False
-        for job_id, size in grown.items():
+        for job_id, size in growth.sizes.items():
             occupant = self.occupants.by_id[job_id]
             mine = [one for one in told if one.occupant is occupant and (not one.places or min(one.places) >= size)]
             if mine:
@@ -90,14 +106,15 @@ class Planner(Paper):
                         told.remove(one)
                         self.occupants.tell(occupant, None, one.places)
                 self.give_up(job_id, places)
+                growth.over.add(job_id)
         return True
 
-    def _grow(self, current: "Round", placements: Sequence[Placement], now: float, grown: dict[str, int]) -> bool:
-        """Have jobs use what nobody waits for; `grown` gets the sizes before. Tell whether any does."""
-        more = grow(self._site, current.claims, self.config, now)
+    def _grow(self, current: Round, placements: Sequence[Placement], now: float, growth: Growing) -> bool:
+        """Have jobs use what nobody waits for. Tell whether any does."""
+        more = grow(self._site, current.claims, self.config, now, growth.over)
         begun = {placement.job_id for placement in placements} if more else ()
         for one in more:
-            grown.setdefault(one.occupant.id, 0 if one.occupant.id in begun else one.occupant.size)
+            growth.sizes.setdefault(one.occupant.id, 0 if one.occupant.id in begun else one.occupant.size)
             self.occupants.extend(one.occupant, one.grants)
         self.ledger.settle()
         self.admission.settle()
@@ -115,7 +132,7 @@ class Planner(Paper):
                 added[job_id] = more
         return added
 
-    def _start_all(self, now: float, placements: list[Placement]) -> "Round":
+    def _start_all(self, now: float, placements: list[Placement]) -> Round:
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
         self.admission.forgive()
         for owed in self.debts.in_order():

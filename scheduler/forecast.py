@@ -1,5 +1,6 @@
 """When and where a blocked job will start: the ledger is led into the future, and the job placed there."""
 
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from math import inf
@@ -237,10 +238,7 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
 
     All that ends in one instant is free in that instant; what has no time is not assumed to come together.
     """
-    changes: Iterable[_Change] = ((at, job_id, grants, ()) for at, job_id, grants in releases)
-    if claims:
-        changes = sorted(chain(changes, chain.from_iterable(map(_changes_of, claims))), key=_IN_TIME)
-    for at, together in groupby(changes, lambda change: max(change[0], now)):
+    for at, together in groupby(_changes(releases, claims), lambda change: max(change[0], now)):
         if at == inf:
             for _, job_id, freed, taken in together:
                 yield _Step(inf, job_id, list(freed), list(taken))
@@ -250,6 +248,19 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
             step.freed.extend(freed)
             step.taken.extend(taken)
         yield step
+
+
+def _changes(releases: Sequence[Release], claims: Iterable[Claim]) -> Iterator[_Change]:
+    """Yield what is freed and what claims take and free, in time; of many releases mostly the first few are asked for."""
+    reached = 0
+    for change in sorted(chain.from_iterable(map(_changes_of, claims)), key=_IN_TIME):
+        place = bisect_left(releases, change[:2], reached)
+        for number in range(reached, place):
+            yield (*releases[number], ())
+        reached = place
+        yield change
+    for number in range(reached, len(releases)):
+        yield (*releases[number], ())
 
 
 def _changes_of(claim: Claim) -> tuple[_Change, ...]:

@@ -21,6 +21,8 @@ class Ledger:
             raise ValueError("two nodes of the snapshot have the same id")
         self.rooms = [Room.of(node) for node in self.nodes]
         self.capacity = Capacity(self.nodes, self.rooms, setting)
+        self.ready = sum(node.ready for node in self.nodes)
+        """How many nodes are ready."""
         self._free = [0, 0, 0]
         for room in self.rooms:
             self._free[0] += room.cpu_milli

@@ -22,7 +22,7 @@ from scheduler.plan import EvictionKind
 from scheduler.snapshot import WHOLE, JobClass, Request
 
 CANDIDATES = 64
-"""How many nodes are compared for a job of one replica: those that hold the least important and newest work."""
+"""How many nodes are compared at a time, or a quarter of that for each replica: those with the least important, newest work."""
 
 DOMAINS = 8
 """How many domains of a level are tried for a job that must lie in one."""
@@ -163,6 +163,7 @@ class Search:
         self._guard = guard
         self._mark = cluster.ledger.mark()
         self._needed = needed(job_class)
+        self._anywhere = not (job_class.constraints.within or job_class.constraints.affinities)
         self._views = cluster.ledger.capacity.views(job_class, guard.within)
         self._allowed = cluster.ledger.capacity.allowed(job_class.constraints, guard.within)
         self._own: Counter[int] = Counter()
@@ -187,9 +188,11 @@ class Search:
         self._forget(self._mark)
 
     def _clear(self, scope: Collection[int]) -> Clearance | None:
-        taken: list[Grant] = []
+        taken = self._take_free(scope)
+        there = Counter(grant.role for grant in taken)
         opened = all(
-            self._open(scope, role.request, role.least, number, taken) for number, role in enumerate(self._class.roles)
+            self._open(scope, role.request, role.least - there[number], number, taken)
+            for number, role in enumerate(self._class.roles)
         )
         for grant in taken:
             self._ledger.give(grant)
@@ -207,6 +210,20 @@ class Search:
             grants=tuple(grants),
             kind=self._rule.kind,
         )
+
+    def _take_free(self, scope: Collection[int]) -> list[Grant]:
+        """Take, of what the job needs, what is free anyhow; nothing where replicas must be near each other or others."""
+        if not self._anywhere or not isinstance(scope, range):
+            return []
+        grants = place_gang(self._ledger, self._class, self._guard)
+        short = len(grants) < self._needed  # they have been put back then
+        for grant in grants:
+            if short:
+                self._ledger.take(grant)
+                self._guard.hold(grant)
+            self._own[grant.number] += 1
+            self._touched.add(grant.number)
+        return grants
 
     def _forget(self, mark: int) -> None:
         self._ledger.rollback(mark)
@@ -247,12 +264,12 @@ class Search:
         return not count
 
     def _candidates(self, scope: Collection[int], request: Request) -> Iterator[list[tuple[Cost, int]]]:
-        """Yield heaps of nodes by what they would cost: one of all, for one replica many small ones."""
-        if self._needed > 1:
+        """Yield heaps of nodes by what they would cost: many small ones, or, where it matters which they are, one of all."""
+        if self._needed > 1 and not self._anywhere:
             yield self._heap(scope, request)
             return
         nodes = self._nodes_of_least(scope, request)
-        while heap := self._heap(islice(nodes, CANDIDATES), request):
+        while heap := self._heap(islice(nodes, max(CANDIDATES, CANDIDATES * self._needed // 4)), request):
             yield heap
 
     def _heap(self, numbers: Iterable[int], request: Request) -> list[tuple[Cost, int]]:

@@ -80,6 +80,11 @@ class Field:
         place = self._where[number]
         return 0 if place is None else place[1].points
 
+    @property
+    def size(self) -> int:
+        """How many nodes it allows, as of the last `catch_up`."""
+        return sum([len(group.bucket) for group in self._groups.values()])
+
     def groups(self) -> Iterator[Group]:
         """Yield the groups that have nodes."""
         return (group for group in self._groups.values() if group.bucket)

@@ -60,7 +60,7 @@ def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: fro
     memory_only = [memory_bytes for cpu_milli, memory_bytes in lacks if cpu_milli <= 0]
     both = [lack for lack in lacks if min(lack) > 0]
     return Misses(
-        ready=sum(room.ready for room in ledger.rooms),
+        ready=ledger.ready,
         kept_away=_kept_away(ledger, job_class, view, within),
         devices=devices,
         most_gpu_milli=most_gpu_milli,
@@ -94,6 +94,8 @@ def _kept_away(
     ledger: Ledger, job_class: JobClass, view: View, within: frozenset[int] | None
 ) -> tuple[tuple[Cause, int], ...]:
     constraints, field = job_class.constraints, view.field
+    if field.size == ledger.ready:
+        return ()
     verdicts = ledger.capacity.verdicts(constraints, by_gpu=view.demand.asks)
     causes: Counter[Cause] = Counter()
     for number, room in enumerate(ledger.rooms):
