@@ -27,8 +27,8 @@ GIB = 2**30
 NOW = 1_000_000.0
 CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
 RUNNING = [
-    JobClass(f"p{device % 4}", f"q{device % 2}", (Role(Request(CPU_A_GPU, MEMORY_A_GPU, 1000)),))
-    for device in range(DEVICES)
+    JobClass(f"p{number % 4}", f"q{number % 2}", (Role(Request(CPU_A_GPU, MEMORY_A_GPU, 1000)),), priority=number % 3)
+    for number in range(12)
 ]
 
 
@@ -47,17 +47,17 @@ def _measure(snapshot: Snapshot, config: Config) -> float:
     return time.perf_counter() - begun
 
 
-def _large(percent_full: int) -> Snapshot:
-    """Whole-GPU, shared and CPU jobs of four projects in two queues, half of them with a time limit."""
+def large(percent_full: int, count: int = NODES, waiting: int = PENDING) -> Snapshot:
+    """Whole-GPU, shared and CPU jobs of four projects in two queues, of three priorities, most with a time limit."""
     random = Random(SEED)
     nodes, running = [], []
-    for number in range(NODES):
+    for number in range(count):
         busy = [random.randrange(100) < percent_full for _ in range(DEVICES)]
         running += list(_running_on(number, busy, random))
         nodes.append(_gpu_node(number, busy))
     queues = (Queue("q0", "batch", weight=1), Queue("q1", "research", weight=3, policy="fair_share"))
-    classes = [_draw_class(random) for _ in range(CLASSES)]
-    pending = tuple(_pending(number, random.choice(classes)) for number in range(PENDING))
+    classes = [draw_class(random) for _ in range(CLASSES)]
+    pending = tuple(_pending(number, random.choice(classes)) for number in range(waiting))
     accounts = tuple(Account(f"p{i}", used=i / 10) for i in range(4))
     return Snapshot(NOW, tuple(nodes), queues, pending, tuple(running), accounts=accounts)
 
@@ -65,8 +65,8 @@ def _large(percent_full: int) -> Snapshot:
 def _gpu_node(number: int, busy: list[bool]) -> Node:
     used = sum(busy)
     return Node(
-        id=f"n{number:04}",
-        name=f"node-{number:04}",
+        id=f"n{number:05}",
+        name=f"node-{number:05}",
         ready=True,
         cpu_milli=DEVICES * CPU_A_GPU,
         memory_bytes=DEVICES * MEMORY_A_GPU,
@@ -80,12 +80,14 @@ def _gpu_node(number: int, busy: list[bool]) -> Node:
 def _running_on(number: int, busy: list[bool], random: Random) -> Iterator[RunningJob]:
     for device, one in enumerate(busy):
         if one:
-            holding = Holding(f"n{number:04}", CPU_A_GPU, MEMORY_A_GPU, ((device, 1000),))
+            holding = Holding(f"n{number:05}", CPU_A_GPU, MEMORY_A_GPU, ((device, 1000),))
             ends_by = NOW + random.randrange(86_400) if random.random() < 0.8 else None
-            yield RunningJob(f"r{number:04}{device}", RUNNING[device], (holding,), ends_by=ends_by)
+            started_at = NOW - random.randrange(86_400)
+            yield RunningJob(f"r{number:05}{device}", random.choice(RUNNING), (holding,), started_at, ends_by)
 
 
-def _draw_class(random: Random) -> JobClass:
+def draw_class(random: Random) -> JobClass:
+    """What a class of pending jobs asks for."""
     gpu_milli = random.choice((0, 250, 500, 1000, 1000, 2000, 4000, 8000))
     request = Request(
         cpu_milli=random.randrange(1, 9) * 1000 * max(1, gpu_milli // 1000),
@@ -104,7 +106,7 @@ def _draw_class(random: Random) -> JobClass:
 
 
 def _pending(number: int, job_class: JobClass) -> PendingJob:
-    return PendingJob(f"j{number:05}", NOW - PENDING + number, job_class)
+    return PendingJob(f"j{number:06}", NOW - 1 - number, job_class)
 
 
 def _one_job() -> Snapshot:
@@ -127,10 +129,10 @@ def _small(*, busy: bool) -> Snapshot:
 
 # "large": 1000 nodes of 8 GPUs and 20,000 pending jobs in 200 classes.
 CASES: tuple[tuple[str, Callable[[], Snapshot], Config, int], ...] = (
-    ("large_95_percent_full", lambda: _large(95), Config(max_placements=PENDING), 3),
-    ("large_full", lambda: _large(100), Config(), 3),
-    ("large_empty", lambda: _large(0), Config(max_placements=PENDING), 2),
-    ("large_empty_at_most_500_placed", lambda: _large(0), Config(), 2),
+    ("large_95_percent_full", lambda: large(95), Config(max_placements=PENDING), 3),
+    ("large_full", lambda: large(100), Config(), 3),
+    ("large_empty", lambda: large(0), Config(max_placements=PENDING), 2),
+    ("large_empty_at_most_500_placed", lambda: large(0), Config(), 2),
     ("1000_nodes_idle_one_job", _one_job, Config(), 10),
     ("4_nodes_idle_1000_pending", lambda: _small(busy=False), Config(), 20),
     ("4_nodes_full_1000_pending", lambda: _small(busy=True), Config(), 20),

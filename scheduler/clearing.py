@@ -198,7 +198,7 @@ class _Pass:
 
         Those that found nobody are added to `in_vain`, unless it was for the claims of others.
         """
-        debts, most = self._site.debts, self._config.preemption.most_heads
+        debts, most = self._site.debts, self._config.preemption.most_heads - len({one.job.id for one in self._told})
         failed = set(in_vain)
         self._expect_coming()
         owed = debts.in_order()[::-1]
@@ -207,7 +207,7 @@ class _Pass:
                 self._hold(owed.pop())
             if job.id in debts or job.job_class in failed:
                 continue
-            if not most or self._cluster.steps.left <= 0:
+            if most <= 0 or self._cluster.steps.left <= 0:
                 break
             if self._help(job):
                 most -= 1

@@ -58,7 +58,7 @@ def foresee(
     """Try to place a job at one moment, now or later, beside the other `claims`; None where it has no room."""
     with ledger.what_if():
         future = _Future(job, ledger, claims, within)
-        step = _Step(at, "", [], [])
+        step = _Step(at, "", [], [], claimed=True)
         if at > now:
             for ends_by, _, grants in releases:
                 if ends_by > at:
@@ -122,13 +122,14 @@ class _Known(NamedTuple):
 class _Step(NamedTuple):
     """A moment at which something changes: what becomes free, and what other claims take of it.
 
-    `after` is who frees something last, where that is in no instant.
+    `after` is who frees something last, where that is in no instant; `claimed` says that a claim begins, or is over.
     """
 
     at: float
     after: str
     freed: list[Grant]
     taken: list[Grant]
+    claimed: bool
 
 
 class _Future:
@@ -143,6 +144,7 @@ class _Future:
         self._freed: list[Grant] = []
         self._taken: list[Grant] = []
         self._gained: dict[int, list[Grant]] = {}
+        self._lacking = _Lacking(job.job_class, ledger)
 
     def reach(self, step: _Step, *, alone: bool) -> Claim | None:
         """Go on to the next step, and place the job there if it has room."""
@@ -153,19 +155,24 @@ class _Future:
             self._missing.take(grant)
         self._freed += step.freed
         self._taken += step.taken
+        if step.claimed:
+            self._lacking.forget()
         if not self._missing.covered:
             return None
         self._put_down()
+        if self._lacking:
+            return None
         job_class = self._job.job_class
         until = ends_at(at, job_class)
         guard = Guard(self._ahead(at), until, self._within, starts_at=at)
-        spare = self._spare() if alone and _anywhere(job_class) else None
         mark = self._ledger.mark()
         grants = place_gang(self._ledger, job_class, guard)
         if len(grants) < needed(job_class):
+            self._lacking.note(len(grants))
             return None
         counts = _count(grants, len(job_class.roles))
         self._ledger.rollback(mark)
+        spare = self._spare() if alone and _anywhere(job_class) else None
         rooms = {number: self._ledger.rooms[number].copy() for number in counts}
         return Claim(self._job, at, until, tuple(grants), rooms, counts, spare, step.after)
 
@@ -179,11 +186,14 @@ class _Future:
         ]
 
     def _put_down(self) -> None:
+        numbers = {grant.number for grant in (*self._freed, *self._taken)}
+        self._lacking.before(numbers)
         for grant in self._freed:
             self._ledger.give(grant)
             self._gained.setdefault(grant.number, []).append(grant)
         for grant in self._taken:
             self._ledger.retake(grant)
+        self._lacking.after(numbers)
         self._freed.clear()
         self._taken.clear()
 
@@ -198,6 +208,52 @@ class _Future:
 
     def _reaches(self, number: int) -> bool:
         return self._ledger.nodes[number].ready and (self._within is None or number in self._within)
+
+
+class _Lacking:
+    """How many replicas more there must be room for before it is worth to try again: true while there must be some.
+
+    A node that becomes free, but for fewer of them than a try fell short by, makes no difference; only for a job that
+    wants to be alone, or looks who is there, it may.
+    """
+
+    def __init__(self, job_class: JobClass, ledger: Ledger) -> None:
+        constraints, self._roles = job_class.constraints, job_class.roles
+        self._counts = not (constraints.exclusive or constraints.affinities)
+        self._needed = needed(job_class)
+        self._rooms = ledger.rooms
+        self._slots: dict[int, int] = {}
+        self._short = 0
+
+    def __bool__(self) -> bool:
+        return self._counts and self._short > 0
+
+    def forget(self) -> None:
+        """Something else has changed than room."""
+        self._short = 0
+
+    def note(self, placed: int) -> None:
+        """So many had room in a try. Where they are not alike, or tied to a place, that says little of how many lack."""
+        self._short = self._needed - placed if len(self._roles) == 1 else 1
+
+    def before(self, numbers: Iterable[int]) -> None:
+        """These nodes are about to change."""
+        if self:
+            for number in numbers:
+                if number not in self._slots:
+                    self._slots[number] = self._count(number)
+
+    def after(self, numbers: Iterable[int]) -> None:
+        """These nodes have changed."""
+        if self:
+            for number in numbers:
+                slots = self._count(number)
+                self._short -= max(0, slots - self._slots.get(number, 0))
+                self._slots[number] = slots
+
+    def _count(self, number: int) -> int:
+        room = self._rooms[number]
+        return 0 if room.exclusive else sum([room.slots(role.request, role.least) for role in self._roles])
 
 
 class _Missing:
@@ -241,13 +297,14 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
     for at, together in groupby(_changes(releases, claims), lambda change: max(change[0], now)):
         if at == inf:
             for _, job_id, freed, taken in together:
-                yield _Step(inf, job_id, list(freed), list(taken))
+                yield _Step(inf, job_id, list(freed), list(taken), claimed=not freed)
             return
-        step = _Step(at, "", [], [])
+        step, claimed = _Step(at, "", [], [], claimed=False), False
         for _, _, freed, taken in together:
             step.freed.extend(freed)
             step.taken.extend(taken)
-        yield step
+            claimed |= not freed
+        yield step._replace(claimed=claimed)
 
 
 def _changes(releases: Sequence[Release], claims: Iterable[Claim]) -> Iterator[_Change]:

@@ -17,8 +17,8 @@ from scheduler.snapshot import UNLIMITED
 class Group:
     """Nodes in one state, with free CPUs between the same two thresholds, against which as many points speak.
 
-    `bucket` are pairs of free milli-CPUs and node number, sorted; `top` is the next threshold. No node in it has more
-    free memory than `memory_bytes` says.
+    `bucket` has free milli-CPUs, free memory in bytes and number of each, sorted; `top` is the next threshold. No node
+    in it has more free memory than `memory_bytes` says.
     """
 
     __slots__ = ("band", "bucket", "memory_bytes", "points", "serial", "state", "top")
@@ -29,7 +29,7 @@ class Group:
         self.band = band
         self.points = points
         self.top = top
-        self.bucket: list[tuple[int, int]] = []
+        self.bucket: list[tuple[int, int, int]] = []
         self.memory_bytes = 0
 
 
@@ -61,7 +61,7 @@ class Field:
         self._points = points
         self._groups: dict[tuple[State, int, int], Group] = {}
         self._serial = 0
-        self._where: list[tuple[int, Group] | None] = [None] * len(points)
+        self._where: list[tuple[int, int, Group] | None] = [None] * len(points)
         self._seen = len(cluster.changed)
         self._seen_of = [len(watch.changed) for watch in watches]
         self._fill()
@@ -78,7 +78,7 @@ class Field:
     def points_of(self, number: int) -> int:
         """Return what speaks against a node that is one of them."""
         place = self._where[number]
-        return 0 if place is None else place[1].points
+        return 0 if place is None else place[2].points
 
     @property
     def size(self) -> int:
@@ -112,11 +112,12 @@ class Field:
                 continue
             group = self._group_of(number, rooms[number], points)
             if group is not None:
-                group.bucket.append((rooms[number].cpu_milli, number))
-                self._where[number] = (rooms[number].cpu_milli, group)
+                cpu_milli, memory_bytes = rooms[number].cpu_milli, rooms[number].memory_bytes
+                group.bucket.append((cpu_milli, memory_bytes, number))
+                self._where[number] = (cpu_milli, memory_bytes, group)
         for group in self._groups.values():
             group.bucket.sort()
-            group.memory_bytes = max([rooms[number].memory_bytes for _, number in group.bucket], default=0)
+            group.memory_bytes = max([memory_bytes for _, memory_bytes, _ in group.bucket], default=0)
             self.born.append(group)
 
     def _follow(self, watch: Watch, seen: int) -> None:
@@ -136,21 +137,21 @@ class Field:
         room = self.cluster.rooms[number]
         group = None if self._closed(room) else self._group_of(number, room, points)
         old = self._where[number]
+        cpu_milli, memory_bytes = room.cpu_milli, room.memory_bytes
         if old is not None:
-            if old[1] is group and old[0] == room.cpu_milli:
-                group.memory_bytes = max(group.memory_bytes, room.memory_bytes)
+            if old[2] is group and old[0] == cpu_milli and old[1] == memory_bytes:
                 return
-            bucket = old[1].bucket
-            del bucket[bisect_left(bucket, (old[0], number))]
+            bucket = old[2].bucket
+            del bucket[bisect_left(bucket, (old[0], old[1], number))]
         if group is None:
             self._where[number] = None
             return
         if not group.bucket:
             self.born.append(group)
             group.memory_bytes = 0
-        insort(group.bucket, (room.cpu_milli, number))
-        group.memory_bytes = max(group.memory_bytes, room.memory_bytes)
-        self._where[number] = (room.cpu_milli, group)
+        insort(group.bucket, (cpu_milli, memory_bytes, number))
+        group.memory_bytes = max(group.memory_bytes, memory_bytes)
+        self._where[number] = (cpu_milli, memory_bytes, group)
 
     def _closed(self, room: Room) -> bool:
         return not room.ready or bool(room.tenants if self.exclusive else room.exclusive)

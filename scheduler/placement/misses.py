@@ -53,7 +53,7 @@ def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: fro
         if view.demand.asks and not group.state.slots(view.demand):
             devices += len(group.bucket)
         else:
-            near = _lacks(ledger, group, request)
+            near = _lacks(group, request)
             fits += len(group.bucket) - len(near)
             lacks += near
     cpus_only = [cpu_milli for cpu_milli, memory_bytes in lacks if memory_bytes <= 0]
@@ -74,11 +74,11 @@ def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: fro
     )
 
 
-def _lacks(ledger: Ledger, group: Group, request: Request) -> list[tuple[int, int]]:
+def _lacks(group: Group, request: Request) -> list[tuple[int, int]]:
     """Return what each node of a group lacks of (CPUs, memory), without those that lack neither."""
     pairs = [
-        (request.cpu_milli - cpu_milli, request.memory_bytes - ledger.rooms[number].memory_bytes)
-        for cpu_milli, number in group.bucket
+        (request.cpu_milli - cpu_milli, request.memory_bytes - memory_bytes)
+        for cpu_milli, memory_bytes, _ in group.bucket
     ]
     return [pair for pair in pairs if max(pair) > 0]
 

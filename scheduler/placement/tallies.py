@@ -60,13 +60,13 @@ class Tally:
         """Count the nodes of a group, whose devices are alike."""
         request, rooms = self._view.request, self._cluster.rooms
         by_devices = group.state.slots(self._view.demand) if self._view.demand.asks else None
-        for cpu_milli, number in group.bucket:
+        for cpu_milli, memory_bytes, number in group.bucket:
             slots = by_devices
             if request.cpu_milli:
                 by_cpus = cpu_milli // request.cpu_milli
                 slots = by_cpus if slots is None or by_cpus < slots else slots
             if request.memory_bytes:
-                by_memory = rooms[number].memory_bytes // request.memory_bytes
+                by_memory = memory_bytes // request.memory_bytes
                 slots = by_memory if slots is None or by_memory < slots else slots
             self._set(number, rooms[number].slots(request) if slots is None else slots)
 

@@ -1,11 +1,12 @@
 """Which node is the best one for a replica: a field of nodes, ranked for what is asked of devices, seen by one request.
 
-A search is exact: it finds the node with the lowest score, of equals the lowest number, whatever happened before. It
-looks at the groups in the order of the best score that a node in them could have, and stops where none can be better.
+A search is exact: it finds the node with the lowest score, of equals the one with the least memory left, then the
+lowest number, whatever happened before (spread takes the most memory). It looks at the groups in the order of the best score that a node in them could have, and stops where none can be better.
 """
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterator
+from math import inf
 from typing import NamedTuple
 
 from scheduler.placement.fields import Field, Group
@@ -20,6 +21,12 @@ Permits = Callable[[Grant], bool]
 
 POINT = 1 << 100
 """One point against a node weighs more than any score."""
+
+
+Found = tuple[float, int, int]
+"""The score of the best node, its free memory, by which equals are told apart, and its number."""
+
+_NOBODY: Found = (inf, 0, -1)
 
 
 class Ranked(NamedTuple):
@@ -157,13 +164,13 @@ class View:
         return self._rooms[number].slots(self.request) if self.field.allows(number) else 0
 
     def _best(self, refused: Collection[int]) -> int:
-        """Return the best node of all groups, first by score, then by number; -1 if none has room."""
+        """Return the best node of all groups; -1 if none has room."""
         entries, search = self._ranking.entries, self._search
         cpu_milli, memory_bytes = self.request.cpu_milli, self.request.memory_bytes
-        best_score = best_number = place = -1
+        place, best = -1, _NOBODY
         while (place := place + 1) < len(entries):
             entry = entries[place]
-            if best_number >= 0 and entry[0] > best_score:
+            if entry[0] > best[0]:
                 break
             group = entry[2]
             bucket = group.bucket
@@ -171,12 +178,11 @@ class View:
                 self._ranking.drop(place)
                 place -= 1
             elif bucket[-1][0] >= cpu_milli and group.memory_bytes >= memory_bytes:
-                if best_number >= 0 and self._bounded and self._bound(entry) > best_score:
+                if best is not _NOBODY and self._bounded and self._bound(entry) > best[0]:
                     continue
-                score, number = search(entry, refused)
-                if number >= 0 and (best_number < 0 or (score, number) < (best_score, best_number)):
-                    best_score, best_number = score, number
-        return best_number
+                found = search(entry, refused)
+                best = min(best, found)
+        return best[2]
 
     def _bound(self, entry: Ranked) -> int:
         """Return what no node of a group can be better than for this request: with its CPUs taken off."""
@@ -190,51 +196,59 @@ class View:
             bound = self._bounds[group] = entry[3] + worth
         return bound
 
-    def _first_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
-        """Return (score, number), the number -1 if none has room, where the fewest CPUs are all that counts."""
+    def _first_in(self, entry: Ranked, refused: Collection[int]) -> Found:
+        """Find the best node of a group where the fewest CPUs are all that counts."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        bucket, rooms = group.bucket, self._rooms
-        start = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
-        for position in range(start, len(bucket)):
-            milli, number = bucket[position]
-            if rooms[number].memory_bytes >= memory_bytes and number not in refused:
-                return entry[0] + milli - cpu_milli, number
-        if start == 0 and not refused:
-            group.memory_bytes = max(rooms[number].memory_bytes for _, number in bucket)
-        return 0, -1
-
-    def _best_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
-        """Return (score, number), the number -1 if none has room: of those in each band after, the fewest CPUs."""
-        group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        bucket, rooms, thresholds, ranking = group.bucket, self._rooms, self._thresholds, self._ranking
+        bucket = group.bucket
         start = position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
-        best_score, best_number = 0, -1
         while position < len(bucket):
-            milli, number = bucket[position]
-            if rooms[number].memory_bytes < memory_bytes or number in refused:
+            milli, memory, number = bucket[position]
+            if memory < memory_bytes:
+                position = bisect_left(bucket, (milli, memory_bytes), position + 1)
+            elif number in refused:
+                position += 1
+            else:
+                return entry[0] + milli - cpu_milli, memory, number
+        if start == 0 and not refused:
+            group.memory_bytes = memory_bytes - 1
+        return _NOBODY
+
+    def _best_in(self, entry: Ranked, refused: Collection[int]) -> Found:
+        """Find the best node of a group: of those in each band after, the one with the fewest CPUs."""
+        group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
+        bucket, thresholds, ranking = group.bucket, self._thresholds, self._ranking
+        start = position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        best = _NOBODY
+        while position < len(bucket):
+            milli, memory, number = bucket[position]
+            if memory < memory_bytes:
+                position = bisect_left(bucket, (milli, memory_bytes), position + 1)
+                continue
+            if number in refused:
                 position += 1
                 continue
             left = milli - cpu_milli
             band = bisect_right(thresholds, left)
             score = entry[3] + ranking.best_outcome(group.state, band)[0] + ranking.gauge.leftover(left)
-            if best_number < 0 or score < best_score:
-                best_score, best_number = score, number
+            best = min(best, (score, memory, number))
             if band == len(thresholds) or thresholds[band] + cpu_milli >= group.top:
                 break
             position = bisect_left(bucket, (thresholds[band] + cpu_milli,), position + 1)
-        if best_number < 0 and start == 0 and not refused:
-            group.memory_bytes = max(rooms[number].memory_bytes for _, number in bucket)
-        return best_score, best_number
+        if best is _NOBODY and start == 0 and not refused:
+            group.memory_bytes = memory_bytes - 1
+        return best
 
-    def _emptiest_in(self, entry: Ranked, refused: Collection[int]) -> tuple[int, int]:
-        """Return (score, number), the number -1 if none has room, where the more CPUs are left the better."""
+    def _emptiest_in(self, entry: Ranked, refused: Collection[int]) -> Found:
+        """Find the best node of a group where the more CPUs are left the better, then the more memory."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        best_milli, best_number = -1, -1
-        for milli, number in reversed(group.bucket):
-            if milli < cpu_milli or milli < best_milli:
-                break
-            if self._rooms[number].memory_bytes >= memory_bytes and number not in refused:
-                best_milli, best_number = milli, number
-        left = max(best_milli - cpu_milli, 0)
-        worth = self._ranking.best_outcome(group.state, bisect_right(self._thresholds, left))[0]
-        return entry[3] + worth + self._ranking.gauge.leftover(left), best_number
+        bucket, end = group.bucket, len(group.bucket)
+        while end and bucket[end - 1][0] >= cpu_milli:
+            milli, memory, _ = bucket[end - 1]
+            begin = bisect_left(bucket, (milli, max(memory, memory_bytes)), 0, end)
+            number = next((each for _, _, each in bucket[begin:end] if each not in refused), -1)
+            if number >= 0:
+                left = milli - cpu_milli
+                worth = self._ranking.best_outcome(group.state, bisect_right(self._thresholds, left))[0]
+                return entry[3] + worth + self._ranking.gauge.leftover(left), -memory, number
+            end = bisect_left(bucket, (milli,), 0, end) if memory < memory_bytes else begin
+        return _NOBODY

@@ -1,0 +1,90 @@
+"""Plans at the size of the largest clusters: 12,500 nodes of 8 GPUs, 100,000 jobs that wait; on one core, CPU time.
+
+The planner is kept from plan to plan, as the platform keeps it: to read everything anew costs what `build` says.
+"""
+
+import gc
+import time
+from dataclasses import replace
+from random import Random
+
+from benchmarks.lines import Printer
+from benchmarks.scheduler import NOW, SEED, draw_class, large
+from scheduler.config import Config
+from scheduler.engine import Planner, plan
+from scheduler.plan import Plan
+from scheduler.snapshot import PendingJob, Snapshot
+
+NODES, PENDING = 12_500, 100_000
+ARRIVALS = 500
+RUNS = 3
+CONFIG = Config(max_placements=PENDING)
+
+
+def measure(printer: Printer) -> None:
+    """Whole plans of a full and of an empty cluster, and what one more job costs."""
+    for percent in (95, 0):
+        snapshot = large(percent, NODES, PENDING)
+        gc.collect()
+        gc.freeze()  # what stands there anyhow is not to be gone through while we measure
+        _measure_cycle(printer, f"{percent}_percent_full", snapshot)
+        if percent:
+            _measure_arrivals(printer, snapshot)
+        gc.unfreeze()
+
+
+def _measure_cycle(printer: Printer, name: str, snapshot: Snapshot) -> None:
+    built, decided, said = [], [], []
+    for _ in range(RUNS):
+        begun = time.process_time()
+        planner = Planner(snapshot, CONFIG)
+        planner.occupants.lowest()  # makes the indexes over those who run
+        ready = time.process_time()
+        made = planner.decide(NOW)
+        done = time.process_time()
+        verdicts = list(planner.verdicts())
+        built.append(ready - begun)
+        decided.append(done - ready)
+        said.append(time.process_time() - done)
+    cycle = [one + other for one, other in zip(decided, said, strict=True)]
+    printer.line(
+        f"scale.cycle.{name}",
+        min(cycle) * 1000,
+        "ms",
+        seed=SEED,
+        nodes=NODES,
+        pending=PENDING,
+        running=len(snapshot.running),
+        placed=len(made.placements),
+        evicted=len(made.evictions),
+        verdicts=len(verdicts),
+        decide_ms=round(min(decided) * 1000),
+        best_of=RUNS,
+    )
+    printer.line(f"scale.build.{name}", min(built) * 1000, "ms", seed=SEED, best_of=RUNS)
+
+
+def _measure_arrivals(printer: Printer, snapshot: Snapshot) -> None:
+    """One job after another comes to a cluster where all else is settled: nobody has to go for those who wait."""
+    random = Random(SEED)
+    classes = [draw_class(random) for _ in range(50)]
+    planner = Planner(replace(snapshot, pending=_patient(snapshot)), CONFIG)
+    while _changes(planner.decide(NOW)):
+        pass
+    seconds = []
+    for number in range(ARRIVALS):
+        job = PendingJob(f"new-{number}", NOW, random.choice(classes))
+        begun = time.process_time()
+        planner.submit(job)
+        made = planner.decide(NOW)
+        seconds.append(time.process_time() - begun)
+    assert made.placements == plan_anew.placements, "a kept planner decides as one that is made anew"
+
+
+def _patient(snapshot: Snapshot) -> tuple[PendingJob, ...]:
+    """Those of the lowest priority, for whom nobody is sent away."""
+    return tuple(replace(job, job_class=replace(job.job_class, priority=0)) for job in snapshot.pending)
+
+
+def _changes(made: Plan) -> bool:
+    return bool(made.placements or made.evictions)
