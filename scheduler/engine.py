@@ -142,7 +142,7 @@ class Planner:
         for grant in gone:
             self.ledger.give(grant)
         self._agenda = None
-        self.admission.give(occupant.job_class, sum_up(gone), 0)
+        self.admission.give(occupant.job_class, held(gone), 0)
         self.ledger.settle()
         self.admission.settle()
 
@@ -172,8 +172,10 @@ class Planner:
         told: list[Told] = []
         grown: dict[str, int] = {}
         if self.config.reserved_heads is None:
+            self._start_owing(now, placements)
             current = _Round(self, now, placements)
-            current.keep_promises(self._agenda_at(now))
+            self._agenda = self._agenda or Agenda(self.ledger, self.releases(), now)
+            current.keep_promises(self._agenda)
         else:
             current = self._start_all(now, placements)
             while not current.full and (
@@ -197,9 +199,13 @@ class Planner:
 
     def claims(self, now: float) -> list[Claim]:
         """What is reserved and what is owed, as it binds those who start now."""
+        return self.debts.claims(self._review(now), now)
+
+    def _review(self, now: float) -> list[Claim]:
+        """Forget what can or need be owed no more, and return what is booked."""
         booked = self.booked(now)
-        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
-        return self.debts.claims(booked, now)
+        self.debts.review(now, lambda owed: self._wants(owed, now), lambda some: self.guard(booked, some, now))
+        return booked
 
     def booked(self, now: float) -> list[Claim]:
         """What is reserved, as it binds those who start now."""
@@ -211,11 +217,6 @@ class Planner:
             one.occupant for one in self.occupants.on(number) if one.occupant.job_class.project_id == project_id
         )
         return sum_up(grant for job in of_project for grant in job.grants if grant.number == number)
-
-    def _agenda_at(self, now: float) -> Agenda:
-        if self._agenda is None:
-            self._agenda = Agenda(self.ledger, self.releases(), now)
-        return self._agenda
 
     def releases(self) -> Sequence[Release]:
         """What will become free, soonest first."""
@@ -300,14 +301,20 @@ class Planner:
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
-        self.admission.forgive()
-        for owed in self.debts.in_order():
-            if len(placements) < self.config.max_placements:
-                self._start_owed(owed, now, placements)
+        self._start_owing(now, placements)
         current = _Round(self, now, placements)
         while current.run() and not current.full:
             current = _Round(self, now, placements)
         return current
+
+    def _start_owing(self, now: float, placements: list[Placement]) -> None:
+        """Start those for whom room was made, as far as it is free by now."""
+        self.admission.forgive()
+        if self.debts:
+            self._review(now)
+        for owed in self.debts.in_order():
+            if len(placements) < self.config.max_placements:
+                self._start_owed(owed, now, placements)
 
     def owe_quotas(self) -> None:
         """Keep for those to whom room is owed what their limits leave as well."""
@@ -319,13 +326,14 @@ class Planner:
         """Start a job where room was made for it, if all of that is free by now."""
         job = self._pending.get(owed.job.id)
         mark = self.ledger.mark()
-        if job is None or not self.debts.take(owed, self.guard(self.booked(now), job.job_class, now)):
+        guard = self.guard(self.booked(now), owed.job.job_class, now)
+        if job is None or not self.debts.take(owed, guard):
             return
         if self.admission.refusal(job.job_class, asked(job.job_class)) is not None:
-            self.ledger.rollback(mark)  # its limits were cut since: others may have the room
-            self.debts.settle(job.id)
+            self.ledger.rollback(mark)
             return
         self._line(job.job_class).remove(job)
+        self._agenda = None
         placements.append(self.placement(job, owed.grants, "where room was made for it"))
         self.start(job, owed.grants, now)
         self.ledger.settle()
@@ -335,10 +343,11 @@ class Planner:
         """Keep a class that starts now off what is claimed, and on nodes in its reach."""
         return Guard(binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
 
-    def _wanted(self, owed: Owed) -> bool:
-        """Tell whether a job still waits for what it is owed, or will when it has ended where it is."""
+    def _wants(self, owed: Owed, now: float) -> bool:
+        """Tell whether a job still waits for what it is owed, and may have it; or will when it has ended where it is."""
         if owed.job.id in self._pending:
-            return not self._line(owed.job.job_class).queue.paused
+            job_class = owed.job.job_class
+            return not self._line(job_class).queue.paused and self._site.will_admit(job_class, now)
         return owed.job.id in self.occupants.releasing
 
     def _survey(self, snapshot: Snapshot) -> Site:
@@ -451,8 +460,8 @@ class _Round:
             for job in () if line.queue.paused else line.jobs():
                 if self.full:
                     return
-                if self._admits(job.job_class):
-                    grants = agenda.attend(job, self._within(job.job_class))
+                if job.id not in self._planner.debts and self._admits(job.job_class):
+                    grants = agenda.attend(job, self._planner.reach(job.job_class))
                     if grants:
                         line.remove(job)
                         self._place(line, job, grants)
@@ -461,7 +470,7 @@ class _Round:
         self.claims = [*self.claims, *agenda.claims]
 
     def _admits(self, job_class: JobClass) -> bool:
-        refusal = self._why_never(job_class) or self._planner.admission.refusal(job_class, asked(job_class))
+        refusal = self._planner.why_never(job_class) or self._planner.admission.refusal(job_class, asked(job_class))
         return refusal is None
 
     def _serve(self, line: Line) -> bool:
@@ -479,7 +488,7 @@ class _Round:
     def _try_head(self, line: Line, group: Waiting) -> bool:
         """Start the oldest job of a class, or learn that none of the class can start."""
         job_class = group.job_class
-        if self._why_never(job_class) is not None:
+        if self._planner.why_never(job_class) is not None:
             self._failed.add(group)
             return False
         if self._planner.admission.refusal(job_class, group.asked) is not None:
@@ -489,7 +498,7 @@ class _Round:
             return False
         tried_at = self._ledger.gains, self._planner.admission.reach(job_class, group.asked)
         if group.tried_at != tried_at:
-            guard = self._guard(job_class, self._claims_of_others(group.head))
+            guard = self._planner.guard(self._claims_of_others(group.head), job_class, self._now)
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._place(line, group.head, grants)
@@ -519,12 +528,6 @@ class _Round:
         if self._planner.admission.owe(group.job_class, group.asked):
             self._owing.add(line)
 
-    def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
-        return self._planner.guard(claims, job_class, self._now)
-
-    def _within(self, job_class: JobClass) -> frozenset[int] | None:
-        return self._planner.reach(job_class)
-
     def _place(self, line: Line, job: PendingJob, grants: Sequence[Grant]) -> None:
         """Note a start whose grants are taken."""
         self._placements.append(self._planner.placement(job, grants, self._why_there(grants, line)))
@@ -540,16 +543,13 @@ class _Round:
         most = self._config.reserved_heads
         if most is not None and line.blocked >= most:
             return
-        within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
+        within = self._ledger.capacity.allowed(job.job_class.constraints, self._planner.reach(job.job_class))
         releases = self._planner.releases()
         claims = binding(self.claims, job.job_class)
         owed = claim(job, self._ledger, releases, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
             self.claims.append(owed)
-
-    def _why_never(self, job_class: JobClass) -> explain.Because | None:
-        return self._planner.why_never(job_class)
 
     # In words
 
@@ -571,7 +571,7 @@ class _Round:
             return explain.PLAN_FULL if self.full else explain.why_behind(position)
         job_class = group.job_class
         refuse = self._planner.admission.refusal
-        return self._why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
+        return self._planner.why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
 
     def _coming(self) -> dict[JobClass, explain.Because]:
         """Say of each class for whose jobs room is being made what is under way."""
@@ -582,17 +582,17 @@ class _Round:
     def _why_not(self, job_class: JobClass) -> explain.Because:
         """Tell room that is missing from room that is promised."""
         mark = self._ledger.mark()
-        guard = self._guard(job_class, self.claims)
+        guard = self._planner.guard(self.claims, job_class, self._now)
         placed = len(place_gang(self._ledger, job_class, guard))
         if guard.refused_for is not None:
-            placed = len(place_gang(self._ledger, job_class, self._guard(job_class, ())))
+            placed = len(place_gang(self._ledger, job_class, self._planner.guard((), job_class, self._now)))
         self._ledger.rollback(mark)
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
             if owner.job_class.queue_id not in self._planner.lines:
                 return explain.why_booked(owner.id)
             return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
-        return explain.why_no_room(self._ledger, job_class, placed, self._within(job_class))
+        return explain.why_no_room(self._ledger, job_class, placed, self._planner.reach(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes
