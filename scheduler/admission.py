@@ -5,12 +5,15 @@ and a what-if is rolled back.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from scheduler.cohorts import Cohorts
 from scheduler.plan import Reason
 from scheduler.snapshot import UNLIMITED, Account, Amounts, JobClass, Node, Pool, Queue
 from scheduler.usage import Holder, Usage
 from scheduler.words import count, cpus, gpus, memory
+
+T = TypeVar("T")
 
 _HELD_BACK = (Reason.QUOTA, "what is left of the quota is kept for a job that has waited for it longer than patience")
 
@@ -113,11 +116,14 @@ class Admission:
         return debt if any(debt) else ()
 
     def reach(self, job_class: JobClass, amounts: Amounts) -> frozenset[str] | None:
-        """Return the pools on whose nodes such a job may start now; None where there are no pools at all."""
+        """Return the pools on whose nodes such a job may start now; None where there are no pools at all.
+
+        What is owed is not counted: it may be owed to that very job.
+        """
         if not self._pooled:
             return None
         pool_id = self._book(job_class).pool_id
-        borrowing = bool(pool_id) and self.cohorts.borrows(pool_id, amounts)
+        borrowing = bool(pool_id) and self._without_owed(lambda: self.cohorts.borrows(pool_id, amounts))
         return self.cohorts.reach(pool_id, borrowing=borrowing)
 
     def take(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
@@ -155,7 +161,7 @@ class Admission:
                     return reason, _why_over(what, holder, number, amount)
         return self._pool_refusal(book.pool_id, amounts) if book.pool_id else None
 
-    def _without_owed(self, ask: Callable[[], tuple[Reason, str] | None]) -> tuple[Reason, str] | None:
+    def _without_owed(self, ask: Callable[[], T]) -> T:
         owed = list(self._owed)
         self.forgive()
         answer = ask()

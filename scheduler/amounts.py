@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 
+from scheduler.placement.rooms import Grant
 from scheduler.snapshot import WHOLE, Amounts, Holding, JobClass, Node
 
 MIG_SLICES = 7
@@ -21,8 +22,8 @@ def asked(job_class: JobClass) -> Amounts:
     return Amounts(cpu_milli, memory_bytes, gpu_milli)
 
 
-def held(holdings: Iterable[Holding]) -> Amounts:
-    """Return what replicas hold together."""
+def held(holdings: Iterable[Holding | Grant]) -> Amounts:
+    """Return what replicas hold together, as shares, quotas and pools count it: slices too."""
     cpu_milli = memory_bytes = gpu_milli = 0
     for holding in holdings:
         cpu_milli += holding.cpu_milli

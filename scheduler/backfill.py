@@ -45,7 +45,7 @@ class Spare:
         """Tell whether there is still room for the claim beside `grant`."""
         room = self._room(grant.number)
         room.take(grant)
-        lost = self.slots[grant.number] - room.slots(self._request)
+        lost = self.slots[grant.number] - self._slots(room)
         room.give(grant)
         return lost <= self._over
 
@@ -68,9 +68,12 @@ class Spare:
         self._gained[grant.number].remove(grant)
 
     def _count(self, number: int) -> None:
-        slots = self._rooms[number].slots(self._request)
+        slots = self._slots(self._rooms[number])
         self._over += slots - self.slots[number]
         self.slots[number] = slots
+
+    def _slots(self, room: Room) -> int:
+        return 0 if room.exclusive else room.slots(self._request)
 
     def _room(self, number: int) -> Room:
         """Return a node as it will be; made when first asked for, which is before anything is taken of it."""
@@ -121,6 +124,8 @@ class Claim:
         """Tell whether the claim still fits beside `grant`, which is on a node it counts on."""
         if self.spare is not None:
             return self.spare.allows(grant)
+        if _alone(self.job.job_class) or (grant.job_class is not None and _alone(grant.job_class)):
+            return False
         room = self.rooms[grant.number]
         room.take(grant)
         fits = _fits(room, self.job.job_class.roles, self.counts[grant.number])
@@ -200,6 +205,10 @@ def binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
 def ends_at(starts_at: float, job_class: JobClass) -> float:
     """Return when a start then ends at the latest, `inf` without a limit."""
     return inf if job_class.time_limit_s is None else starts_at + job_class.time_limit_s
+
+
+def _alone(job_class: JobClass) -> bool:
+    return job_class.constraints.exclusive
 
 
 def _fits(room: Room, roles: Sequence[Role], counts: Counts) -> bool:

@@ -72,6 +72,20 @@ class Site:
         constraints = job_class.constraints
         return self.ledger.capacity.topology.domain(constraints.within, number) if constraints.within_required else 0
 
+    def give_back_coming(self, now: float) -> None:
+        """Give back in the books, in a what-if, what those hold who have been told to end."""
+        for occupant in self.debts.leavers(now):
+            self.lending.books.give(occupant.job_class, occupant.amounts)
+
+    def will_admit(self, job_class: JobClass, now: float) -> bool:
+        """Tell whether the limits let a job start once those have ended who were told to."""
+        books = self.lending.books
+        mark = books.mark()
+        self.give_back_coming(now)
+        refused = books.refusal(job_class, asked(job_class))
+        books.rollback(mark)
+        return refused is None
+
 
 class Clearing:
     """Makes room; remembers for whom it tried in vain, as long as nothing has changed."""
@@ -131,11 +145,27 @@ class Clearing:
                 site.debts.take(owed, _NO_CLAIMS)
             for one in reversed(told.copy()):
                 # A borrower goes for the books too, which have no nodes.
-                if one.kind is not EvictionKind.RECLAIM and site.ledger.take_all(one.grants()):
+                if one.kind is not EvictionKind.RECLAIM and self._may_stay(one):
                     told.remove(one)
                     site.occupants.tell(one.occupant, None, one.places)
                     site.debts.settle(one.occupant.id)
         return len(told) < kept
+
+    def _may_stay(self, one: Told) -> bool:
+        """Take again what somebody was to give up, if all of it is there beside those who are owed room."""
+        ledger, occupant, job_class = self._site.ledger, one.occupant, one.occupant.job_class
+        field = ledger.capacity.views(job_class)[0].field
+        field.catch_up()
+        mark, grants = ledger.mark(), one.grants()
+        if any(field.parts(grant.number) for grant in grants) or not ledger.take_all(grants):
+            return False
+        stays = [*grants, *(occupant.grants[index] for index in occupant.staying() if one.places)]
+        for number in {grant.number for grant in grants}:
+            room, own = ledger.rooms[number], sum(grant.number == number for grant in stays)
+            if room.exclusive and not (job_class.constraints.exclusive and room.tenants <= own):
+                ledger.rollback(mark)
+                return False
+        return True
 
     def orders(self, now: float, told: Sequence[Told], added: Mapping[str, Added]) -> tuple[Evictions, Resizes]:
         """Put what was decided in the plan's words, for those who in the end need it; some jobs get replicas `added`."""
@@ -220,9 +250,7 @@ class _Pass:
 
     def _expect_coming(self) -> None:
         self._site.debts.release_coming(self._now)
-        for occupant in self._site.occupants.releasing.values():
-            if occupant.releasing_at is not None:
-                self._books.give(occupant.job_class, occupant.amounts)
+        self._site.give_back_coming(self._now)
 
     def _hold(self, owed: Owed) -> None:
         debts = self._site.debts

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Sequence
 from math import inf
 
 from scheduler.amounts import asked
-from scheduler.backfill import Claim, Release, ends_at
+from scheduler.backfill import Claim, Release, binding, ends_at
 from scheduler.forecast import foresee
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant, sum_up
@@ -107,7 +107,7 @@ class Agenda:
         """Promise the first start before some moment at which the nodes really have room."""
         at, amounts = self._now, _counted(job.job_class)
         while (found := self._timeline.find(at, ends_at(0.0, job.job_class), amounts, before)) is not None:
-            others = [*self._booked, *self._claims.values()]
+            others = [*binding(self._booked, job.job_class), *self._claims.values()]
             claim = foresee(job, self._ledger, self._releases, others, found, self._now, within)
             if claim is not None:
                 self._keep(claim, max(self._made.values(), default=0) + 1, held=True)

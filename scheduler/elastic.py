@@ -7,12 +7,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
+from scheduler.amounts import held
 from scheduler.backfill import Claim, Guard, binding
 from scheduler.clearing import Site
 from scheduler.config import Config
 from scheduler.gang import extend_gang, undo
 from scheduler.occupants import Occupant
-from scheduler.placement.rooms import Grant, sum_up
+from scheduler.placement.rooms import Grant
 from scheduler.snapshot import WHOLE
 
 MOST_REPLICAS = 512
@@ -90,9 +91,9 @@ def _add(site: Site, one: Growth) -> bool:
     """Take room for one more replica; tell whether there is any, and the limits allow it."""
     job_class, books = one.occupant.job_class, site.lending.books
     mark = site.ledger.mark()
-    held = (*one.occupant.grants, *one.grants)
-    for grant in extend_gang(site.ledger, job_class, held, one.guard, 1):
-        amounts = sum_up([grant])
+    present = (*one.occupant.grants, *one.grants)
+    for grant in extend_gang(site.ledger, job_class, present, one.guard, 1):
+        amounts = held([grant])
         if books.refusal(job_class, amounts, 0) is None:
             books.take(job_class, amounts, 0)
             one.grants.append(grant)
@@ -105,6 +106,6 @@ def _pays(one: Growth, config: Config, now: float) -> bool:
     occupant = one.occupant
     if occupant.started_at == now:
         return True
-    added = sum_up(one.grants)
+    added = held(one.grants)
     more = added.gpu_milli * WHOLE + added.cpu_milli
     return more * max(0.0, occupant.expected_by - now) > config.restart_s * occupant.worth

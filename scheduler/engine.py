@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.amounts import asked
 from scheduler.backfill import Claim
-from scheduler.clearing import Clearing, Site, Told
+from scheduler.clearing import Clearing, Told
 from scheduler.config import Config
 from scheduler.elastic import grow
 from scheduler.owed import Owed
 from scheduler.paper import Paper
 from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
-from scheduler.reclaim import Lending, Pools
 from scheduler.rounds import Round
 from scheduler.snapshot import Holding, Snapshot
 
@@ -49,8 +48,7 @@ class Planner(Paper):
 
     def __init__(self, snapshot: Snapshot, config: Config) -> None:
         super().__init__(snapshot, config)
-        self._site = self._survey(snapshot)
-        self._clearing = Clearing(self._site, config)
+        self._clearing = Clearing(self.site, config)
         self._last: Round | None = None
 
     def plan(self, now: float) -> Plan:
@@ -68,8 +66,7 @@ class Planner(Paper):
         told: list[Told] = []
         growth = Growing()
         if self.config.reserved_heads is None:
-            current = Round(self, now, placements)
-            current.keep_promises(self.agenda_at(now))
+            current = self._keep_promises(now, placements)
         else:
             current = self._start_all(now, placements)
             for _ in range(_MOST_PASSES):
@@ -111,7 +108,7 @@ class Planner(Paper):
 
     def _grow(self, current: Round, placements: Sequence[Placement], now: float, growth: Growing) -> bool:
         """Have jobs use what nobody waits for. Tell whether any does."""
-        more = grow(self._site, current.claims, self.config, now, growth.over)
+        more = grow(self.site, current.claims, self.config, now, growth.over)
         begun = {placement.job_id for placement in placements} if more else ()
         for one in more:
             growth.sizes.setdefault(one.occupant.id, 0 if one.occupant.id in begun else one.occupant.size)
@@ -132,28 +129,46 @@ class Planner(Paper):
                 added[job_id] = more
         return added
 
+    def _keep_promises(self, now: float, placements: list[Placement]) -> Round:
+        """Start who was promised to start by now; again where one who starts has used up what was booked for it."""
+        self._start_owing(now, placements)
+        while True:
+            before = len(placements)
+            current = Round(self, now, placements)
+            current.keep_promises(self.agenda_at(now))
+            if current.full or len(placements) == before or not any(one.booked for one in current.claims):
+                return current
+            self._agenda = None
+
     def _start_all(self, now: float, placements: list[Placement]) -> Round:
         """Start what can start, those first who are owed their room; return the round that started nothing more."""
-        self.admission.forgive()
-        for owed in self.debts.in_order():
-            if len(placements) < self.config.max_placements:
-                self._start_owed(owed, now, placements)
+        self._start_owing(now, placements)
         current = Round(self, now, placements)
         while current.run() and not current.full:
             current = Round(self, now, placements)
         return current
 
+    def _start_owing(self, now: float, placements: list[Placement]) -> None:
+        """Start those for whom room was made, as far as it is free by now."""
+        self.admission.forgive()
+        if self.debts:
+            self.review(now)
+        for owed in self.debts.in_order():
+            if len(placements) < self.config.max_placements:
+                self._start_owed(owed, now, placements)
+
     def _start_owed(self, owed: Owed, now: float, placements: list[Placement]) -> None:
         """Start a job where room was made for it, if all of that is free by now."""
         job = self.pending.get(owed.job.id)
         mark = self.ledger.mark()
-        if job is None or not self.debts.take(owed, self.guard(self.booked(now), job.job_class, now)):
+        guard = self.guard(self.booked(now), owed.job.job_class, now)
+        if job is None or not self.debts.take(owed, guard):
             return
         if self.admission.refusal(job.job_class, asked(job.job_class)) is not None:
-            self.ledger.rollback(mark)  # its limits were cut since: others may have the room
-            self.debts.settle(job.id)
+            self.ledger.rollback(mark)
             return
         self.line_of(job.job_class).remove(job)
+        self._agenda = None
         placements.append(self.placement(job, owed.grants, "where room was made for it"))
         self.start(job, owed.grants, now)
         self.ledger.settle()
@@ -168,8 +183,3 @@ class Planner(Paper):
         )
         starts_at = self.debts.due_at.get(owed.job.id, owed.starts_at)
         return Promise(owed.job.id, starts_at, tuple(nodes[number].id for number in owed.counts), holdings)
-
-    def _survey(self, snapshot: Snapshot) -> Site:
-        pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
-        lending = Lending(self.admission, pools)
-        return Site(self.ledger, self.occupants, self.debts, self.reach, lending)

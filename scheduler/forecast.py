@@ -188,11 +188,12 @@ class _Future:
     def _put_down(self) -> None:
         numbers = {grant.number for grant in (*self._freed, *self._taken)}
         self._lacking.before(numbers)
+        # What is taken first: a claim may have ended since, and only what was taken can be given back.
+        for grant in self._taken:
+            self._ledger.retake(grant)
         for grant in self._freed:
             self._ledger.give(grant)
             self._gained.setdefault(grant.number, []).append(grant)
-        for grant in self._taken:
-            self._ledger.retake(grant)
         self._lacking.after(numbers)
         self._freed.clear()
         self._taken.clear()
@@ -202,7 +203,7 @@ class _Future:
         slots = {
             number: slots
             for number, room in enumerate(self._ledger.rooms)
-            if self._reaches(number) and (slots := room.slots(request))
+            if self._reaches(number) and not room.exclusive and (slots := room.slots(request))
         }
         return Spare(request, sum(slots.values()) - least, slots, self._gained, self._ledger.rooms)
 
@@ -324,7 +325,9 @@ def _changes_of(claim: Claim) -> tuple[_Change, ...]:
     if claim.booked:  # its room is kept by the guard, and given to nobody before it ends
         return ((claim.ends_at, claim.job.id, (), ()),)
     begun: _Change = (claim.starts_at, claim.after, (), claim.grants)
-    return begun, (claim.ends_at, claim.job.id, claim.grants, ())
+    # Where neither has a time, the end still comes after the beginning.
+    order = max(claim.after, claim.job.id) if claim.starts_at == inf else claim.job.id
+    return begun, (claim.ends_at, order, claim.grants, ())
 
 
 def _anywhere(job_class: JobClass) -> bool:

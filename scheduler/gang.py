@@ -40,10 +40,14 @@ def extend_gang(ledger: Ledger, job_class: JobClass, present: Iterable[Grant], g
     """
     attempt = _Attempt(ledger, job_class, guard)
     held = list(present)
-    attempt.own = {grant.number for grant in held} if job_class.constraints.exclusive else set()
+    attempt.present = held if job_class.constraints.exclusive else ()
+    attempt.own = {grant.number for grant in attempt.present}
     missing = [role.most - sum(grant.role == number for grant in held) for number, role in enumerate(job_class.roles)]
     wish = _wish(ledger, job_class, attempt.views)
-    home = ledger.capacity.topology.part_of(wish.depth, held[0].number) if wish and wish.required and held else None
+    tied = wish is not None and wish.required and bool(held)
+    home = ledger.capacity.topology.part_of(wish.depth, held[0].number) if wish and tied else None
+    if tied and home is None:
+        return []  # it is not known any more where the others are
     progress = True
     while progress and len(attempt.grants) < most:
         progress = False
@@ -119,6 +123,8 @@ class _Attempt:
         self.grants: list[Grant] = []
         self.own: set[int] = set()
         """Nodes that an exclusive job has for itself: closed to all others, not to its further replicas."""
+        self.present: Sequence[Grant] = ()
+        """What such a job held there before."""
         self._job_class = job_class
         self._guard = guard
         # The largest first: small ones find room beside them, not the other way round.
@@ -220,7 +226,7 @@ class _Attempt:
         view, room = self.views[role], self.ledger.rooms[number]
         for placed in range(count):
             view.catch_up()
-            open_to_us = view.field.allows(number) or (number in self.own and not view.field.refuses(number))
+            open_to_us = view.field.allows(number) or (number in self.own and self._is_ours(view, number))
             if not open_to_us or not room.slots(view.request, 1):
                 return placed
             grant = view.grant(number, role, self._job_class)
@@ -228,6 +234,12 @@ class _Attempt:
                 return placed
             self._take(grant)
         return count
+
+    def _is_ours(self, view: View, number: int) -> bool:
+        """Tell whether a node that is closed to all others for this job is still good for more of it."""
+        ours = sum(grant.number == number for grant in (*self.present, *self.grants))
+        alone = self.ledger.rooms[number].tenants == ours
+        return alone and view.field.admits(number) and not view.field.refuses(number)
 
     def _take(self, grant: Grant) -> None:
         self.ledger.take(grant)

@@ -9,8 +9,9 @@ from math import floor, inf
 from operator import add, sub
 from typing import NamedTuple
 
+from scheduler.amounts import held
 from scheduler.backfill import Release, ends_at
-from scheduler.placement.rooms import Grant, sum_up
+from scheduler.placement.rooms import Grant
 from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
 
 
@@ -192,7 +193,7 @@ class Occupants:
         occupant.places += tuple(range(occupant.size, occupant.size + len(grants)))
         occupant.size += len(grants)
         occupant.grants += tuple(grants)
-        occupant.amounts = Amounts(*map(add, occupant.amounts, sum_up(grants)))
+        occupant.amounts = Amounts(*map(add, occupant.amounts, held(grants)))
         self.add(occupant)
 
     def shorten(self, occupant: Occupant, places: Sequence[int]) -> list[Grant]:
@@ -206,7 +207,7 @@ class Occupants:
         occupant.size -= len(set(places))
         occupant.places = tuple([place for place, _ in kept])
         occupant.grants = tuple([grant for _, grant in kept])
-        occupant.amounts = Amounts(*map(sub, occupant.amounts, sum_up(gone)))
+        occupant.amounts = Amounts(*map(sub, occupant.amounts, held(gone)))
         staying = (
             (place - sum(other < place for other in places), at)
             for place, at in occupant.leaving.items()

@@ -7,7 +7,7 @@ from math import inf
 from scheduler.backfill import Claim, Guard, ends_at
 from scheduler.gang import needed, place_gang, undo
 from scheduler.ledger import Ledger
-from scheduler.occupants import Occupants
+from scheduler.occupants import Occupant, Occupants
 from scheduler.placement.rooms import Grant
 from scheduler.snapshot import JobClass, PendingJob, Role
 
@@ -92,6 +92,8 @@ class Debts:
 
     def take(self, owed: Owed, guard: Guard) -> bool:
         """Take exactly what is owed, if all of it is there and may be had."""
+        if not self._lies_in_one(owed):
+            return False
         mark = self._ledger.mark()
         taken: list[Grant] = []
         views = self._ledger.capacity.views(owed.job.job_class, guard.within)
@@ -108,6 +110,13 @@ class Debts:
             taken.append(grant)
         return True
 
+    def _lies_in_one(self, owed: Owed) -> bool:
+        """Tell whether all lies in one domain still, where it must."""
+        constraints, topology = owed.job.job_class.constraints, self._ledger.capacity.topology
+        if not constraints.within_required:
+            return True
+        return len({topology.domain(constraints.within, grant.number) for grant in owed.grants}) == 1
+
     def release_coming(self, now: float) -> None:
         """Free, in a what-if, what those leave who have been told to end."""
         for _, occupant in sorted(self._occupants.releasing.items()):
@@ -115,6 +124,14 @@ class Debts:
                 at = occupant.leaving.get(place) if occupant.releasing_at is None else occupant.releasing_at
                 if at is not None and now <= at + self._patience_s:
                     self._ledger.give(grant)
+
+    def leavers(self, now: float) -> list[Occupant]:
+        """Return the jobs that have been told to end, whole, and are counted on to do so."""
+        return [
+            occupant
+            for _, occupant in sorted(self._occupants.releasing.items())
+            if occupant.releasing_at is not None and now <= occupant.releasing_at + self._patience_s
+        ]
 
     def claims(self, booked: list[Claim], now: float) -> list[Claim]:
         """Return reservations, which no longer count on it, and what is owed as claims; `due_at` says when each is due.
@@ -127,8 +144,7 @@ class Debts:
         lacking: dict[str, set[int]] = {}
         with self._ledger.what_if():
             for owed in self.in_order():
-                rooms = self._ledger.rooms
-                lacking[owed.job.id] = {one.number for one in owed.grants if not rooms[one.number].covers(one)}
+                lacking[owed.job.id] = {one.number for one in owed.grants if not self._is_free(one)}
                 for grant in owed.grants:
                     self._ledger.retake(grant)
         with self._ledger.what_if():
@@ -139,6 +155,12 @@ class Debts:
             for grant in claim.grants:
                 guard.hold(grant)
         return booked + claims
+
+    def _is_free(self, grant: Grant) -> bool:
+        """Tell whether it could be taken now, with nobody there who must be alone or whom it must be alone from."""
+        room = self._ledger.rooms[grant.number]
+        alone = grant.job_class is not None and grant.job_class.constraints.exclusive
+        return room.covers(grant) and not (room.tenants if alone else room.exclusive)
 
     def told_for(self, jobs: Iterable[Owed]) -> int:
         """Count those who have been told to end, or to give up replicas, where something is owed to these jobs."""

@@ -7,6 +7,7 @@ from scheduler.admission import Admission
 from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, binding, ends_at
 from scheduler.capacity import Setting
+from scheduler.clearing import Site
 from scheduler.config import Config
 from scheduler.conservative import Agenda
 from scheduler.forecast import Forecasts
@@ -17,6 +18,7 @@ from scheduler.order import Line, check, form_lines
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
 from scheduler.plan import Placement, ReplicaPlacement
+from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
 from scheduler.standing import Standing
@@ -41,6 +43,8 @@ class Paper:
         self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
         self.forecasts = Forecasts(self.ledger, self.occupants)
         self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
+        pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
+        self.site = Site(self.ledger, self.occupants, self.debts, self.reach, Lending(self.admission, pools))
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
         self._never: dict[JobClass, explain.Because | None] = {}
@@ -122,7 +126,7 @@ class Paper:
         for grant in gone:
             self.ledger.give(grant)
         self._agenda = None
-        self.admission.give(occupant.job_class, sum_up(gone), 0)
+        self.admission.give(occupant.job_class, held(gone), 0)
         self.ledger.settle()
         self.admission.settle()
 
@@ -143,9 +147,13 @@ class Paper:
 
     def claims(self, now: float) -> list[Claim]:
         """What is reserved and what is owed, as it binds those who start now."""
+        return self.debts.claims(self.review(now), now)
+
+    def review(self, now: float) -> list[Claim]:
+        """Forget what can or need be owed no more, and return what is booked."""
         booked = self.booked(now)
-        self.debts.review(now, self._wanted, lambda job_class: self.guard(booked, job_class, now))
-        return self.debts.claims(booked, now)
+        self.debts.review(now, lambda owed: self._wants(owed, now), lambda some: self.guard(booked, some, now))
+        return booked
 
     def booked(self, now: float) -> list[Claim]:
         """What is reserved, as it binds those who start now."""
@@ -216,10 +224,11 @@ class Paper:
             if owed.job.id in self.pending:
                 self.admission.owe(owed.job.job_class, asked(owed.job.job_class))
 
-    def _wanted(self, owed: Owed) -> bool:
-        """Tell whether a job still waits for what it is owed, or will when it has ended where it is."""
+    def _wants(self, owed: Owed, now: float) -> bool:
+        """Tell whether a job still waits for what it is owed, and may have it; or will when it has ended where it is."""
         if owed.job.id in self.pending:
-            return not self.line_of(owed.job.job_class).queue.paused
+            job_class = owed.job.job_class
+            return not self.line_of(job_class).queue.paused and self.site.will_admit(job_class, now)
         return owed.job.id in self.occupants.releasing
 
     def _hold(self, occupant: Occupant) -> None:

@@ -268,9 +268,20 @@ class Search:
         if self._needed > 1 and not self._anywhere:
             yield self._heap(scope, request)
             return
+        if not self._rule.satisfied() and (free := self._free_node()):
+            yield free
         nodes = self._nodes_of_least(scope, request)
         while heap := self._heap(islice(nodes, max(CANDIDATES, CANDIDATES * self._needed // 4)), request):
             yield heap
+
+    def _free_node(self) -> list[tuple[Cost, int]]:
+        """Return a node where nobody has to go for there to be room."""
+        mark = self._ledger.mark()
+        grants = self._place()
+        if grants is None:
+            return []
+        undo(self._ledger, mark, grants, self._guard)
+        return [(FREE, grants[0].number)]
 
     def _heap(self, numbers: Iterable[int], request: Request) -> list[tuple[Cost, int]]:
         heap = [(cost, number) for number in numbers if (cost := self._cost(number, request))]
@@ -433,7 +444,8 @@ class Search:
             rank, lost, job_id = heappop(heap)
             occupant = self._cluster.occupants.by_id[job_id]
             self._cluster.steps.left -= 1
-            if not self._rule.may_go(occupant):
+            # Who is on nodes of two models is listed twice.
+            if job_id in self._gone or not self._rule.may_go(occupant):
                 continue
             if (present := self._rule.rank(occupant)) > rank:  # others went, so that its turn comes later
                 heappush(heap, (present, lost, job_id))

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.amounts import asked
+from scheduler.amounts import asked, held
 from scheduler.config import Preemption
 from scheduler.occupants import Occupant
-from scheduler.placement.rooms import Grant, sum_up
+from scheduler.placement.rooms import Grant
 from scheduler.plan import EvictionKind, Reason
 from scheduler.preemption import evictable
 from scheduler.snapshot import UNLIMITED, Amounts, JobClass, Pool
@@ -126,7 +126,7 @@ class ByPool:
 
     def note(self, occupant: Occupant, grants: Sequence[Grant], *, goes: bool) -> None:
         """Keep the books."""
-        amounts, jobs = sum_up(grants), int(len(grants) == len(occupant.grants))
+        amounts, jobs = held(grants), int(len(grants) == len(occupant.grants))
         if goes:
             self._books.give(occupant.job_class, amounts, jobs)
         else:
@@ -151,10 +151,10 @@ class ByPool:
 
     def _borrowed(self, occupant: Occupant, side: Side) -> bool:
         """Tell whether its pool borrows of what the job asks for and this one holds."""
-        held = [amount if wanted else 0 for amount, wanted in zip(occupant.amounts, self._asked, strict=True)]
+        borrowable = [amount if wanted else 0 for amount, wanted in zip(occupant.amounts, self._asked, strict=True)]
         mark = self._books.mark()
         self._books.give(occupant.job_class, occupant.amounts)
-        borrowed = self._books.cohorts.borrows(side[-1], held)
+        borrowed = self._books.cohorts.borrows(side[-1], borrowable)
         self._books.rollback(mark)
         return borrowed
 

@@ -6,7 +6,7 @@ from math import inf
 
 from scheduler import explain
 from scheduler.amounts import asked
-from scheduler.backfill import Claim, Guard, binding
+from scheduler.backfill import Claim, binding
 from scheduler.config import BackfillOrder
 from scheduler.conservative import Agenda
 from scheduler.gang import needed, place_gang
@@ -60,8 +60,8 @@ class Round:
             for job in () if line.queue.paused else line.jobs():
                 if self.full:
                     return
-                if self._admits(job.job_class):
-                    grants = agenda.attend(job, self._within(job.job_class))
+                if job.id not in self._paper.debts and self._admits(job.job_class):
+                    grants = agenda.attend(job, self._paper.reach(job.job_class))
                     if grants:
                         line.remove(job)
                         self._place(line, job, grants)
@@ -70,7 +70,7 @@ class Round:
         self.claims = (*self.claims, *agenda.claims)
 
     def _admits(self, job_class: JobClass) -> bool:
-        refusal = self._why_never(job_class) or self._paper.admission.refusal(job_class, asked(job_class))
+        refusal = self._paper.why_never(job_class) or self._paper.admission.refusal(job_class, asked(job_class))
         return refusal is None
 
     def _serve(self, line: Line) -> bool:
@@ -88,7 +88,7 @@ class Round:
     def _try_head(self, line: Line, group: Waiting) -> bool:
         """Start the oldest job of a class, or learn that none of the class can start."""
         job_class = group.job_class
-        if self._why_never(job_class) is not None:
+        if self._paper.why_never(job_class) is not None:
             self._failed.add(group)
             return False
         if self._paper.admission.refusal(job_class, group.asked) is not None:
@@ -98,7 +98,7 @@ class Round:
             return False
         tried_at = self._ledger.gains, self._paper.admission.reach(job_class, group.asked)
         if group.tried_at != tried_at or group.refused_by not in ((), self.claims):
-            guard = self._guard(job_class, self._claims_of_others(group.head))
+            guard = self._paper.guard(self._claims_of_others(group.head), job_class, self._now)
             grants = place_gang(self._ledger, job_class, guard)
             if len(grants) == needed(job_class):
                 self._place(line, group.head, grants)
@@ -128,12 +128,6 @@ class Round:
         if self._paper.admission.owe(group.job_class, group.asked):
             self._owing.add(line)
 
-    def _guard(self, job_class: JobClass, claims: Sequence[Claim]) -> Guard:
-        return self._paper.guard(claims, job_class, self._now)
-
-    def _within(self, job_class: JobClass) -> frozenset[int] | None:
-        return self._paper.reach(job_class)
-
     def _place(self, line: Line, job: PendingJob, grants: Sequence[Grant]) -> None:
         """Note a start whose grants are taken."""
         self._placements.append(self._paper.placement(job, grants, self._why_there(grants, line)))
@@ -149,15 +143,12 @@ class Round:
         most = self._config.reserved_heads
         if most is not None and line.blocked >= most:
             return
-        within = self._ledger.capacity.allowed(job.job_class.constraints, self._within(job.job_class))
+        within = self._ledger.capacity.allowed(job.job_class.constraints, self._paper.reach(job.job_class))
         claims = binding(self.claims, job.job_class)
         owed = self._paper.forecasts.claim(job, claims, self._now, within=within, alone=self._alone)
         if owed is not None:
             line.blocked += 1
             self.claims += (owed,)
-
-    def _why_never(self, job_class: JobClass) -> explain.Because | None:
-        return self._paper.why_never(job_class)
 
     # In words
 
@@ -179,7 +170,7 @@ class Round:
             return explain.PLAN_FULL if self.full else explain.why_behind(position)
         job_class = group.job_class
         refuse = self._paper.admission.refusal
-        return self._why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
+        return self._paper.why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
 
     def _coming(self) -> dict[JobClass, explain.Because]:
         """Say of each class for whose jobs room is being made what is under way."""
@@ -190,17 +181,17 @@ class Round:
     def _why_not(self, job_class: JobClass) -> explain.Because:
         """Tell room that is missing from room that is promised."""
         mark = self._ledger.mark()
-        guard = self._guard(job_class, self.claims)
+        guard = self._paper.guard(self.claims, job_class, self._now)
         placed = len(place_gang(self._ledger, job_class, guard))
         if guard.refused_for is not None:
-            placed = len(place_gang(self._ledger, job_class, self._guard(job_class, ())))
+            placed = len(place_gang(self._ledger, job_class, self._paper.guard((), job_class, self._now)))
         self._ledger.rollback(mark)
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
             if owner.job_class.queue_id not in self._paper.lines:
                 return explain.why_booked(owner.id)
             return explain.why_delayed(owner.id, self._paper.lines[owner.job_class.queue_id].queue.name)
-        return explain.why_no_room(self._ledger, job_class, placed, self._within(job_class))
+        return explain.why_no_room(self._ledger, job_class, placed, self._paper.reach(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes

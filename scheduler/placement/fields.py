@@ -75,6 +75,15 @@ class Field:
         topology = self.cluster.topology
         return any(watch.refuses(topology.domain(watch.rule.level, number)) for watch in self.watches)
 
+    def parts(self, number: int) -> bool:
+        """Tell whether somebody is near a node from whom the replicas must be apart."""
+        topology = self.cluster.topology
+        return any(one.rule.apart and one.refuses(topology.domain(one.rule.level, number)) for one in self.watches)
+
+    def admits(self, number: int) -> bool:
+        """Tell whether a node is ready, and labels, taints and pools allow it, whoever is on it."""
+        return self._points[number] is not None and self.cluster.rooms[number].ready
+
     def points_of(self, number: int) -> int:
         """Return what speaks against a node that is one of them."""
         place = self._where[number]

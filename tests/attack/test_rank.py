@@ -13,6 +13,8 @@ from scheduler.standing import Standing
 from scheduler.usage import Usage
 from tests.support.clusters import a_class, a_job, a_node, a_request
 from tests.support.contest import STEP_S, Contest, plain
+from tests.support.oracle import Asked
+from tests.support.simulations import EASY, run, starts
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -190,3 +192,28 @@ def test_where_short_jobs_go_first_a_limit_ranks_only_until_there_is_a_history_a
     day, liar = a_job("day", at=0.0, limit=86_400), a_job("liar", at=42 * HOUR_S, limit=1)
     assert passes(replace(liar, submitted_at=41 * HOUR_S), day, "slowdown")
     assert not passes(replace(liar, submitted_at=43 * HOUR_S), day, "slowdown")
+
+
+@pytest.mark.parametrize(("limit_s", "starts_at", "done_s"), [(30, 20, 30), (9, 1, 9), (300, 20, 30)])
+def test_who_asks_for_less_time_than_it_needs_is_backfilled_and_ended_there(
+    limit_s: int, starts_at: int, done_s: int
+) -> None:
+    """Two of four processors are busy until 10, and then a head of four has them all until 20.
+
+    A job of two that says 9 starts at once, and has done 9 of its 30 seconds when it is ended; ten times too much is
+    worth no more than the truth, and would find no hole that is shorter.
+    """
+    busy, head, job = Asked(0, 2, 10, 10), Asked(0, 4, 10, 10), Asked(1, 2, limit_s, 30)
+    history = run([busy, head, job], 4, EASY)
+    assert starts(history)[2] == starts_at
+    (span,) = [span for span in history.spans if span.work.id == "0002"]
+    assert span.ended_at - span.started_at == done_s
+
+
+def test_who_splits_a_job_gains_no_place_by_size_and_loses_one_lead_for_each_halving() -> None:
+    standing = Standing(Usage([a_node(cpus=64, gib=1024)]), Config(size_lead_s=HOUR_S))
+    for halvings in range(1, 6):
+        whole = a_job("whole", a_request(cpus=32), at=halvings * HOUR_S - 1)
+        piece = a_job("piece", a_request(cpus=32 // 2**halvings), at=0.0)
+        assert passes(whole, piece, "gang", standing)
+        assert not passes(replace(whole, submitted_at=halvings * HOUR_S + 1), piece, "gang", standing)

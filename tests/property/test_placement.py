@@ -333,7 +333,10 @@ def test_the_place_found_is_the_best_of_all_nodes(seed: int) -> None:
         for number in range(len(ledger.nodes))
         if number not in refused and (score := score_of(ledger, view, job_class, number)) is not None
     }
-    best = min(scores, key=lambda number: (scores[number], number), default=None)
+    # Of equals the one with the least memory, or the most, where room is to be left.
+    sign = -1 if job_class.constraints.strategy is Strategy.SPREAD else 1
+    rooms = ledger.rooms
+    best = min(scores, key=lambda number: (scores[number], sign * rooms[number].memory_bytes, number), default=None)
     assert (None if found is None else found.number) == best
     if found is not None:
         assert ledger.rooms[found.number].covers(found)

@@ -21,14 +21,15 @@ class Books:
             used <= most
             for resource, amount in enumerate(amounts)
             if amount
-            for used, most in self._uses(job_class, resource)
+            for used, most in self.uses(job_class, resource)
         )
         queue = self.queues[job_class.queue_id]
         fits = fits and sum(one.queue_id == queue.id for one, _ in self.running) <= queue.most_running
         self.running.pop()
         return fits
 
-    def _uses(self, job_class: JobClass, resource: int) -> Iterator[tuple[int, int]]:
+    def uses(self, job_class: JobClass, resource: int) -> Iterator[tuple[int, int]]:
+        """Yield what is used of each limit that such a job meets, and the limit."""
         queue = self.queues[job_class.queue_id]
         yield sum(one[resource] for made, one in self.running if made.queue_id == queue.id), queue.most[resource]
         for account_id in (f"{job_class.project_id}/{job_class.user_id}", job_class.project_id):

@@ -1,8 +1,23 @@
+from dataclasses import replace
+from math import inf
+
 from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.plan import Reason
-from scheduler.snapshot import PendingJob, Queue, RunningJob
+from scheduler.snapshot import (
+    Constraints,
+    JobClass,
+    Node,
+    PendingJob,
+    Queue,
+    Request,
+    Reservation,
+    Role,
+    RunningJob,
+    Slice,
+)
 from tests.support.clusters import (
+    GIB,
     NOW,
     a_holding,
     a_job,
@@ -138,3 +153,61 @@ def test_what_this_plan_starts_is_counted_as_a_release() -> None:
 def test_what_runs_on_a_node_that_is_gone_promises_nothing() -> None:
     running = [busy("r1", "n1", 1, ends_by=NOW + 60), a_running("r2", a_holding("gone"), ends_by=NOW + 1)]
     assert verdicts(a_snapshot([a_node(gpus=8)], [HEAD], running=running))["head"].starts_at == NOW + 60
+
+
+def alone(job: PendingJob) -> PendingJob:
+    return replace(job, job_class=replace(job.job_class, constraints=Constraints(exclusive=True)))
+
+
+def test_nobody_passes_a_head_that_wants_the_node_for_itself_unless_gone_by_then() -> None:
+    running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
+    head = alone(a_job("head", limit=3600))
+    for limit, begun in ((100, ["short"]), (101, [])):
+        snapshot = a_snapshot([a_node()], [head, a_job("short", at=1, limit=limit)], running=running)
+        assert started(snapshot) == begun
+        assert verdicts(snapshot)["head"].starts_at == NOW + 100
+
+
+def test_who_wants_a_node_for_itself_passes_no_head_that_needs_the_node() -> None:
+    running = [a_running("r", a_holding("n1", cpus=7), ends_by=NOW + 100)]
+    head = a_job("head", a_request(cpus=8), limit=3600)
+    for within in ("", "node"):
+        tied = replace(head, job_class=replace(head.job_class, constraints=Constraints(within=within)))
+        lone = a_job("lone", a_request(cpus=0, gib=0), at=1)
+        assert started(a_snapshot([a_node()], [tied, alone(lone)], running=running)) == []
+        assert started(a_snapshot([a_node()], [tied, lone], running=running)) == ["lone"]
+
+
+def sliced(job_id: str, profile: str, start: int, *, releasing_at: float | None = None) -> RunningJob:
+    holding = replace(a_holding("n1"), slices=(Slice(0, profile, start),))
+    job_class = JobClass("p", "", (Role(Request(1000, GIB, mig_profile=profile)),))
+    return RunningJob(job_id, job_class, (holding,), releasing_at=releasing_at)
+
+
+def partitioned(cpus: int) -> Node:
+    node = a_node(gpus=1, model="H100", cpus=cpus)
+    return replace(node, gpu_milli_free=(0,), partitioned=(0,), gpu_memory_bytes=80 * GIB)
+
+
+QUEUES = [Queue("q", "default"), Queue("q2", "other")]
+
+
+def test_a_claim_that_has_no_time_ends_after_it_has_begun() -> None:
+    running = [sliced("r", "4g.40gb", 0), sliced("z", "3g.40gb", 4)]
+    jobs = [a_job("a", Request(1000, GIB, mig_profile="2g.20gb")), a_job("b", a_request(cpus=8), at=1, queue="q2")]
+    made = plan(a_snapshot([partitioned(8)], jobs, running=running, queues=QUEUES), Config())
+    assert sorted((one.job_id, one.starts_at) for one in made.promises) == [("a", inf), ("b", inf)]
+
+
+def test_what_is_owed_may_be_a_slice_that_is_coming() -> None:
+    running = [sliced("r", "4g.40gb", 0, releasing_at=NOW + 30), a_running("z", a_holding("n2", cpus=6), queue="")]
+    jobs = [a_job("a", Request(1000, GIB, mig_profile="7g.80gb")), a_job("b", a_request(cpus=8), at=1, queue="q2")]
+    made = plan(a_snapshot([partitioned(4), a_node("n2")], jobs, running=running, queues=QUEUES), Config())
+    assert [promise.job_id for promise in made.promises if promise.holdings] == ["a"]
+
+
+def test_under_conservative_backfill_a_project_uses_what_it_has_booked() -> None:
+    booked = Reservation("booking", "p", NOW - 1, NOW + 1000, (a_holding("n1", cpus=8),))
+    for project, begun in (("p", ["j1"]), ("other", [])):
+        snapshot = replace(a_snapshot([a_node()], [a_job(project=project)]), reservations=(booked,))
+        assert started(snapshot, Config(reserved_heads=None)) == begun

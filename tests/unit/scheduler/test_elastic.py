@@ -5,8 +5,22 @@ from dataclasses import replace
 from scheduler.config import Config, Preemption
 from scheduler.engine import Planner, plan
 from scheduler.plan import Plan
-from scheduler.snapshot import Account, Amounts, Constraints, PendingJob, Reservation, Role, RunningJob, Snapshot
-from tests.support.clusters import NOW, a_holding, a_node, a_request, a_snapshot, applied
+from scheduler.snapshot import (
+    UNLIMITED,
+    Account,
+    Amounts,
+    Constraints,
+    Holding,
+    PendingJob,
+    Request,
+    Reservation,
+    Role,
+    RunningJob,
+    Slice,
+    Snapshot,
+    Taint,
+)
+from tests.support.clusters import GIB, NOW, a_holding, a_node, a_request, a_snapshot, applied
 from tests.support.evictions import in_domain, runs, victims, wants, whole
 
 CONFIG = Config(restart_s=120, preemption=Preemption(min_run_s=300))
@@ -153,3 +167,39 @@ def test_a_job_does_not_shrink_for_itself_and_grow_again() -> None:
     assert [one.removed for one in made.resizes] == [(1,)]
     again = plan(applied(snapshot, made), CONFIG)
     assert again.resizes == ()
+
+
+def test_slices_count_against_a_quota_as_a_job_grows_and_shrinks() -> None:
+    nodes = [replace(a_node(gpus=1, model="H100"), gpu_milli_free=(0,), partitioned=(0,), gpu_memory_bytes=80 * GIB)]
+    role = Role(Request(1000, GIB, mig_profile="2g.20gb"), 1, 3)
+    job_class = replace(wants("x", 1).job_class, roles=(role,))
+    holding = Holding("id-n1", 1000, GIB, slices=(Slice(0, "2g.20gb", 0),))
+    running = RunningJob("r", job_class, (holding,))
+    snapshot = a_snapshot(nodes, [], running=[running])
+    for most, more in ((UNLIMITED, {"r": 2}), (2 * 2000 // 7, {"r": 1})):
+        limited = replace(snapshot, accounts=(Account("p", most=Amounts(gpu_milli=most)),))
+        assert added(plan(limited, CONFIG)) == more
+    planner = Planner(snapshot, CONFIG)
+    planner.plan(NOW)
+    planner.give_up("r", [1, 2])
+    planner.end("r")
+    assert planner.admission.usage.of_project("p") == 0
+
+
+def test_a_job_that_has_its_node_for_itself_grows_on_it_only_while_it_is_ready() -> None:
+    alone = grown(runs("r", ("n1", [0])), 2)
+    alone = replace(alone, job_class=replace(alone.job_class, constraints=Constraints(exclusive=True)))
+    snapshot = a_snapshot([a_node(gpus=2)], [], running=[alone])
+    assert added(plan(snapshot, CONFIG)) == {"r": 1}
+    drained = replace(snapshot, nodes=tuple(replace(node, ready=False) for node in snapshot.nodes))
+    assert added(plan(drained, CONFIG)) == {}
+    tainted = replace(snapshot, nodes=tuple(replace(node, taints=(Taint("kept"),)) for node in snapshot.nodes))
+    assert added(plan(tainted, CONFIG)) == {}
+
+
+def test_a_job_whose_domain_is_not_known_any_more_does_not_grow_out_of_it() -> None:
+    tied = grown(runs("r", ("n1", [0])), 2)
+    constraints = Constraints(within="rack", within_required=True)
+    tied = replace(tied, job_class=replace(tied.job_class, constraints=constraints))
+    nodes = [a_node("n1", gpus=1), in_domain(a_node("n2", gpus=1), "rack2")]
+    assert added(plan(replace(a_snapshot(nodes, [], running=[tied]), levels=("rack",)), CONFIG)) == {}

@@ -134,3 +134,21 @@ def test_a_quota_is_cleared_even_where_room_is_free() -> None:
     made = plan(cluster(HALVES, [wants("mine", 1, priority=0, queue="qa")], running, gpus=8), CONFIG)
     assert len(made.evictions) == 1
     assert made.evictions[0].kind is EvictionKind.RECLAIM
+
+
+def test_a_borrower_on_nodes_of_two_models_goes_once() -> None:
+    nodes = [a_node("n1", gpus=1, cpus=32), a_node("n2", gpus=1, cpus=32, model="a100"), node("n3", 2)]
+    running = [runs("b", ("n1", [0]), ("n2", [0]), queue="qb")]
+    pools = (*COHORT, pool("a", 2), pool("b", 0), pool("c", 0))
+    snapshot = replace(
+        a_snapshot(nodes, [wants("mine", 2, priority=0, queue="qa")], running=running, queues=QUEUES), pools=pools
+    )
+    assert [one.job_id for one in plan(snapshot, CONFIG).evictions] == ["b"]
+
+
+def test_a_quota_is_cleared_also_where_nobody_is_on_the_node_with_room() -> None:
+    nodes = [node("n1", 4), node("n2", 1)]
+    running = [runs(f"b{i}", ("n1", [i]), queue="qb") for i in range(4)]
+    snapshot = a_snapshot(nodes, [wants("mine", 1, priority=0, queue="qa")], running=running, queues=QUEUES)
+    made = plan(replace(snapshot, pools=COHORT + HALVES), CONFIG)
+    assert [one.kind for one in made.evictions] == [EvictionKind.RECLAIM]
