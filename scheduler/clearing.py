@@ -3,8 +3,10 @@ that give back, then lower priorities that end.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
+from typing import NamedTuple
 
 from scheduler.amounts import asked
 from scheduler.backfill import Claim, Guard, ends_at
@@ -20,7 +22,7 @@ from scheduler.preemption import ByPriority, Clearance, Cluster, Rule, Search, S
 from scheduler.reclaim import ByPool, Lending
 from scheduler.snapshot import WHOLE, JobClass, PendingJob
 
-STEPS = 60_000
+STEPS = 20_000
 """How many looks at nodes and jobs one plan spends on making room."""
 
 MOVES = 8
@@ -77,14 +79,19 @@ class Site:
         for occupant in self.debts.leavers(now):
             self.lending.books.give(occupant.job_class, occupant.amounts)
 
-    def will_admit(self, job_class: JobClass, now: float) -> bool:
-        """Tell whether the limits let a job start once those have ended who were told to."""
-        books = self.lending.books
-        mark = books.mark()
+    @contextmanager
+    def leavers_gone(self, now: float) -> Iterator[None]:
+        """Have limits looked at as they will be once those have ended who were told to."""
+        mark = self.lending.books.mark()
         self.give_back_coming(now)
-        refused = books.refusal(job_class, asked(job_class))
-        books.rollback(mark)
-        return refused is None
+        try:
+            yield
+        finally:
+            self.lending.books.rollback(mark)
+
+    def admits(self, job_class: JobClass) -> bool:
+        """Tell whether the limits let a job start."""
+        return self.lending.books.refusal(job_class, asked(job_class)) is None
 
 
 class Clearing:
@@ -95,6 +102,11 @@ class Clearing:
         self._config = config
         self._in_vain: set[JobClass] = set()
         self._state: State | None = None
+        self._steps = Steps(STEPS)
+
+    def begin(self) -> None:
+        """Another plan begins, which may spend as many steps as any."""
+        self._steps = Steps(STEPS)
 
     def make_room(self, heads: Iterable[PendingJob], claims: Sequence[Claim], now: float, told: list[Told]) -> bool:
         """Have others go for jobs that found no room, the highest priority first, ties in the order given.
@@ -116,7 +128,7 @@ class Clearing:
         ranked = sorted(heads, key=lambda job: -job.job_class.priority)
         mark = site.lending.books.mark()
         with site.ledger.what_if():
-            _Pass(site, config, claims, now, told).run(ranked, self._in_vain)
+            _Pass(site, Terms(config, now, self._steps), claims, told).run(ranked, self._in_vain)
         site.lending.books.rollback(mark)
         return site.debts.changes > before
 
@@ -210,18 +222,26 @@ def _apart(claim: Claim) -> Claim:
     return replace(claim, spare=None, rooms={number: room.copy() for number, room in claim.rooms.items()})
 
 
+class Terms(NamedTuple):
+    """How room is made: by which rules, when, and with how many steps left."""
+
+    config: Config
+    now: float
+    steps: Steps
+
+
 class _Pass:
     """One look at all who found no room, on the ledger as it will be once those have gone who were told to."""
 
-    def __init__(self, site: Site, config: Config, claims: Sequence[Claim], now: float, told: list[Told]) -> None:
+    def __init__(self, site: Site, terms: Terms, claims: Sequence[Claim], told: list[Told]) -> None:
         self._site = site
-        self._config = config
+        self._config = terms.config
         self._claims = [_apart(claim) for claim in claims if claim.job.id not in site.debts]
-        self._now = now
+        self._now = terms.now
         self._told = told
         self._books = site.lending.books
         self._refused = False
-        self._cluster = Cluster(site.ledger, site.occupants, site.domain, Steps(STEPS))
+        self._cluster = Cluster(site.ledger, site.occupants, site.domain, terms.steps)
 
     def run(self, heads: Sequence[PendingJob], in_vain: set[JobClass]) -> None:
         """Serve the heads; what is owed to others is held when their turn comes, so that only a higher one gets it.

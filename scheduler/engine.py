@@ -65,6 +65,7 @@ class Planner(Paper):
         placements: list[Placement] = []
         told: list[Told] = []
         growth = Growing()
+        self._clearing.begin()
         if self.config.reserved_heads is None:
             current = self._keep_promises(now, placements)
         else:
@@ -151,8 +152,7 @@ class Planner(Paper):
     def _start_owing(self, now: float, placements: list[Placement]) -> None:
         """Start those for whom room was made, as far as it is free by now."""
         self.admission.forgive()
-        if self.debts:
-            self.review(now)
+        self.review(now)
         for owed in self.debts.in_order():
             if len(placements) < self.config.max_placements:
                 self._start_owed(owed, now, placements)

@@ -12,7 +12,7 @@ from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupants
-from scheduler.placement.rooms import Grant
+from scheduler.placement.rooms import Grant, Room
 from scheduler.snapshot import ANYWHERE, JobClass, PendingJob
 
 _Change: TypeAlias = tuple[float, str, tuple[Grant, ...], tuple[Grant, ...]]
@@ -155,13 +155,10 @@ class _Future:
             self._missing.take(grant)
         self._freed += step.freed
         self._taken += step.taken
-        if step.claimed:
-            self._lacking.forget()
-        if not self._missing.covered:
+        self._lacking.follow(step)
+        if self._lacking or not self._missing.covered:
             return None
         self._put_down()
-        if self._lacking:
-            return None
         job_class = self._job.job_class
         until = ends_at(at, job_class)
         guard = Guard(self._ahead(at), until, self._within, starts_at=at)
@@ -186,15 +183,12 @@ class _Future:
         ]
 
     def _put_down(self) -> None:
-        numbers = {grant.number for grant in (*self._freed, *self._taken)}
-        self._lacking.before(numbers)
         # What is taken first: a claim may have ended since, and only what was taken can be given back.
         for grant in self._taken:
             self._ledger.retake(grant)
         for grant in self._freed:
             self._ledger.give(grant)
             self._gained.setdefault(grant.number, []).append(grant)
-        self._lacking.after(numbers)
         self._freed.clear()
         self._taken.clear()
 
@@ -223,38 +217,44 @@ class _Lacking:
         self._counts = not (constraints.exclusive or constraints.affinities)
         self._needed = needed(job_class)
         self._rooms = ledger.rooms
+        self._copies: dict[int, Room] = {}
         self._slots: dict[int, int] = {}
         self._short = 0
 
     def __bool__(self) -> bool:
         return self._counts and self._short > 0
 
-    def forget(self) -> None:
-        """Something else has changed than room."""
-        self._short = 0
-
     def note(self, placed: int) -> None:
-        """So many had room in a try. Where they are not alike, or tied to a place, that says little of how many lack."""
+        """So many had room in a try, all else being put down. Of replicas that are not alike it says little how many lack."""
+        self._copies.clear()
         self._short = self._needed - placed if len(self._roles) == 1 else 1
 
-    def before(self, numbers: Iterable[int]) -> None:
-        """These nodes are about to change."""
-        if self:
-            for number in numbers:
-                if number not in self._slots:
-                    self._slots[number] = self._count(number)
+    def follow(self, step: _Step) -> None:
+        """What a step changes, on copies of the nodes: putting it down in the ledger costs more."""
+        if step.claimed:  # something else may have changed than room
+            self._short = 0
+        if not self:
+            return
+        for grant in step.taken:
+            self._room(grant.number).take(grant)
+        for grant in step.freed:
+            self._room(grant.number).give(grant)
+        for number in {grant.number for grant in (*step.freed, *step.taken)}:
+            slots = self._count(self._copies[number])
+            self._short -= max(0, slots - self._slots[number])
+            self._slots[number] = slots
 
-    def after(self, numbers: Iterable[int]) -> None:
-        """These nodes have changed."""
-        if self:
-            for number in numbers:
-                slots = self._count(number)
-                self._short -= max(0, slots - self._slots.get(number, 0))
-                self._slots[number] = slots
+    def _room(self, number: int) -> Room:
+        room = self._copies.get(number)
+        if room is None:
+            room = self._copies[number] = self._rooms[number].copy()
+            self._slots[number] = self._count(room)
+        return room
 
-    def _count(self, number: int) -> int:
-        room = self._rooms[number]
-        return 0 if room.exclusive else sum([room.slots(role.request, role.least) for role in self._roles])
+    def _count(self, room: Room) -> int:
+        if room.exclusive:
+            return 0
+        return sum([room.slots(role.request, role.least) for role in self._roles])
 
 
 class _Missing:

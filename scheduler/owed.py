@@ -1,6 +1,6 @@
 """Room that is kept for the jobs it was made for, until they start: nobody else gets what their victims leave."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -68,13 +68,11 @@ class Debts:
             found.setdefault(owed.job.job_class, []).append(owed)
         return found
 
-    def review(self, now: float, wanted: Callable[[Owed], bool], guard_of: GuardOf) -> None:
-        """Forget what is not wanted, and what cannot be kept: a node failed, somebody does not go, others have it."""
-        if not self._owed:
-            return
+    def review(self, now: float, wanted: Container[str], guard_of: GuardOf) -> None:
+        """Forget what is not `wanted` by its job (ids), and what cannot be kept: others have it, or will not go."""
         with self._ledger.what_if():
             self.release_coming(now)
-            wanting = [owed for owed in self.in_order() if wanted(owed)]
+            wanting = [owed for owed in self.in_order() if owed.job.id in wanted]
             kept = {owed.job.id for owed in wanting if self.take(owed, guard_of(owed.job.job_class))}
             for owed in wanting:
                 if owed.job.id not in kept and self.renew(owed, guard_of(owed.job.job_class)):

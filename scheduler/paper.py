@@ -152,7 +152,10 @@ class Paper:
     def review(self, now: float) -> list[Claim]:
         """Forget what can or need be owed no more, and return what is booked."""
         booked = self.booked(now)
-        self.debts.review(now, lambda owed: self._wants(owed, now), lambda some: self.guard(booked, some, now))
+        if self.debts:
+            with self.site.leavers_gone(now):
+                wanted = {owed.job.id for owed in self.debts.in_order() if self._wants(owed)}
+            self.debts.review(now, wanted, lambda job_class: self.guard(booked, job_class, now))
         return booked
 
     def booked(self, now: float) -> list[Claim]:
@@ -224,11 +227,11 @@ class Paper:
             if owed.job.id in self.pending:
                 self.admission.owe(owed.job.job_class, asked(owed.job.job_class))
 
-    def _wants(self, owed: Owed, now: float) -> bool:
+    def _wants(self, owed: Owed) -> bool:
         """Tell whether a job still waits for what it is owed, and may have it; or will when it has ended where it is."""
         if owed.job.id in self.pending:
             job_class = owed.job.job_class
-            return not self.line_of(job_class).queue.paused and self.site.will_admit(job_class, now)
+            return not self.line_of(job_class).queue.paused and self.site.admits(job_class)
         return owed.job.id in self.occupants.releasing
 
     def _hold(self, occupant: Occupant) -> None:

@@ -18,10 +18,10 @@ class Group:
     """Nodes in one state, with free CPUs between the same two thresholds, against which as many points speak.
 
     `bucket` has free milli-CPUs, free memory in bytes and number of each, sorted; `top` is the next threshold. No node
-    in it has more free memory than `memory_bytes` says.
+    in it has more free memory than `memory_bytes` says; `entered` counts those that came.
     """
 
-    __slots__ = ("band", "bucket", "memory_bytes", "points", "serial", "state", "top")
+    __slots__ = ("band", "bucket", "entered", "memory_bytes", "points", "serial", "state", "top")
 
     def __init__(self, serial: int, state: State, band: int, points: int, top: int) -> None:
         self.serial = serial
@@ -31,6 +31,7 @@ class Group:
         self.top = top
         self.bucket: list[tuple[int, int, int]] = []
         self.memory_bytes = 0
+        self.entered = 0
 
 
 class Cluster(NamedTuple):
@@ -158,6 +159,7 @@ class Field:
         if not group.bucket:
             self.born.append(group)
             group.memory_bytes = 0
+        group.entered += 1
         insort(group.bucket, (cpu_milli, memory_bytes, number))
         group.memory_bytes = max(group.memory_bytes, memory_bytes)
         self._where[number] = (cpu_milli, memory_bytes, group)

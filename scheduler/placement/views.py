@@ -115,6 +115,8 @@ class View:
         self._rooms = field.cluster.rooms
         self._thresholds = field.cluster.thresholds
         self._bounds: dict[Group, int] = {}
+        # Where no node of a group had room, none has until another comes.
+        self._in_vain: dict[Group, int] = {}
         self._bounded = bool(self._thresholds) and not ranking.gauge.spread
         self._search = self._best_in if self._bounded else self._first_in
         if ranking.gauge.spread:
@@ -165,7 +167,7 @@ class View:
 
     def _best(self, refused: Collection[int]) -> int:
         """Return the best node of all groups; -1 if none has room."""
-        entries, search = self._ranking.entries, self._search
+        entries, search, in_vain = self._ranking.entries, self._search, self._in_vain
         cpu_milli, memory_bytes = self.request.cpu_milli, self.request.memory_bytes
         place, best = -1, _NOBODY
         while (place := place + 1) < len(entries):
@@ -180,8 +182,13 @@ class View:
             elif bucket[-1][0] >= cpu_milli and group.memory_bytes >= memory_bytes:
                 if best is not _NOBODY and self._bounded and self._bound(entry) > best[0]:
                     continue
+                if in_vain.get(group) == group.entered:
+                    continue
                 found = search(entry, refused)
-                best = min(best, found)
+                if found < best:
+                    best = found
+                elif found is _NOBODY and not refused:
+                    in_vain[group] = group.entered
         return best[2]
 
     def _bound(self, entry: Ranked) -> int:
@@ -200,7 +207,7 @@ class View:
         """Find the best node of a group where the fewest CPUs are all that counts."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
         bucket = group.bucket
-        start = position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
         while position < len(bucket):
             milli, memory, number = bucket[position]
             if memory < memory_bytes:
@@ -209,15 +216,13 @@ class View:
                 position += 1
             else:
                 return entry[0] + milli - cpu_milli, memory, number
-        if start == 0 and not refused:
-            group.memory_bytes = memory_bytes - 1
         return _NOBODY
 
     def _best_in(self, entry: Ranked, refused: Collection[int]) -> Found:
         """Find the best node of a group: of those in each band after, the one with the fewest CPUs."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
         bucket, thresholds, ranking = group.bucket, self._thresholds, self._ranking
-        start = position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
         best = _NOBODY
         while position < len(bucket):
             milli, memory, number = bucket[position]
@@ -234,8 +239,6 @@ class View:
             if band == len(thresholds) or thresholds[band] + cpu_milli >= group.top:
                 break
             position = bisect_left(bucket, (thresholds[band] + cpu_milli,), position + 1)
-        if best is _NOBODY and start == 0 and not refused:
-            group.memory_bytes = memory_bytes - 1
         return best
 
     def _emptiest_in(self, entry: Ranked, refused: Collection[int]) -> Found:
