@@ -3,19 +3,21 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import Opened, Seat, open_attempt, store_attempts
+from app.jobs.asks import RoleAsks, is_exclusive, roles_in
+from app.jobs.attempts import Opened, Piece, Seat, open_attempt, store_attempts
 from app.jobs.evictions import Order, evict
 from app.jobs.models import ClassVerdict, Job
 from app.resources.allocations import grant, lock_nodes
 from app.resources.models import Gpu, Node
-from scheduler.plan import Eviction, Placement, Plan, Verdict
+from scheduler.placement.mig import slots_of
+from scheduler.plan import Eviction, Placement, Plan, ReplicaPlacement, Verdict
 from trellis.vocabulary import JobState, NodeState
 
 _STILL_QUEUED = (
@@ -50,32 +52,66 @@ def _place(uow: UnitOfWork, placements: Iterable[Placement]) -> int:
     gpus = _gpus(uow, nodes)
     jobs = uow.session.execute(_STILL_QUEUED, {"ids": list(by_job)}).scalars().all()
     opened: list[Opened] = []
-    left = {n.id: (n.cpu_milli - n.cpu_milli_used, n.memory_bytes - n.memory_bytes_used) for n in nodes.values()}
+    left = {node.id: _Left.of(node) for node in nodes.values()}
     for job in jobs:
         placement = by_job[job.id]
-        if not _has_room(job, placement, nodes, left):
+        if not _has_room(job, placement.replicas, nodes, left):
             continue  # the node changed since the plan was made; the next cycle knows
-        seats = [
-            Seat(seat.index, nodes[UUID(seat.node_id)], [(gpus[UUID(seat.node_id)][i], part) for i, part in seat.gpus])
-            for seat in placement.replicas
-        ]
+        seats = [_seat(seat, nodes[UUID(seat.node_id)], gpus[UUID(seat.node_id)]) for seat in placement.replicas]
+        job.owed = None
         opened.append(open_attempt(uow, job, seats, placement.reason))
     store_attempts(uow, opened)
     grant(uow, [claim for one in opened for claim in one.grants], nodes)
     return len(opened)
 
 
-def _has_room(job: Job, placement: Placement, nodes: Mapping[UUID, Node], left: dict[UUID, tuple[int, int]]) -> bool:
+def _seat(placed: ReplicaPlacement, node: Node, gpus: Mapping[int, Gpu]) -> Seat:
+    parts = [(gpus[index], milli) for index, milli in placed.gpus]
+    pieces = [
+        Piece(gpu := gpus[one.device], one.profile, one.start, slots_of(node.gpu_model, gpu.memory_bytes, one))
+        for one in placed.slices
+    ]
+    return Seat(placed.index, node, parts, pieces, placed.role)
+
+
+class _Left(NamedTuple):
+    """What is left of a node, and who has it for itself alone."""
+
+    cpu_milli: int
+    memory_bytes: int
+    empty: bool
+    exclusive_for: UUID | None
+
+    @classmethod
+    def of(cls, node: Node) -> "_Left":
+        """As its row says."""
+        cpu_milli, memory_bytes = node.cpu_milli - node.cpu_milli_used, node.memory_bytes - node.memory_bytes_used
+        return cls(cpu_milli, memory_bytes, not (node.cpu_milli_used or node.memory_bytes_used), node.exclusive_for)
+
+    def without(self, job: Job, role: RoleAsks, *, alone: bool) -> "_Left | None":
+        """What a replica leaves; None where it may not be there."""
+        if self.exclusive_for not in (None, job.id) or (alone and not self.empty and self.exclusive_for is None):
+            return None
+        after = _Left(
+            self.cpu_milli - role.cpu_milli, self.memory_bytes - role.memory_bytes, False, job.id if alone else None
+        )
+        return after if min(after.cpu_milli, after.memory_bytes) >= 0 else None
+
+
+def _has_room(
+    job: Job, replicas: Iterable[ReplicaPlacement], nodes: Mapping[UUID, Node], left: dict[UUID, _Left]
+) -> bool:
     """Whether the nodes still have what was planned with; takes it from `left` if so."""
+    roles, alone = roles_in(job), is_exclusive(job)
     after = dict(left)
-    for seat in placement.replicas:
+    for seat in replicas:
         node = nodes.get(UUID(seat.node_id))
         if node is None or node.state is not NodeState.READY:
             return False
-        cpu, memory = after[node.id]
-        after[node.id] = (cpu - job.cpu_milli, memory - job.memory_bytes)
-        if min(after[node.id]) < 0:
+        there = after[node.id].without(job, roles[seat.role], alone=alone)
+        if there is None:
             return False
+        after[node.id] = there
     left.update(after)
     return True
 

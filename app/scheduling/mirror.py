@@ -14,12 +14,15 @@ from sqlalchemy import bindparam, select, text
 
 from app.core.events import Event
 from app.core.uow import UnitOfWork
+from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
-from app.scheduling.jobs import Classes, Jobs, left_by, load_jobs
+from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs
 from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
+from app.scheduling.predictions import Expected
 from scheduler.backfill import Release
 from scheduler.engine import Planner
 from scheduler.plan import Plan, Verdict
+from scheduler.snapshot import BlockedJob
 
 # Read all anew now and then, whatever the events said: what a fault put wrong is right again after that.
 REFRESH = timedelta(minutes=5)
@@ -87,11 +90,13 @@ class Mirror:
 
     def __init__(self) -> None:
         self.classes = Classes()
+        self._expected = Expected()
         self._planner: Planner | None = None
         self.interval_s = SchedulingPolicy().scheduling_interval_ms / 1000
         self._news = _News()
         self._built_at: datetime | None = None
         self._unconfirmed: set[UUID] = set()
+        self._lenders: frozenset[str] = frozenset()
 
     @contextmanager
     def lent(self, uow: UnitOfWork) -> Iterator[Planner]:
@@ -114,11 +119,28 @@ class Mirror:
         if planner is None or self._is_old(uow):
             return self._build(uow)
         changed = self._changed(uow)
-        if changed is None:
-            return self._build(uow)
-        if changed and not _update(planner, changed, load_jobs(uow, self.classes, list(changed))):
+        if changed is None or (changed and not self._follow(uow, planner, changed)):
             return self._build(uow)
         return planner
+
+    def _follow(self, uow: UnitOfWork, planner: Planner, changed: set[UUID]) -> bool:
+        """Bring what the planner knows of these jobs in line with their rows; False where the paper does not add up."""
+        self._expected.learn(uow, [job_id for job_id in changed if planner.find_release(str(job_id)) is not None])
+        jobs = load_jobs(uow, self.classes, self._expected, list(changed))
+        concerned = bool(jobs.blocked) or not self._lenders.isdisjoint(map(str, changed))
+        if concerned:
+            planner.block(())  # who waited for others may be about to be queued: nobody is to be known as both
+        if not _update(planner, changed, jobs):
+            return False
+        if concerned:
+            self._block(uow, planner)
+        return True
+
+    def _block(self, uow: UnitOfWork, planner: Planner) -> None:
+        """Tell of those that wait for others, and remember whose change would change what they lend."""
+        blocked = load_blocked(uow, self._expected)
+        self._lenders = _lenders(blocked)
+        planner.block([job for job in blocked if planner.find_pending(job.id) is None])
 
     def _build(self, uow: UnitOfWork) -> Planner:
         self.classes = Classes()
@@ -128,7 +150,11 @@ class Mirror:
         self._built_at = uow.clock.now()
         policy = policy_in_force(uow).policy
         self.interval_s = policy.scheduling_interval_ms / 1000
-        return Planner(load_snapshot(uow, self.classes), config_of(policy))
+        self._expected = Expected(used=policy.backfill.use_predictions)
+        self._expected.learn_lately(uow)
+        snapshot = load_snapshot(uow, self.classes, self._expected)
+        self._lenders = _lenders(snapshot.blocked)
+        return Planner(snapshot, config_of(policy))
 
     def _is_old(self, uow: UnitOfWork) -> bool:
         return self._built_at is None or not timedelta() <= uow.clock.now() - self._built_at < REFRESH
@@ -141,6 +167,11 @@ class Mirror:
         changed = {job_id for job_id, _ in news if job_id is not None} | self._unconfirmed
         self._unconfirmed = set()
         return changed
+
+
+def _lenders(blocked: Iterable[BlockedJob]) -> frozenset[str]:
+    """Those whose change would change what is lent: who waits, and for whom."""
+    return frozenset(job_id for job in blocked for job_id in (job.id, *job.needs))
 
 
 def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
