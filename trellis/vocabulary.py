@@ -96,11 +96,12 @@ class Cause(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why the control plane asks a node to end a replica."""
+    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it."""
 
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
     PREEMPTED = "preempted"
+    SURPLUS = "surplus"
     STALE = "stale"
 
 

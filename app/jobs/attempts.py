@@ -69,11 +69,11 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
         state=ReplicaState.PLACED, reason=reason, message="",
     )  # fmt: skip
     uow.move(job, JobState.SCHEDULED, reason=reason)
-    replicas, grants = _seat_all(uow, job, attempt, seats, len(seats))
+    replicas, grants = seat_all(uow, job, attempt, seats, len(seats))
     return Opened(attempt, replicas, grants)
 
 
-def _seat_all(
+def seat_all(
     uow: UnitOfWork, job: Job, attempt: Attempt, seats: Sequence[Seat], count: int
 ) -> tuple[list[Replica], list[Grant]]:
     """Members of an attempt that has `count` with them, and what these must be granted."""
@@ -230,10 +230,12 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """Let attempt and job be as far as the attempt's replicas are."""
     job, members = family.jobs[attempt.job_id], family.members[attempt.id]
     states = {member.state for member in members}
+    # Who gave up its room is no longer one of them: the others go on.
+    staying = [member for member in members if member.stop_reason is not StopReason.SURPLUS]
     if states <= ENDED_REPLICA_STATES:
         _end(uow, family, attempt)
         return
-    failed = [m for m in members if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
+    failed = [m for m in staying if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
     if failed:  # one of a gang is gone: the others can't go on without it
         for member in members:
             if member.state not in ENDED_REPLICA_STATES and member.stop_reason is None:
@@ -248,7 +250,9 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
 
 def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """The attempt is over: it ended as the first of its replicas that did not succeed."""
-    job, members = family.jobs[attempt.job_id], family.members[attempt.id]
+    job = family.jobs[attempt.job_id]
+    every = family.members[attempt.id]
+    members = [m for m in every if m.stop_reason is not StopReason.SURPLUS] or every
     bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
     # Those that were stopped because another failed are not the reason.
     reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])

@@ -16,7 +16,7 @@ from app.resources.models import Allocation, AllocationGpu, Gpu
 from app.scheduling.classes import Classes
 from app.scheduling.predictions import Expected
 from scheduler import snapshot as plain
-from trellis.vocabulary import JobState
+from trellis.vocabulary import JobState, StopReason
 
 RUNNING = (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING)
 
@@ -158,7 +158,14 @@ def _running(
 def _holding(row: Any) -> plain.Holding:
     devices = tuple(sorted((index, milli) for index, milli in row.gpus or ()))
     slices = tuple(plain.Slice(one["index"], one["profile"], one["start"]) for one in row.slices or ())
-    return plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices, slices, row.role or 0)
+    leaves_at = _told(row) if row.stop_reason is StopReason.SURPLUS else None
+    return plain.Holding(str(row.node_id), row.held_cpu, row.held_memory, devices, slices, row.role or 0, leaves_at)
+
+
+def _told(row: Any) -> float:
+    """By when a replica that was told to end has."""
+    at: float = row.stop_asked_at.timestamp() + row.stop_grace_s
+    return at
 
 
 def _held_without_job(row: Any, holding: plain.Holding) -> plain.RunningJob:
@@ -181,7 +188,7 @@ def _holder(
         # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
         return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
     started_at = (row.started_at or now).timestamp()
-    told = [one.stop_asked_at.timestamp() + one.stop_grace_s for one in replicas if one.stop_asked_at is not None]
+    told = [_told(one) for one in replicas if one.stop_reason not in (None, StopReason.SURPLUS)]
     return plain.RunningJob(
         str(row.id), job_class, holdings, started_at,
         ends_by=None if row.time_limit_s is None else started_at + row.time_limit_s,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, select, text
@@ -16,13 +17,13 @@ from app.core.events import Event
 from app.core.uow import UnitOfWork
 from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
-from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs
+from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs, write_holding
 from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
 from app.scheduling.predictions import Expected
 from scheduler.backfill import Release
 from scheduler.engine import Planner
 from scheduler.plan import Plan, Verdict
-from scheduler.snapshot import BlockedJob
+from scheduler.snapshot import BlockedJob, RunningJob
 
 # Read all anew now and then, whatever the events said: what a fault put wrong is right again after that.
 REFRESH = timedelta(minutes=5)
@@ -97,6 +98,7 @@ class Mirror:
         self._built_at: datetime | None = None
         self._unconfirmed: set[UUID] = set()
         self._lenders: frozenset[str] = frozenset()
+        self._owed: dict[str, list[Any]] = {}
 
     @contextmanager
     def lent(self, uow: UnitOfWork) -> Iterator[Planner]:
@@ -109,7 +111,16 @@ class Mirror:
     def expect(self, made: Plan) -> None:
         """Note what was planned: until its rows are seen, nobody knows whether that was committed."""
         told = [[one.job_id for one in made.placements], [one.job_id for one in made.evictions]]
+        told.append([one.job_id for one in made.resizes])
         self._unconfirmed = {UUID(job_id) for job_ids in told for job_id in job_ids}
+
+    def promised(self, made: Plan) -> dict[UUID, list[Any] | None]:
+        """Which jobs are owed something else after this plan than before, and what; None: nothing any more."""
+        owed = {one.job_id: [write_holding(each) for each in one.holdings] for one in made.promises if one.holdings}
+        before, self._owed = self._owed, owed
+        started = {one.job_id for one in made.placements}
+        void = {UUID(job_id): None for job_id in before.keys() - owed.keys() - started}
+        return void | {UUID(job_id): kept for job_id, kept in owed.items() if before.get(job_id) != kept}
 
     def by_key(self, verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
         """The verdicts of a plan by the `class_key` of the jobs' rows."""
@@ -154,6 +165,8 @@ class Mirror:
         self._expected.learn_lately(uow)
         snapshot = load_snapshot(uow, self.classes, self._expected)
         self._lenders = _lenders(snapshot.blocked)
+        owed = {job.id: job.owed for job in snapshot.pending} | {job.id: job.owed for job in snapshot.running}
+        self._owed = {job_id: [write_holding(each) for each in kept] for job_id, kept in owed.items() if kept}
         return Planner(snapshot, config_of(policy))
 
     def _is_old(self, uow: UnitOfWork) -> bool:
@@ -189,7 +202,7 @@ def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
             planner.withdraw(job_id)
         for name in (job_id, left_by(job_id)):
             known = planner.find_release(name)
-            if known is not None and name in running and _agree(known, planner.release_of(running[name])):
+            if known is not None and name in running and _is_as(planner, running[name], known):
                 del running[name]
             elif known is not None:
                 planner.end(name)
@@ -201,6 +214,13 @@ def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_as(planner: Planner, job: RunningJob, known: Release) -> bool:
+    """Whether the paper says of a running job what its row says: what it holds, what of it goes, what it is owed."""
+    leaving = {place for place, one in enumerate(job.holdings) if one.releasing_at is not None}
+    goes = planner.occupants.by_id[job.id].leaving.keys() == leaving
+    return goes and (not job.owed or job.id in planner.debts) and _agree(known, planner.release_of(job))
 
 
 def _agree(one: Release, other: Release) -> bool:
