@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -60,7 +61,9 @@ def placed(stack: Stack, caller: Caller, **body: Any) -> list[str]:
 
 
 def specs(stack: Stack, node: FakeNode) -> list[wire.ReplicaSpec]:
-    live = select(Replica.id, Replica.fence).where(Replica.node_id == UUID(node.welcome.node_id)).order_by(Replica.index)
+    live = (
+        select(Replica.id, Replica.fence).where(Replica.node_id == UUID(node.welcome.node_id)).order_by(Replica.index)
+    )
     rows = stack.run(lambda uow: [(str(row.id), row.fence) for row in uow.session.execute(live)])
     return node.specs(*rows)
 
@@ -87,7 +90,12 @@ def test_one_of_several_models_of_gpu_will_do_and_no_other(stack: Stack, world: 
         {"labels": {"disk": "fast"}},
         {"selector": [{"label": "disk", "values": ["fast", "faster"]}]},
         {"selector": [{"label": "disk", "operator": "not_in", "values": ["slow"]}]},
-        {"selector": [{"label": "disk", "operator": "exists"}, {"label": "cores", "operator": "above", "values": ["8"]}]},
+        {
+            "selector": [
+                {"label": "disk", "operator": "exists"},
+                {"label": "cores", "operator": "above", "values": ["8"]},
+            ]
+        },
         {"selector": [{"label": "cores", "operator": "above", "values": ["31"]}]},
         {"selector": [{"label": "zone", "values": ["north"]}]},
         {"labels": {"zone": "north"}},
@@ -197,7 +205,9 @@ def test_a_gang_of_two_roles_starts_whole_each_with_its_own_command_and_amounts(
     stack.run(stack.cycle)
     assert places(stack, job) == ["big", "big", "small"]
     seen = {spec.index: spec for node in nodes for spec in specs(stack, node)}
-    said = [(s.role, s.count, s.command, s.cpu_milli, s.memory_bytes >> 30, len(s.gpus)) for _, s in sorted(seen.items())]
+    said = [
+        (s.role, s.count, s.command, s.cpu_milli, s.memory_bytes >> 30, len(s.gpus)) for _, s in sorted(seen.items())
+    ]
     worker = ("worker", 3, ("work",), 4000, 8, 1)
     assert said == [("driver", 3, ("drive",), 2000, 2, 0), worker, worker]
     held = select(Allocation.cpu_milli).order_by(Allocation.cpu_milli)
@@ -357,8 +367,9 @@ def test_jobs_are_ranked_by_their_deadlines_where_the_policy_says_so(
     stack: Stack, world: World, member: Caller, admin: Caller
 ) -> None:
     assert admin.put("/scheduling/policy", {"primary_policy": "deadline"}).status == 200
-    later = submit(member, deadline="2099-01-02T00:00:00Z")
-    sooner = submit(member, deadline="2099-01-01T00:00:00Z")
+    later = submit(member)
+    came_at = datetime.fromisoformat(member.get(f"/jobs/{later}").json["submitted_at"])
+    sooner = submit(member, deadline=(came_at + timedelta(hours=1)).isoformat())
     join(stack, world, "a", cpus=1)
     stack.run(stack.cycle)
     assert (places(stack, sooner), places(stack, later)) == (["a"], [])
