@@ -89,8 +89,11 @@ class Nvml:
             numa=_numa_node(bus),
             links=tuple(other for other in range(len(self._handles)) if other != index and self._linked(handle, other)),
             partitioned=self._is_partitioned(handle),
-            slices=tuple(SliceDescription(piece.profile, piece.start) for piece in self._pieces(handle)),
+            slices=self._cuts(handle) if self._is_partitioned(handle) else None,
         )
+
+    def _cuts(self, handle: Any) -> tuple[SliceDescription, ...]:
+        return tuple(SliceDescription(piece.profile, piece.start) for piece in self._pieces(handle))
 
     def _is_partitioned(self, handle: Any) -> bool:
         library = self._library
@@ -108,10 +111,10 @@ class Nvml:
         for number in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
             try:
                 piece = library.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-            except library.NVMLError:  # numbers have gaps
+                instance = library.nvmlDeviceGetGpuInstanceId(piece)
+                cut = library.nvmlGpuInstanceGetInfo(library.nvmlDeviceGetGpuInstanceById(handle, instance))
+            except library.NVMLError:  # numbers have gaps; and where it begins only a privileged node is told
                 continue
-            instance = library.nvmlDeviceGetGpuInstanceId(piece)
-            cut = library.nvmlGpuInstanceGetInfo(library.nvmlDeviceGetGpuInstanceById(handle, instance))
             yield _Piece(
                 uuid=_text(library.nvmlDeviceGetUUID(piece)),
                 profile=_text(library.nvmlDeviceGetName(piece)).rpartition("MIG ")[2],

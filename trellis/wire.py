@@ -156,7 +156,7 @@ class SliceDescription:
 class GpuDescription:
     """One device as the node sees it; `links` are the indexes it shares a fast interconnect with.
 
-    A `partitioned` one (MIG) is given in slices: in those of `slices`, or, where these are none, as its model allows.
+    A `partitioned` one (MIG) is given in slices: those of `slices`, or, where that is None, as its model allows.
     """
 
     index: int
@@ -166,7 +166,7 @@ class GpuDescription:
     numa: int = 0
     links: tuple[int, ...] = ()
     partitioned: bool = False
-    slices: tuple[SliceDescription, ...] = ()
+    slices: tuple[SliceDescription, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

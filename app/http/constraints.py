@@ -23,7 +23,12 @@ class Flag(fields.Boolean):
     """True or false, and nothing that merely looks like it."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(truthy={True}, falsy={False}, **options)
+        super().__init__(**options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):  # a 1 is equal to True, and is none
+            raise ValidationError("must be true or false")
+        return value
 
 
 class WhereFields(Strict):

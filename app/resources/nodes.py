@@ -194,7 +194,7 @@ def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]
             uow.session.add(gpu)
         gpu.uuid, gpu.model, gpu.memory_bytes = device.uuid[:80], device.model[:63], device.memory_bytes
         gpu.numa, gpu.links = device.numa, list(device.links)
-        cuts = [[piece.profile, piece.start] for piece in device.slices] or None
+        cuts = None if device.slices is None else [[piece.profile, piece.start] for piece in device.slices]
         if (gpu.partitioned, gpu.cuts) != (device.partitioned, cuts):
             if gpu.id in busy:
                 raise Invalid(

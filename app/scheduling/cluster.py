@@ -64,7 +64,7 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
             gpu_milli_free=tuple(0 if gpu.partitioned else 1000 - gpu.milli_used for gpu in gpus),
             gpu_links=_cliques(gpus),
             gpu_numa=tuple(gpu.numa for gpu in gpus),
-            partitioned=tuple(gpu.index for gpu in gpus if gpu.partitioned and _pairs_in(gpu) == cuts),
+            partitioned=tuple(gpu.index for gpu in gpus if _is_cut(gpu) and _pairs_in(gpu) == cuts),
             cuts=cuts,
             gpu_memory_bytes=gpus[0].memory_bytes if gpus else 0,
             domains=tuple(node.domains.get(level, "") for level in levels),
@@ -80,8 +80,13 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
 
 def _cuts(gpus: list[Gpu]) -> tuple[tuple[str, int], ...]:
     """How most of a node's partitioned devices are cut; one that is cut in another way is given to nobody."""
-    ways = Counter(_pairs_in(gpu) for gpu in gpus if gpu.partitioned)
+    ways = Counter(_pairs_in(gpu) for gpu in gpus if _is_cut(gpu))
     return min(ways, key=lambda way: (-ways[way], way), default=())
+
+
+def _is_cut(gpu: Gpu) -> bool:
+    """Whether there are slices of it to give: of one that is partitioned into none there are not."""
+    return gpu.partitioned and gpu.cuts != []
 
 
 def _pairs_in(gpu: Gpu) -> tuple[tuple[str, int], ...]:
