@@ -77,7 +77,7 @@ class Attempt(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Answer):
-    """A job. `why` says in words why it waits; `spec`, `depends_on` and `attempts` come with `verbose`."""
+    """A job. `why` says in words why it waits, or of a dry run why it never `could_start`; `spec`, `depends_on` and `attempts` come with `verbose`."""
 
     id: str = ""
     name: str = ""
@@ -97,6 +97,7 @@ class Job(Answer):
     cause: str | None = None
     message: str | None = None
     why: str | None = None
+    could_start: bool | None = None
     expected_start_at: datetime | None = None
     resources: Amounts = field(default_factory=Amounts)
     replicas: int = 1

@@ -378,6 +378,9 @@ class JobSchema(Strict):
     cause = fields.Enum(Cause, by_value=True, allow_none=True)
     message = fields.String()
     why = fields.String()
+    could_start = fields.Boolean(
+        metadata={"description": "of a dry run: whether it could if nothing else ran; `why` says why not"}
+    )
     expected_start_at = fields.AwareDateTime(allow_none=True)
     resources = fields.Nested(JobResourcesSchema)
     replicas = fields.Integer(metadata={"description": "the fewest, of all roles"})

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,20 @@ def load_snapshot(uow: UnitOfWork, classes: Classes, expected: Expected) -> plai
         reservations=tuple(_reservations(uow)),
         blocked=load_blocked(uow, expected),
         shapes=popular_shapes(uow),
+        levels=levels,
+    )
+
+
+def load_empty(uow: UnitOfWork) -> plain.Snapshot:
+    """The cluster and how it is shared, without anybody's jobs; every queue is open."""
+    levels = list_levels(uow)
+    return plain.Snapshot(
+        now=uow.clock.now().timestamp(),
+        nodes=tuple(load_nodes(uow, levels)),
+        queues=tuple(replace(queue, paused=False) for queue in _queues(uow)),
+        pending=(),
+        pools=tuple(load_pools(uow)),
+        accounts=tuple(_accounts(uow)),
         levels=levels,
     )
 

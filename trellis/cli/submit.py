@@ -247,7 +247,7 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         return
     made = run.client.jobs.submit(**job)
     if job.get("dry_run"):
-        run.answer(made, lambda: run.say(f"It would be accepted: {wants(made)}."))
+        run.answer(made, lambda: run.say(f"It would be accepted: {wants(made)}.{_never(made)}"))
     elif follow:
         run.note(f"Submitted job {made.id}.")
         logs.show(run, made.id, run.client.jobs.logs(made, follow=True))
@@ -256,6 +256,10 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         _finish(run, _wait(run, made))
     else:
         run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
+
+
+def _never(made: Job) -> str:
+    return f" Yet it could not start, whatever else ran: {made.why}." if made.could_start is False else ""
 
 
 def _say_array(run: Here, made: JobArray) -> None:

@@ -410,3 +410,48 @@ def test_what_was_asked_for_most_lately_is_what_room_ought_to_be_good_for(
     assert [(shape.request.gpu_milli, shape.request.gpu_models, shape.weight) for shape in shapes] == [
         (2000, ("A100",), 3.0), (1000, (), 2.0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "could"),
+    [
+        ({"resources": {"cpus": 8}}, True),
+        ({"resources": {"cpus": 9}}, False),
+        ({"resources": {"cpus": 8}, "replicas": 2}, True),
+        ({"resources": {"cpus": 8}, "replicas": 3}, False),
+        (
+            {"resources": {"cpus": 1}, "replicas": 2, "constraints": {"topology": {"level": "rack", "required": True}}},
+            True,
+        ),
+        (
+            {"resources": {"cpus": 8}, "replicas": 2, "constraints": {"topology": {"level": "rack", "required": True}}},
+            False,
+        ),
+        ({"constraints": {"labels": {"zone": "nowhere"}}}, False),
+        ({"constraints": {"affinity": [{"labels": {"placement/app": "db"}}]}}, True),
+        ({"resources": {"mig_profile": "1g.10gb"}}, False),
+    ],
+    ids=str,
+)
+def test_a_dry_run_says_whether_it_could_ever_start(
+    stack: Stack, world: World, member: Caller, admin: Caller, body: Mapping[str, Any], could: bool
+) -> None:
+    for name in ("r1", "r2"):
+        say(admin, join(stack, world, name), domains={"rack": name})
+    submit(member, replicas=2, resources={"cpus": 8, "memory": "1GiB"})
+    stack.run(stack.cycle)  # what runs there now is no matter
+    before = stack.dump()
+    answer = member.post("/jobs", {"command": ["true"], "dry_run": True, **body})
+    assert (answer.status, answer.json["could_start"], bool(answer.json["why"])) == (200, could, not could)
+    assert stack.dump() == before
+
+
+def test_a_device_that_is_partitioned_and_cut_into_nothing_is_given_to_nobody(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    (device,) = partitioned("a")
+    FakeNode.join(stack, world, a_description("a", devices=(replace(device, slices=()),)))
+    for wish in ({"mig_profile": "1g.10gb"}, {"gpus": 1}):
+        job = submit(member, resources={**SMALL, **wish})
+        stack.run(stack.cycle)
+        assert places(stack, job) == []
