@@ -187,6 +187,18 @@ def live_on(uow: UnitOfWork, node_ids: Iterable[UUID]) -> list[Allocation]:
     return list(uow.session.execute(statement.order_by(Allocation.created_at).limit(1000)).scalars())
 
 
+def slots_used(uow: UnitOfWork, gpu_ids: Collection[UUID]) -> dict[UUID, list[int]]:
+    """The memory slots of these partitioned devices that slices hold; asks nobody where there is none."""
+    found: dict[UUID, list[int]] = {}
+    if gpu_ids:
+        held = select(AllocationSlot.gpu_id, AllocationSlot.slot).where(
+            AllocationSlot.live, AllocationSlot.gpu_id.in_(gpu_ids)
+        )
+        for gpu_id, slot in uow.session.execute(held.order_by(AllocationSlot.gpu_id, AllocationSlot.slot)):
+            found.setdefault(gpu_id, []).append(slot)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class AllocationReport:
     """What is held, on which node, and which of its devices: pairs of index and milli."""

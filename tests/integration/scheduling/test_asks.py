@@ -271,6 +271,8 @@ def test_slices_of_a_partitioned_device_are_given_once_and_given_back(
     given = [piece for spec in specs(stack, node) for piece in spec.slices]
     assert sorted(piece.start for piece in given) == [0, 4]
     assert {(piece.uuid, piece.profile) for piece in given} == {("GPU-a-0", "3g.40gb")}
+    (device,) = member.get("/resources/nodes").json["items"][0]["gpus"]
+    assert (device["partitioned"], device["slots_used"]) == (True, list(range(8)))
     whole = submit(member, resources={**SMALL, "gpus": 1})
     stack.run(stack.cycle)
     assert places(stack, whole) == []
