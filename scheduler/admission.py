@@ -97,6 +97,10 @@ class Admission:
         self._owed.append((book, amounts))
         return True
 
+    def is_beyond(self, job_class: JobClass, amounts: Amounts) -> bool:
+        """Tell whether a job that holds `amounts` could not start if nobody held anything: some limit is lower."""
+        return not self._could_fit(self._book(job_class), amounts)
+
     def forgive(self) -> None:
         """Owe nobody anything any more."""
         while self._owed:

@@ -47,6 +47,22 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     return jobs, place
 
 
+def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
+    """The job that `spec` would become, judged as `submit_job` does but for quotas, and kept nowhere.
+
+    Nothing is written or locked, so a unit that may only read will do. Raises like `submit_job`.
+    """
+    place = find_place(uow, spec.project, spec.queue)
+    validate_spec(uow, spec, place.project_id)
+    return _make_job(uow, spec, place), place
+
+
+def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int) -> None:
+    """Raises QuotaExceeded where the quotas on submissions would refuse so many copies; locks nothing."""
+    if place.limited:
+        quotas.require_submission(uow, place.project_id, copies, _whole(spec))
+
+
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
@@ -165,9 +181,14 @@ def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
         jobs = sum(len(spec.array.indexes) if spec.array else 1 for spec in specs)
-        needs = [(spec.resources, spec.replicas) for spec in specs]
-        largest = Amounts(*(max(getattr(each, name) * replicas for each, replicas in needs) for name in NAMES))
+        needs = [_whole(spec) for spec in specs]
+        largest = Amounts(*(max(getattr(each, name) for each in needs) for name in NAMES))
         quotas.hold(uow, project_id, jobs, largest)
+
+
+def _whole(spec: JobSpec) -> Amounts:
+    """What all replicas hold together."""
+    return Amounts(*(getattr(spec.resources, name) * spec.replicas for name in NAMES))
 
 
 def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:

@@ -3,17 +3,19 @@
 from typing import Any
 from uuid import UUID
 
+from flask import current_app
 from flask.views import MethodView
 
 from app.core.paging import Page, Sort
+from app.core.throttle import OneAtATime
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
-from app.http.transaction import current_uow, etag, if_match
+from app.http.transaction import current_uow, etag, if_match, outside, reading
 from app.resources.allocations import AllocationReport, report
 from app.resources.models import Reservation
 from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
-from app.scheduling import claims, policy, schemas
+from app.scheduling import claims, policy, schemas, whatif
 from app.scheduling.explain import QueueExplained, explain_queue
 from app.scheduling.models import PolicyVersion
 
@@ -59,6 +61,22 @@ class Maintenance(MethodView):
     def post(self, spec: claims.MaintenanceSpec) -> Any:
         """Claim whole nodes for maintenance over a window (platform administrators)."""
         return _reserved(claims.plan_maintenance(current_uow(), spec))
+
+
+@resources.route("/what-if")
+class WhatIf(MethodView):
+    """Asking before submitting."""
+
+    @outside
+    @resources.arguments(schemas.WhatIfSchema)
+    @resources.response(200, schemas.WhatIfAnswerSchema)
+    def post(self, wish: whatif.WishSpec) -> dict[str, Any]:
+        """Say what would become of a job if it were submitted now: where, when, who would go; nothing is changed."""
+        one_at_a_time: OneAtATime = current_app.extensions["what_if"]
+        with one_at_a_time.turn():
+            case = reading(lambda uow: whatif.read_case(uow, wish))
+            seen = whatif.plan_case(case)
+        return reading(lambda uow: whatif.report_case(uow, case, seen))
 
 
 @scheduling.route("/policy")

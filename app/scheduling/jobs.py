@@ -46,8 +46,12 @@ class Jobs:
 def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = None) -> Jobs:
     """The jobs that wait or hold something; of those named by `ids` only, where it is given."""
     rows = uow.execute(_WAITING) if ids is None else uow.execute(_WAITING_AMONG, {"ids": ids})
-    pending = tuple(plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row)) for row in rows)
-    return Jobs(pending, tuple(_running(uow, classes, ids)))
+    return Jobs(tuple(pending_job(row, classes) for row in rows), tuple(_running(uow, classes, ids)))
+
+
+def pending_job(row: Any, classes: Classes) -> plain.PendingJob:
+    """What a job that waits is to the scheduler; `row` is one of `jobs`, or a `Job` that is not stored (yet)."""
+    return plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row))
 
 
 _COLUMNS = (
