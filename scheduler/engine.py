@@ -590,8 +590,8 @@ class _Round:
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
             if owner.job_class.queue_id not in self._planner.lines:
-                return explain.why_booked(owner.id)
-            return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
+                return explain.why_booked(owner)
+            return explain.why_delayed(owner, self._planner.lines[owner.job_class.queue_id].queue.name, job_class)
         return explain.why_no_room(self._ledger, job_class, placed, self._within(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:

@@ -8,7 +8,7 @@ from scheduler.placement.layouts import layout_of
 from scheduler.placement.misses import Misses, count_misses
 from scheduler.placement.rooms import Room
 from scheduler.plan import Reason
-from scheduler.snapshot import WHOLE, JobClass, Node, Request, Role
+from scheduler.snapshot import WHOLE, JobClass, Node, PendingJob, Request, Role
 
 Because = tuple[Reason, str]
 
@@ -98,14 +98,18 @@ def why_no_room(ledger: Ledger, job_class: JobClass, placed: int, within: frozen
     return Reason.NO_ROOM, _and_kept_away(misses, message)
 
 
-def why_delayed(job_id: str, queue_name: str) -> Because:
-    """Say that a job fits, but would delay one that is owed the room."""
-    return Reason.BEHIND_HEAD, f"would delay job {job_id}, the head of queue {queue_name!r}"
+def why_delayed(owner: PendingJob, queue_name: str, job_class: JobClass) -> Because:
+    """Say that a job fits, but would delay one that is owed the room; of another project's no more than that it is."""
+    if owner.job_class.project_id != job_class.project_id:
+        return Reason.BEHIND_HEAD, "would delay a job of another project, the head of its queue"
+    return Reason.BEHIND_HEAD, f"would delay job {owner.id}, the head of queue {queue_name!r}"
 
 
-def why_booked(reservation_id: str) -> Because:
-    """Say that a job fits, but might still run when the room is booked."""
-    return Reason.RESERVED, f"might run into reservation {reservation_id}"
+def why_booked(owner: PendingJob) -> Because:
+    """Say that a job fits, but might still run when the room is booked: by another project, or for maintenance."""
+    if owner.job_class.project_id:
+        return Reason.RESERVED, "might run into a reservation of another project"
+    return Reason.RESERVED, f"might run into maintenance {owner.id}"
 
 
 def why_coming(told: int, jobs: int) -> Because:

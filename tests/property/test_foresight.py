@@ -85,7 +85,9 @@ def test_a_start_to_come_is_when_it_comes_if_all_take_their_limits_and_nobody_co
     (fate,) = foresee(snapshot, PEACEFUL, jobs, most_plans=WHENEVER).fates
     starts_at = start_in_time(among(snapshot, jobs), PEACEFUL, job.id)
     if fate.certainty is Certainty.PROMISED:
-        assert starts_at is not None and fate.starts_at is not None and starts_at <= fate.starts_at
+        assert starts_at is not None
+        assert fate.starts_at is not None
+        assert starts_at <= fate.starts_at
     else:
         assert fate.starts_at == starts_at
 
