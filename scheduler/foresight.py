@@ -15,7 +15,7 @@ from scheduler.engine import Planner
 from scheduler.plan import Eviction, Placement, Plan, Reason, ReplicaPlacement, Resize, Verdict
 from scheduler.snapshot import PendingJob, Snapshot
 
-MOST_PLANS = 200
+MOST_PLANS = 100
 """So many plans are made for moments to come before the answer is "later"."""
 
 

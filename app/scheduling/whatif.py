@@ -69,6 +69,8 @@ def read_case(uow: UnitOfWork, wish: WishSpec) -> Case:
 
     Raises: Invalid and Forbidden as a submission does, Invalid for nodes that there are not.
     """
+    if wish.job.array is not None:
+        raise Invalid(Field("/job/array", "is not asked about: say how many with copies"))
     with below("/job"):
         draft, place = draft_job(uow, wish.job)
     classes = Classes()
