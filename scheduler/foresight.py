@@ -134,7 +134,8 @@ class _Course:
 
     def lead_on(self, job_ids: Iterable[str], now: float, most_plans: int) -> Mapping[str, _Expected]:
         """Let time go on until these jobs have started, nothing more is known to end, or `most_plans` have been made."""
-        waiting, found, plans = set(job_ids), {}, 0
+        waiting, plans = set(job_ids), 0
+        found: dict[str, _Expected] = {}
         while waiting:
             at = self._next_moment(now)
             if at == inf:

@@ -6,7 +6,8 @@ answer at once. A deadlock re-runs the whole request.
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, json, request
 from flask.typing import ResponseReturnValue
@@ -62,6 +63,18 @@ def door() -> Door:
     """The application's one door."""
     made: Door = current_app.extensions["door"]
     return made
+
+
+def signed_in(view: V) -> V:
+    """Refuse who is not signed in before a body is read, as every view does that is not `outside`. Goes right below that mark."""
+
+    @wraps(view)
+    def at_the_door(*arguments: Any, **named: Any) -> Any:
+        credential, at_door = credential_of(request), door()
+        run(sessions(), NOBODY, lambda uow: at_door.actor(uow, credential))
+        return view(*arguments, **named)
+
+    return cast("V", at_the_door)
 
 
 def reading(act: Callable[[UnitOfWork], R]) -> R:

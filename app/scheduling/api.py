@@ -10,7 +10,7 @@ from app.core.paging import Page, Sort
 from app.core.throttle import OneAtATime
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
-from app.http.transaction import current_uow, etag, if_match, outside, reading
+from app.http.transaction import current_uow, etag, if_match, outside, reading, signed_in
 from app.resources.allocations import AllocationReport, report
 from app.resources.models import Reservation
 from app.resources.reservations import present
@@ -68,6 +68,7 @@ class WhatIf(MethodView):
     """Asking before submitting."""
 
     @outside
+    @signed_in
     @resources.arguments(schemas.WhatIfSchema)
     @resources.response(200, schemas.WhatIfAnswerSchema)
     def post(self, wish: whatif.WishSpec) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_nodes_more_and_nodes_fewer_are_supposed(stack: Stack, world: World, mem
     FakeNode.join(stack, world, a_description("b", gpus=2, profile="small"))
     submit(member, resources={"gpus": 4})
     stack.run(stack.cycle)
-    wish = {"resources": {"gpus": 4}}
+    wish: dict[str, Any] = {"resources": {"gpus": 4}}
     assert ask(member, **wish).json["starting_now"] == 0
     grown = ask(member, copies=3, more=[{"like": "a", "count": 2}], **wish).json
     assert [copy["nodes"] for copy in grown["copies"]] == [["a+1"], ["a+2"], []]
