@@ -124,6 +124,10 @@ class Admission:
         borrowing = bool(pool_id) and self.cohorts.borrows(pool_id, amounts)
         return self.cohorts.reach(pool_id, borrowing=borrowing)
 
+    def widest_reach(self, job_class: JobClass) -> frozenset[str] | None:
+        """Return the pools on whose nodes such a job could ever start, within its pool's quota or beyond it."""
+        return self.cohorts.reach(self._book(job_class).pool_id, borrowing=True) if self._pooled else None
+
     def take(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
         """Count what a job holds from now on, within the limits or not: what runs, runs."""
         book = self._book(job_class)
