@@ -157,11 +157,12 @@ class Head(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class QueueOrder(Answer):
-    """In which order the jobs of a queue wait, and why."""
+    """In which order the jobs of a queue wait, and why; `position` is that of the job that was asked about."""
 
     id: str = ""
     name: str = ""
     state: str = ""
     policy: str = ""
     second_policy: str = ""
+    position: int | None = None
     heads: tuple[Head, ...] = ()

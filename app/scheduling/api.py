@@ -112,10 +112,11 @@ class PolicyVersions(MethodView):
 class Explanation(MethodView):
     """Why its jobs wait."""
 
+    @explanations.arguments(schemas.ExplainQuerySchema, location="query")
     @explanations.response(200, schemas.QueueExplainedSchema)
-    def get(self, queue_id: UUID) -> QueueExplained:
-        """Say in which order the jobs of a queue wait, and why each kind of them does."""
-        return explain_queue(current_uow(), queue_id)
+    def get(self, query: dict[str, UUID], queue_id: UUID) -> QueueExplained:
+        """Say in which order the jobs of a queue wait, and why each kind of them does; or what waits before one job."""
+        return explain_queue(current_uow(), queue_id, query.get("job"))
 
 
 def _tagged(found: policy.InForce) -> tuple[policy.SchedulingPolicy, dict[str, str]]:

@@ -49,6 +49,11 @@ def load_jobs(uow: UnitOfWork, classes: Classes, ids: Sequence[UUID] | None = No
     return Jobs(tuple(pending_job(row, classes) for row in rows), tuple(_running(uow, classes, ids)))
 
 
+def load_waiting_in(uow: UnitOfWork, classes: Classes, queue_id: UUID) -> list[plain.PendingJob]:
+    """The jobs that wait in one queue."""
+    return [pending_job(row, classes) for row in uow.execute(_WAITING_IN, {"queue_id": queue_id})]
+
+
 def pending_job(row: Any, classes: Classes) -> plain.PendingJob:
     """What a job that waits is to the scheduler; `row` is one of `jobs`, or a `Job` that is not stored (yet)."""
     return plain.PendingJob(str(row.id), row.created_at.timestamp(), classes.of(row))
@@ -63,6 +68,7 @@ _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _QUEUED: BindParameter[StrEnum] = bindparam("queued", JobState.QUEUED, Word(JobState), literal_execute=True)
 _WAITING = select(*_COLUMNS, Job.created_at).where(Job.state == _QUEUED)
 _WAITING_AMONG = _WAITING.where(Job.id == any_(_IDS))
+_WAITING_IN = _WAITING.where(Job.queue_id == bindparam("queue_id", type_=Uuid()))
 _GPUS = (
     select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
     .select_from(AllocationGpu)

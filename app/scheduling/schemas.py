@@ -237,10 +237,16 @@ class PolicyVersionSchema(Strict):
     policy = fields.Nested(PolicySchema, attribute="body")
 
 
+class ExplainQuerySchema(Strict):
+    """Before which job."""
+
+    job = fields.UUID(metadata={"description": "only what waits before this one, and its own position"})
+
+
 class HeadSchema(Strict):
     """Jobs that wait for one reason; those of projects that are not one's own without a name."""
 
-    position = fields.Integer(metadata={"description": "of the first of them, by priority and age, from 1"})
+    position = fields.Integer(metadata={"description": "of the first of them, as the scheduler ranks them, from 1"})
     count = fields.Integer()
     priority = fields.Integer()
     reason = fields.String(allow_none=True, metadata={"description": "null: the scheduler has not looked yet"})
@@ -261,6 +267,7 @@ class QueueExplainedSchema(Strict):
     state = fields.Enum(QueueState, by_value=True, attribute="queue.state")
     policy = fields.String()
     second_policy = fields.String()
+    position = fields.Integer(allow_none=True, metadata={"description": "of the job that was asked about"})
     heads = fields.List(fields.Nested(HeadSchema))
 
 

@@ -1,6 +1,7 @@
 """`trellis why` and `trellis top`: why a job waits, and how the cluster is."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from trellis.cli.cluster import find_queue
 from trellis.cli.context import AsJson, Here, JobWord, here
 from trellis.cli.tables import queues_table, table
 from trellis.cli.text import cell, cores, moment, safe, span, state_cell
+from trellis.errors import NotFound
 from trellis.holdings import Head
 from trellis.units import format_bytes
 from trellis.vocabulary import JobState, NodeState
@@ -36,28 +38,20 @@ def why(context: typer.Context, job: JobWord, as_json: AsJson = False) -> None:
     """
     run = here(context)
     found = run.client.jobs.get(run.job_id(job), verbose=True)
-    ahead = _ahead(run, found) if found.state == JobState.QUEUED else []
+    ahead = _ahead(run, found) if found.state == JobState.QUEUED else ()
     body = {"job": plain(found), "ahead": [plain(head) for head in ahead]}
     run.answer(body, lambda: run.out.print(_reasons(found, ahead)))
 
 
-def _ahead(run: Here, job: Job) -> list[Head]:
-    """What comes before the job in its queue, by priority and age."""
-    rows = run.client.queues.explain(find_queue(run, job.queue).id).heads
-    since = job.submitted_at
-    return [
-        head
-        for head in rows
-        if head.job_id != job.id
-        and (head.priority > job.priority or (head.priority == job.priority and _before(head, since)))
-    ]
+def _ahead(run: Here, job: Job) -> tuple[Head, ...]:
+    """What comes before the job in its queue; nothing where it has started meanwhile."""
+    try:
+        return run.client.queues.explain(find_queue(run, job.queue).id, job.id).heads
+    except NotFound:
+        return ()
 
 
-def _before(head: Head, since: Any) -> bool:
-    return head.waiting_since is not None and since is not None and head.waiting_since < since
-
-
-def _reasons(job: Job, ahead: list[Head]) -> RenderableType:
+def _reasons(job: Job, ahead: Sequence[Head]) -> RenderableType:
     lines: list[RenderableType] = [Text(safe(f"Job {job.id} ({job.name}) is {job.state.replace('_', ' ')}."))]
     if job.why:
         lines.append(Text(safe(f"It waits: {job.why}.")))

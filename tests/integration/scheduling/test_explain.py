@@ -29,6 +29,54 @@ def test_the_heads_of_a_queue_come_in_order_with_their_verdicts(stack: Stack, wo
     assert rest["project"] == world.project.name
 
 
+def heads_of(caller: Caller, world: World, **query: str) -> list[str]:
+    answer = caller.get(f"/queues/{world.shared_queue.id}/explain", query_string=query)
+    assert answer.status == 200, answer.text
+    return [head["name"] for head in answer.json["heads"]]
+
+
+def test_the_order_is_that_of_the_queues_policies(stack: Stack, world: World) -> None:
+    member, admin = stack.client(world.member), stack.client(world.admin)
+    submit(member, name="small", resources={"cpus": 1}, priority=3)
+    submit(member, name="large", resources={"cpus": 8}, replicas=2)
+    submit(member, name="late", resources={"cpus": 1}, priority=9, deadline="2099-01-01T00:00:00Z")
+    FakeNode.join(stack, world, a_description(cpus=16))
+    assert heads_of(member, world) == ["late", "small", "large"]
+    path = f"/queues/{world.shared_queue.id}"
+    for policy, order in (
+        ("fifo", ["small", "large", "late"]),
+        ("gang", ["large", "small", "late"]),
+    ):
+        assert admin.patch(path, {"policy": policy, "second_policy": "fifo"}).status == 200
+        assert heads_of(member, world) == order
+
+
+def test_fair_share_puts_first_who_holds_least(stack: Stack, world: World) -> None:
+    member, stranger, admin = (stack.client(user) for user in (world.member, world.stranger, world.admin))
+    FakeNode.join(stack, world, a_description(cpus=4))
+    admin.patch(f"/queues/{world.shared_queue.id}", {"policy": "fair_share"})
+    submit(member, resources={"cpus": 4}, name="runs")
+    stack.run(stack.cycle)
+    submit(member, resources={"cpus": 4}, name="of who holds")
+    submit(stranger, resources={"cpus": 4}, name="of who holds nothing")
+    assert heads_of(admin, world) == ["of who holds nothing", "of who holds"]
+    stack.run(stack.cycle)
+    assert heads_of(admin, world) == ["of who holds nothing", "of who holds"]
+
+
+def test_what_waits_before_one_job_ends_with_its_position(stack: Stack, world: World) -> None:
+    member = stack.client(world.member)
+    submit(member, 3, name="first", priority=5)
+    (job_id,) = submit(member, name="mine")
+    submit(member, name="later", priority=-1)
+    path = f"/queues/{world.shared_queue.id}/explain"
+    told = member.get(path, query_string={"job": job_id}).json
+    assert (told["position"], [head["name"] for head in told["heads"]]) == (4, ["first"])
+    assert stack.client(world.stranger).get(path, query_string={"job": job_id}).status == 404
+    member.patch(f"/jobs/{job_id}/status", {"action": "cancel"})
+    assert member.get(path, query_string={"job": job_id}).status == 404
+
+
 def test_of_other_projects_jobs_only_that_they_wait_is_told(stack: Stack, world: World) -> None:
     member = stack.client(world.member)
     (job_id,) = submit(member, name="the-secret-job")

@@ -29,19 +29,22 @@ def queue(cli: CommandLine) -> CommandLine:
 
 def test_why_says_what_is_missing_when_it_starts_and_what_comes_before(queue: CommandLine) -> None:
     job = a_job_body(why="3 of 40 nodes fit but for memory", expected_start_at="2026-01-31T13:00:00+00:00")
-    heads = [
-        head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"),
-        head(priority=-1),
-        head(waiting_since="2026-01-31T12:30:00+00:00"),
-        head(priority=5, waiting_since="2026-01-31T12:30:00+00:00"),
-        head(job_id="0193-job"),
-    ]
+    heads = [head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"), head(priority=5)]
     queue.api.on("GET", "/jobs/0193-job", reply(job)).on("GET", "/queues/q1/explain", reply({"heads": heads}))
     said = queue.run("why", "0193-job").stdout
     for part in ("is queued", "3 of 40 nodes fit but for memory", "expected to start", "first", "needs 8 GPUs"):
         assert part in said
     assert len(said.partition("Before it")[2].splitlines()) == 4
     assert len(json.loads(queue.run("why", "0193-job", "--json").stdout)["ahead"]) == 2
+    asked = [request.url.params.get("job") for request in queue.api.asked if request.url.path.endswith("/explain")]
+    assert asked == ["0193-job", "0193-job"]
+
+
+def test_why_of_a_job_that_started_meanwhile_names_nobody_before_it(queue: CommandLine) -> None:
+    queue.api.on("GET", "/jobs/0193-job", reply(a_job_body(why="no room")))
+    queue.api.on("GET", "/queues/q1/explain", problem(404, "not_found"))
+    said = queue.run("why", "0193-job")
+    assert (said.exit_code, "Before it" in said.stdout) == (0, False)
 
 
 def test_why_says_of_a_job_that_runs_why_it_runs_there(cli: CommandLine) -> None:
