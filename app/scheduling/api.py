@@ -17,6 +17,7 @@ from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
 from app.scheduling import claims, policy, schemas, whatif
 from app.scheduling.explain import QueueExplained, explain_queue
+from app.scheduling.idleness import CapacityReport, report_capacity
 from app.scheduling.models import PolicyVersion
 
 resources = Blueprint("claims", __name__, url_prefix="/resources", description="Capacity outside the queues.")
@@ -78,6 +79,16 @@ class WhatIf(MethodView):
             case = reading(lambda uow: whatif.read_case(uow, wish))
             seen = whatif.plan_case(case)
         return reading(lambda uow: whatif.report_case(uow, case, seen))
+
+
+@resources.route("/capacity")
+class Capacity(MethodView):
+    """The whole cluster."""
+
+    @resources.response(200, schemas.CapacitySchema)
+    def get(self) -> CapacityReport:
+        """Show what the cluster has and gives, which devices are idle, and how much of that is fragmented."""
+        return report_capacity(current_uow())
 
 
 @scheduling.route("/policy")

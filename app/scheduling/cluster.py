@@ -31,7 +31,7 @@ def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
     levels = list_levels(uow)
     return plain.Snapshot(
         now=uow.clock.now().timestamp(),
-        nodes=tuple(_nodes(uow, levels)),
+        nodes=tuple(load_nodes(uow, levels)),
         queues=tuple(_queues(uow)),
         pending=jobs.pending,
         running=jobs.running,
@@ -42,7 +42,8 @@ def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
     )
 
 
-def _nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
+def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
+    """Every node with what is free of it."""
     devices: dict[UUID, list[Gpu]] = defaultdict(list)
     for gpu in uow.session.execute(select(Gpu).order_by(Gpu.node_id, Gpu.index)).scalars():
         devices[gpu.node_id].append(gpu)

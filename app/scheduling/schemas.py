@@ -389,3 +389,36 @@ class WhatIfAnswerSchema(Strict):
     refused = fields.String(allow_none=True, metadata={"description": "why a quota would refuse the submission"})
     displaced = fields.Nested(DisplacedSchema)
     requeued = fields.Integer(metadata={"description": "jobs that would wait again for the nodes taken away"})
+
+
+class StockSchema(Strict):
+    """What there is, and what of it is held."""
+
+    capacity = fields.Integer()
+    held = fields.Integer()
+
+
+class IdleSchema(Strict):
+    """The devices of one model on nodes that are ready; those cut into slices are left out."""
+
+    gpu_type = fields.String(attribute="model")
+    nodes = fields.Integer()
+    devices = fields.Integer()
+    idle_milli = fields.Integer()
+    whole = fields.Integer(metadata={"description": "devices of which nothing is held"})
+    most_on_one_node = fields.Integer(metadata={"description": "the most of these that any node has"})
+    useless_milli = fields.Integer(
+        allow_none=True,
+        metadata={"description": "of what is idle, what a job like those that came last could not use on the average "
+                  "(its fragmentation); null: none came"},
+    )  # fmt: skip
+
+
+class CapacitySchema(Strict):
+    """The whole cluster."""
+
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    cpu_milli = fields.Nested(StockSchema)
+    memory_bytes = fields.Nested(StockSchema)
+    gpus = fields.List(fields.Nested(IdleSchema))

@@ -17,7 +17,7 @@ from trellis.cli.context import AsJson, Here, JobWord, here
 from trellis.cli.tables import queues_table, table
 from trellis.cli.text import cell, cores, moment, safe, span, state_cell
 from trellis.errors import NotFound
-from trellis.holdings import Head
+from trellis.holdings import Head, IdleGpus
 from trellis.units import format_bytes
 from trellis.vocabulary import JobState, NodeState
 
@@ -89,6 +89,7 @@ class Sight:
     queues: list[Queue]
     running: list[Job]
     waiting: list[Job]
+    idle: tuple[IdleGpus, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For programs: figures, queues and the jobs that are shown."""
@@ -104,6 +105,7 @@ class Sight:
                 "held": sum(n.memory_bytes_used for n in self.nodes),
             },
             "gpu_milli": {"total": 1000 * len(gpus), "held": sum(gpu.milli_used for gpu in gpus)},
+            "idle_gpus": [plain(one) for one in self.idle],
             "queues": [plain(queue) for queue in self.queues],
             "running": [plain(job) for job in self.running],
             "waiting": [plain(job) for job in self.waiting],
@@ -140,7 +142,7 @@ def _look(run: Here) -> Sight:
     waiting = jobs.list(state=["queued"], sort="-priority", limit=LINES)
     return Sight(
         list(run.client.nodes.list()), list(run.client.queues.list()),
-        list(islice(running, LINES)), list(islice(waiting, LINES)),
+        list(islice(running, LINES)), list(islice(waiting, LINES)), run.client.resources.capacity().gpus,
     )  # fmt: skip
 
 
@@ -153,11 +155,25 @@ def _drawn(sight: Sight) -> RenderableType:
         f"memory {format_bytes(memory['held'])} / {format_bytes(memory['total'])}   "
         f"GPUs {cores(gpu['held'])}/{cores(gpu['total'])} {_bar(gpu['held'], gpu['total'])}"
     )
-    parts: list[RenderableType] = [Text(figures, style="bold"), Text(), queues_table(sight.queues)]
+    parts: list[RenderableType] = [
+        Text(figures, style="bold"),
+        *map(_idle, sight.idle),
+        Text(),
+        queues_table(sight.queues),
+    ]
     for title, jobs in (("Running", sight.running), ("Waiting", sight.waiting)):
         if jobs:
             parts += [Text(), Text(title, style="bold"), _jobs(jobs)]
     return Group(*parts)
+
+
+def _idle(gpus: IdleGpus) -> RenderableType:
+    """How much is idle, and how broken up that is."""
+    said = f"{gpus.gpu_type}: {cores(gpus.idle_milli)} of {gpus.devices} idle, {gpus.whole} of them whole"
+    said += f" (at most {gpus.most_on_one_node} on one node)" if gpus.whole else ""
+    if gpus.idle_milli and gpus.useless_milli is not None:
+        said += f", {100 * gpus.useless_milli / gpus.idle_milli:.0f} % fragmented"
+    return Text(safe(said))
 
 
 def _bar(held: int, total: int, width: int = 20) -> str:

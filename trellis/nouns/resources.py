@@ -5,6 +5,7 @@ from typing import Any, Unpack
 
 from trellis.answers import answer
 from trellis.foresight import WhatIf
+from trellis.holdings import Capacity
 from trellis.submission import JobBody, as_json
 from trellis.transport import Call, Transport
 
@@ -14,6 +15,10 @@ class Resources:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+
+    def capacity(self) -> Capacity:
+        """What the cluster has and gives, which devices are idle, and how much of that is fragmented."""
+        return answer(Capacity, self._transport.json(Call("GET", "/resources/capacity")))
 
     def what_if(
         self,

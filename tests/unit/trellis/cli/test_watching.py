@@ -15,6 +15,8 @@ NODES = [
     {"id": "n2", "name": "b", "state": "cordoned", "cpu_milli": 4000, "memory_bytes": 2**34},
 ]  # fmt: skip
 
+IDLE = {"gpu_type": "H100", "devices": 2, "idle_milli": 500, "whole": 0, "most_on_one_node": 0, "useless_milli": 200}
+
 
 def head(**values: Any) -> dict[str, Any]:
     base = {"position": 1, "count": 2, "priority": 0, "reason": "no_room", "waiting_since": "2026-01-31T11:00:00+00:00"}
@@ -23,7 +25,7 @@ def head(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def queue(cli: CommandLine) -> CommandLine:
-    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    cli.api.on("GET", "/queues", reply({"items": QUEUES})).on("GET", "/resources/capacity", reply({"gpus": [IDLE]}))
     return cli
 
 
@@ -57,7 +59,15 @@ def test_top_once_sums_up_nodes_queues_and_jobs(queue: CommandLine) -> None:
     queue.api.on("GET", "/resources/nodes", reply({"items": NODES}))
     queue.api.on("GET", "/jobs", reply({"items": [a_job_body(state="running", run_s=61.0)]}), reply({"items": []}))
     said = queue.run("top", "--once").stdout
-    for part in ("nodes 1/2 ready", "CPUs 2/12", "GPUs 1.5/2 [###############.....]", "default", "train", "Running"):
+    for part in (
+        "nodes 1/2 ready",
+        "CPUs 2/12",
+        "GPUs 1.5/2 [###############.....]",
+        "H100: 0.5 of 2 idle, 0 of them whole, 40 % fragmented",
+        "default",
+        "train",
+        "Running",
+    ):
         assert part in said
     assert "Waiting" not in said
 
