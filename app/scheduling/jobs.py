@@ -1,7 +1,7 @@
 """Rows to what the scheduler is told of jobs: of all of them once, and after that of those that changed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -133,8 +133,8 @@ def _holder(
 ) -> plain.RunningJob:
     row = replicas[0]
     if row.state not in RUNNING:
-        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
-        return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
+        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held: nobody to evict.
+        return plain.RunningJob(left_by(str(row.id)), replace(job_class, preemptible=False), holdings)
     started_at = (row.started_at or now).timestamp()
     told = [one.stop_asked_at.timestamp() + one.stop_grace_s for one in replicas if one.stop_asked_at is not None]
     return plain.RunningJob(
