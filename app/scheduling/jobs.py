@@ -134,7 +134,9 @@ def _holder(
     row = replicas[0]
     if row.state not in RUNNING:
         # It has ended or waits anew, and a node has not given back yet what an earlier attempt held: nobody to evict.
-        return plain.RunningJob(left_by(str(row.id)), replace(job_class, preemptible=False), holdings)
+        return plain.RunningJob(
+            left_by(str(row.id)), replace(job_class, preemptible=False, checkpointable=False), holdings
+        )
     started_at = (row.started_at or now).timestamp()
     told = [one.stop_asked_at.timestamp() + one.stop_grace_s for one in replicas if one.stop_asked_at is not None]
     return plain.RunningJob(
