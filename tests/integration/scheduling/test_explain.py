@@ -1,5 +1,14 @@
 """Why the jobs of a queue wait, as it is told: in order, and of other projects only that they do."""
 
+from random import Random
+
+import pytest
+
+from app.scheduling.cluster import load_snapshot
+from app.scheduling.jobs import Classes
+from app.scheduling.policy import load_policy
+from scheduler.engine import plan
+from scheduler.policies import POLICIES
 from tests.support.builders import a_queue
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
@@ -93,3 +102,22 @@ def test_a_queue_of_its_own_policies_says_so_and_a_strangers_is_not_there(stack:
     told = stack.client(world.viewer).get(path).json
     assert (told["policy"], told["second_policy"], told["heads"]) == ("fair_share", "priority", [])
     assert stack.client(world.stranger).get(path).status == 404
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_positions_are_those_of_the_plan(stack: Stack, world: World, policy: str) -> None:
+    random, admin = Random(policy), stack.client(world.admin)
+    FakeNode.join(stack, world, a_description(cpus=4))
+    admin.patch(f"/queues/{world.shared_queue.id}", {"policy": policy, "second_policy": "priority"})
+    callers = [stack.client(world.member), stack.client(world.stranger)]
+    for _ in range(12):
+        wish = {"cpus": random.choice([1, 2, 3])}
+        submit(
+            random.choice(callers), resources=wish, priority=random.randint(0, 2), time_limit=random.choice([60, 600])
+        )
+    stack.run(stack.cycle)
+    verdicts = stack.run(lambda uow: plan(load_snapshot(uow, Classes()), load_policy(uow)).verdicts)
+    heads = admin.get(f"/queues/{world.shared_queue.id}/explain").json["heads"]
+    assert [(head["position"], head["job_id"], head["count"]) for head in heads] == sorted(
+        (verdict.position, verdict.job_ids[0], len(verdict.job_ids)) for verdict in verdicts
+    )
