@@ -78,7 +78,7 @@ def picture(told: WhatIf) -> RenderableType:
     if told.refused:
         parts.append(Text(safe(f"The submission would be refused: {told.refused}.")))
     if told.why:
-        parts.append(Text(safe(f"{'It waits' if len(told.copies) == 1 else 'Those that wait'}: {told.why.message}.")))
+        parts.append(Text(safe(f"Why{' those that wait' if told.starting_now else ''}: {told.why.message}.")))
     parts += [Text(), _copies(told.copies)]
     displaced = told.displaced
     if displaced.jobs or displaced.others:

@@ -233,3 +233,31 @@ def a_random_job(random: Random) -> dict[str, Any]:
         "priority": random.choice([0, 0, 5]),
         "time_limit": random.choice([None, "10m", "2h"]),
     }
+
+
+def test_the_worked_example_of_the_guide_holds(stack: Stack, world: World, member: Caller) -> None:
+    """docs/guides/capacity.md shows these four answers."""
+    for name in ("gpu-1", "gpu-2"):
+        FakeNode.join(stack, world, a_description(name, cpus=64, gpus=8))
+    submit(member, name="train", resources={"gpus": 8}, time_limit="3h")
+    submit(member, name="tune", resources={"gpus": 2}, time_limit="2h")
+    stack.run(stack.cycle)
+    begun = text("UPDATE jobs SET started_at = now() - interval '1 hour'")
+    stack.run(lambda uow: uow.session.execute(begun))
+    wish: dict[str, Any] = {"resources": {"gpus": 8, "gpu_type": "h100"}, "replicas": 2, "time_limit": "1h"}
+
+    def hours_until_start(told: Answer) -> float:
+        (copy,) = told.json["copies"]
+        waits = datetime.fromisoformat(copy["starts_at"]) - datetime.fromisoformat(told.json["asked_at"])
+        return round(waits / timedelta(hours=1), 1)
+
+    waits = ask(member, **wish)
+    assert (waits.json["copies"][0]["certainty"], hours_until_start(waits)) == ("promised", 2.0)
+    assert waits.json["why"]["message"] == "needs 8 H100 GPUs on one node; the best node has 6 free"
+    grown = ask(member, more=[{"like": "gpu-1"}], **wish)
+    assert (grown.json["copies"][0]["nodes"], hours_until_start(grown)) == (["gpu-1+1", "gpu-2"], 1.0)
+    urgent = ask(member, priority=10, **wish).json
+    assert sorted(one["name"] for one in urgent["displaced"]["jobs"]) == ["train", "tune"]
+    fewer = ask(member, without=["gpu-2"], **wish).json
+    assert (fewer["could_ever_start"], fewer["requeued"]) == (False, 1)
+    assert fewer["why"]["message"] == "asks for 2 replicas; the whole cluster has room for 1 if empty"

@@ -69,7 +69,7 @@ def test_the_picture_shows_where_when_why_not_and_who_goes(asked: CommandLine) -
     said = asked.run("what-if", "--gpus", "8", "--copies", "3").stdout
     lines = [line.split() for line in said.splitlines()]
     assert said.startswith("1 of 3 would start now in queue default.")
-    assert "Those that wait: needs 8 GPUs on one node; the best node has 4 free." in said
+    assert "Why those that wait: needs 8 GPUs on one node; the best node has 4 free." in said
     assert ["1", "now", "-", "gpu-1", "[0-2,5]"] in lines
     (promised,) = [line for line in lines if "latest" in line]
     assert promised[-3:] == ["1", "gpu-2,", "gpu-3"]
