@@ -12,12 +12,14 @@ _IDLE_TEMPERATURE_C = 30
 _IDLE_SHARE_OF_POWER = 10
 _GPU_POWER_W = 400
 # What a profile in words may say, and what is meant where it does not.
-_WORDS = {"gpus": 0, "gpu_memory_gb": 80, "cpu_cores": 8, "memory_gb": 32}
+_WORDS = {"gpus": 0, "gpu_memory_gb": 80, "cpu_cores": 8, "memory_gb": 32, "partitioned": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`linked`: each device reaches every other by a fast interconnect. `sockets`: devices are spread over so many."""
+    """`linked`: each device reaches every other by a fast interconnect. `sockets`: devices are spread over so many.
+    The last `partitioned` of them are given in slices.
+    """
 
     model: str
     gpus: int
@@ -27,6 +29,7 @@ class Profile:
     memory_bytes: int
     sockets: int = 1
     linked: bool = False
+    partitioned: int = 0
 
 
 def _cpu(cpus: int, memory_gib: int) -> Profile:
@@ -65,10 +68,12 @@ def find(text: str) -> Profile | None:
     amounts = {word: said.get(word, str(usual)) for word, usual in _WORDS.items()}
     if wrong := next((word for word, amount in amounts.items() if not re.fullmatch("[0-9]{1,7}", amount)), None):
         raise SettingsError(f"{wrong} of a profile must be a whole number, not {amounts[wrong]!r}")
-    gpus, gpu_memory_gb, cpus, memory_gb = map(int, amounts.values())
+    gpus, gpu_memory_gb, cpus, memory_gb, partitioned = map(int, amounts.values())
+    if partitioned > gpus:
+        raise SettingsError(f"partitioned of a profile is how many of its {gpus} gpus are given in slices")
     return Profile(
         said.get("gpu_type", ""), gpus, gpu_memory_gb * GIB, _GPU_POWER_W, cpus or 1, (memory_gb or 1) * GIB,
-        sockets=2 if gpus > 4 else 1, linked=gpus > 1,
+        sockets=2 if gpus > 4 else 1, linked=gpus > 1, partitioned=partitioned,
     )  # fmt: skip
 
 
@@ -83,6 +88,7 @@ def describe_gpus(profile: Profile, node_name: str) -> tuple[GpuDescription, ...
             memory_bytes=profile.gpu_memory_bytes,
             numa=index * profile.sockets // profile.gpus,
             links=tuple(other for other in everyone if other != index) if profile.linked else (),
+            partitioned=index >= profile.gpus - profile.partitioned,
         )
         for index in everyone
     )

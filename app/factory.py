@@ -25,6 +25,7 @@ from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
 from app.resources import nodes
 from app.scheduling import api as scheduling
+from app.scheduling.fits import why_never
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
@@ -84,6 +85,8 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "store": LocalStore(settings.home / "store"),
         "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
         "streams": Streams(settings.streams),
+        # Jobs lie below the scheduler, and ask it what it would say of one through this.
+        "why_never": why_never,
     }
     api = Api(app)
     problems.install(app)  # after Api, which would put its own form of errors in place of ours

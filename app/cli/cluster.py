@@ -26,7 +26,7 @@ from trellis.errors import TrellisError
 LARGEST_FILE_BYTES = 1 << 20
 MOST_NODES = 64
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
-_AMOUNTS = {"gpus": 64, "cpu_cores": 4096, "memory_gb": 1 << 20, "gpu_memory_gb": 4096}
+_AMOUNTS = {"gpus": 64, "cpu_cores": 4096, "memory_gb": 1 << 20, "gpu_memory_gb": 4096, "partitioned": 64}
 # What a file says of nodes to the server; it judges it.
 _TRAITS = frozenset({"labels", "taints", "domains", "pool", "spot", "usd_per_hour", "caches"})
 _KNOWN = frozenset({"name", "count", "gpu_type", *_AMOUNTS}) | _TRAITS

@@ -11,6 +11,7 @@ from app.core.ids import new_id
 from app.core.states import JOB
 from app.core.uow import UnitOfWork
 from app.jobs import retries
+from app.jobs.asks import is_exclusive, roles_in
 from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop, spec_of
 from app.resources.allocations import Grant, lock_nodes, release
@@ -20,12 +21,27 @@ from trellis.wire import Report
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A slice of a partitioned device: its profile, its first memory slot, and all of its slots."""
+
+    gpu: Gpu
+    profile: str
+    start: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Seat:
-    """Where one replica goes: a node, and milli of some of its devices."""
+    """Where one replica goes, and what it holds there: milli of some devices of the node, or slices of them.
+
+    `role` is the number of its role in the job.
+    """
 
     index: int
     node: Node
     gpus: Sequence[tuple[Gpu, int]]
+    pieces: Sequence[Piece] = ()
+    role: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +69,37 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
         state=ReplicaState.PLACED, reason=reason, message="",
     )  # fmt: skip
     uow.move(job, JobState.SCHEDULED, reason=reason)
-    replicas, grants = [], []
-    for seat in seats:
-        replica = _seat(attempt, job, seat)
-        replicas.append(replica)
-        uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
-        parts = {gpu.id: milli for gpu, milli in seat.gpus}
-        grants.append(
-            Grant(replica.id, seat.node.id, job.project_id, job.id, job.name, job.cpu_milli, job.memory_bytes, parts)
-        )
+    replicas, grants = seat_all(uow, job, attempt, seats, len(seats))
     return Opened(attempt, replicas, grants)
 
 
-def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
+def seat_all(
+    uow: UnitOfWork, job: Job, attempt: Attempt, seats: Sequence[Seat], count: int
+) -> tuple[list[Replica], list[Grant]]:
+    """Members of an attempt that has `count` with them, and what these must be granted."""
+    roles, alone = roles_in(job), is_exclusive(job)
+    replicas, grants = [], []
+    for seat in seats:
+        replica = _seat(attempt, job, seat, count)
+        replicas.append(replica)
+        uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
+        role = roles[seat.role]
+        grants.append(
+            Grant(
+                replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
+                {gpu.id: milli for gpu, milli in seat.gpus},
+                slots={piece.gpu.id: piece.slots for piece in seat.pieces},
+                exclusive=alone,
+            )
+        )  # fmt: skip
+    return replicas, grants
+
+
+def _seat(attempt: Attempt, job: Job, seat: Seat, count: int) -> Replica:
+    pieces = [
+        {"index": piece.gpu.index, "uuid": piece.gpu.uuid, "profile": piece.profile, "start": piece.start}
+        for piece in seat.pieces
+    ]
     return Replica(
         id=new_id(),
         version=1,
@@ -78,6 +112,9 @@ def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
         index=seat.index,
         fence=attempt.fence,
         state=ReplicaState.PLACED,
+        role=seat.role,
+        count=count,
+        slices=pieces or None,
         gpus=[{"index": gpu.index, "uuid": gpu.uuid, "milli": milli} for gpu, milli in seat.gpus],
         stop_grace_s=0,
         message="",
@@ -193,10 +230,12 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """Let attempt and job be as far as the attempt's replicas are."""
     job, members = family.jobs[attempt.job_id], family.members[attempt.id]
     states = {member.state for member in members}
+    # Who gave up its room is no longer one of them: the others go on.
+    staying = [member for member in members if member.stop_reason is not StopReason.SURPLUS]
     if states <= ENDED_REPLICA_STATES:
         _end(uow, family, attempt)
         return
-    failed = [m for m in members if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
+    failed = [m for m in staying if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
     if failed:  # one of a gang is gone: the others can't go on without it
         for member in members:
             if member.state not in ENDED_REPLICA_STATES and member.stop_reason is None:
@@ -211,7 +250,9 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
 
 def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """The attempt is over: it ended as the first of its replicas that did not succeed."""
-    job, members = family.jobs[attempt.job_id], family.members[attempt.id]
+    job = family.jobs[attempt.job_id]
+    every = family.members[attempt.id]
+    members = [m for m in every if m.stop_reason is not StopReason.SURPLUS] or every
     bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
     # Those that were stopped because another failed are not the reason.
     reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 from app.core.access import Permission
 from app.core.settings import Settings
 from app.core.uow import UnitOfWork
+from app.jobs.asks import roles_in
 from app.jobs.attempts import Family, apply_reports, end_attempts_on, live_replicas_on
 from app.jobs.logs import append_chunks
 from app.jobs.metrics import append_points
@@ -18,7 +19,7 @@ from app.resources.allocations import lock_node
 from app.resources.nodes import record_heartbeat
 from trellis.errors import Unauthenticated
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
-from trellis.wire import GpuGrant, Heartbeat, Orders, Receipt, ReplicaSpec, Shipment, Stop
+from trellis.wire import GpuGrant, Heartbeat, Orders, Receipt, ReplicaSpec, Shipment, SliceGrant, Stop
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
 JUST_PLACED = timedelta(seconds=2)
@@ -31,7 +32,8 @@ _LOCKED = select(Replica).where(*_MINE).order_by(Replica.id).with_for_update(key
 _TO_LAUNCH = (
     select(
         Replica.id, Replica.job_id, Replica.number, Replica.fence, Replica.index.label("replica_index"), Replica.gpus,
-        Job.project_id, Job.name, Job.replicas, Job.cpu_milli, Job.memory_bytes, Job.time_limit_s, Job.spec,
+        Replica.slices, Replica.role, Replica.count.label("replica_count"), Job.project_id, Job.name, Job.replicas,
+        Job.cpu_milli, Job.memory_bytes, Job.gpu_milli, Job.gpu_model, Job.asks, Job.time_limit_s, Job.spec,
         Job.array_id, Job.array_index,
     )
     .join(Job, Job.id == Replica.job_id)
@@ -120,7 +122,9 @@ def _specs(uow: UnitOfWork, replica_ids: Iterable[UUID]) -> list[ReplicaSpec]:
 
 def _spec(row: Any) -> ReplicaSpec:
     """All that the node needs of a job."""
-    kept = row.spec
+    kept, needs = row.spec, roles_in(row)[row.role]
+    role: dict[str, Any] = kept["roles"][row.role] if kept.get("roles") else {"name": "", "command": None}
+    command = role["command"] or kept["command"]
     environment = dict(kept["environment"])
     if row.array_index is not None:
         environment |= {"TRELLIS_ARRAY_ID": str(row.array_id), "TRELLIS_ARRAY_INDEX": str(row.array_index)}
@@ -133,15 +137,17 @@ def _spec(row: Any) -> ReplicaSpec:
         attempt=row.number,
         fence=row.fence,
         index=row.replica_index,
-        count=row.replicas,
-        command=None if kept["command"] is None else tuple(kept["command"]),
-        script=kept["script"],
+        count=row.replica_count,
+        role=role["name"],
+        command=None if command is None else tuple(command),
+        script=None if role["command"] else kept["script"],
         script_name=kept["script_name"],
         arguments=tuple(kept["arguments"]),
         environment=environment,
-        cpu_milli=row.cpu_milli,
-        memory_bytes=row.memory_bytes,
+        cpu_milli=needs.cpu_milli,
+        memory_bytes=needs.memory_bytes,
         gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in row.gpus),
+        slices=tuple(SliceGrant(**piece) for piece in row.slices or ()),
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),

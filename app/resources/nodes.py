@@ -1,6 +1,6 @@
 """Nodes: how one joins, shows that it lives, falls silent and comes back."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
 from app.core.uow import UnitOfWork
 from app.resources.gpus import gpu_type
-from app.resources.models import Gpu, JoinToken, Node, Pool
+from app.resources.models import AllocationSlot, Gpu, JoinToken, Node, Pool
 from app.resources.overcommit import give
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
 from trellis.vocabulary import LIVING_NODE_STATES, ActorKind, NodeState
@@ -179,8 +179,14 @@ def _describe(uow: UnitOfWork, node: Node, description: NodeDescription) -> None
     node.own_labels = description.labels
 
 
+def _ids(gpus: Iterable[Gpu]) -> list[UUID]:
+    return [gpu.id for gpu in gpus]
+
+
 def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]) -> None:
     known = {gpu.index: gpu for gpu in uow.session.execute(select(Gpu).where(Gpu.node_id == node.id)).scalars()}
+    sliced = select(AllocationSlot.gpu_id).where(AllocationSlot.live, AllocationSlot.gpu_id.in_(_ids(known.values())))
+    busy = {gpu.id for gpu in known.values() if gpu.milli_used} | set(uow.session.execute(sliced).scalars())
     for device in described:
         gpu = known.pop(device.index, None)
         if gpu is None:
@@ -188,8 +194,15 @@ def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]
             uow.session.add(gpu)
         gpu.uuid, gpu.model, gpu.memory_bytes = device.uuid[:80], device.model[:63], device.memory_bytes
         gpu.numa, gpu.links = device.numa, list(device.links)
+        cuts = None if device.slices is None else [[piece.profile, piece.start] for piece in device.slices]
+        if (gpu.partitioned, gpu.cuts) != (device.partitioned, cuts):
+            if gpu.id in busy:
+                raise Invalid(
+                    Field("/gpus", f"device {device.index} is cut anew, yet a job holds it: wait for its end")
+                )
+            gpu.partitioned, gpu.cuts = device.partitioned, cuts
     for gpu in known.values():
-        if gpu.milli_used:
+        if gpu.id in busy:
             raise Invalid(Field("/gpus", f"device {gpu.index} is gone, yet a job holds it: wait until it has ended"))
         uow.session.delete(gpu)
     uow.session.flush()

@@ -7,6 +7,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from app.http.amounts import AmountsSchema, LimitsSchema
+from app.http.constraints import CACHE_KEY, LEVEL
 from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.resources.cluster import ClusterSpec, NodeEntry
@@ -15,10 +16,8 @@ from app.resources.traits import RESERVED, Taint, Traits
 from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
 MOST_NODES = 10_000
-LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
-CACHE_KEY = validate.Regexp(r"^[\x21-\x7e]{1,200}$", error="must be 1 to 200 visible characters")
 
 
 class TaintSchema(Strict):
@@ -81,6 +80,8 @@ class GpuSchema(Strict):
     milli_used = fields.Integer()
     numa = fields.Integer()
     links = fields.List(fields.Integer())
+    partitioned = fields.Boolean(metadata={"description": "given in slices (MIG) alone"})
+    slots_used = fields.List(fields.Integer(), metadata={"description": "memory slots that slices hold"})
     utilisation_percent = fields.Integer(allow_none=True)
     memory_used_bytes = fields.Integer(allow_none=True)
     temperature_c = fields.Integer(allow_none=True)
@@ -338,6 +339,7 @@ class HardwareFields(Strict):
     gpus = Integer(least=0, most=64)
     gpu_type = Text(longest=63)
     gpu_memory_gb = Integer(least=0, most=4096)
+    partitioned = Integer(least=0, most=64, metadata={"description": "so many of its gpus are given in slices (MIG)"})
     cpu_cores = Integer(least=0, most=4096)
     memory_gb = Integer(least=0, most=1 << 20)
 

@@ -1,7 +1,8 @@
 """Rows to what the scheduler is told of the cluster and of how it is shared: a statement or two a table."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,21 +14,21 @@ from app.resources.models import Gpu, Node
 from app.resources.pools import list_pools
 from app.resources.reservations import list_reservations
 from app.resources.topology import list_levels
-from app.scheduling.jobs import Classes, load_jobs
+from app.scheduling.classes import ISOLATION, Classes
+from app.scheduling.jobs import load_blocked, load_jobs
 from app.scheduling.policy import policy_in_force
+from app.scheduling.popular import popular_shapes
+from app.scheduling.predictions import Expected
 from app.scheduling.shares import account_id, past_use
 from app.tenancy.models import Organisation, Project
 from app.tenancy.quotas import Subject, list_quotas
 from scheduler import snapshot as plain
-from trellis.vocabulary import Isolation, NodeState, QueueState
-
-# Stronger is higher: a job may ask for at least so much.
-_ISOLATION = {Isolation.BASIC: 0, Isolation.LANDLOCK: 1, Isolation.NAMESPACES: 2}
+from trellis.vocabulary import NodeState, QueueState
 
 
-def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
+def load_snapshot(uow: UnitOfWork, classes: Classes, expected: Expected) -> plain.Snapshot:
     """The cluster, all that wait and all that run, in a fixed number of statements."""
-    jobs = load_jobs(uow, classes)
+    jobs = load_jobs(uow, classes, expected)
     levels = list_levels(uow)
     return plain.Snapshot(
         now=uow.clock.now().timestamp(),
@@ -35,9 +36,25 @@ def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
         queues=tuple(_queues(uow)),
         pending=jobs.pending,
         running=jobs.running,
-        pools=tuple(_pools(uow)),
+        pools=tuple(load_pools(uow)),
         accounts=tuple(load_accounts(uow)),
         reservations=tuple(_reservations(uow)),
+        blocked=load_blocked(uow, expected),
+        shapes=popular_shapes(uow),
+        levels=levels,
+    )
+
+
+def load_empty(uow: UnitOfWork) -> plain.Snapshot:
+    """The cluster and how it is shared, without anybody's jobs; every queue is open."""
+    levels = list_levels(uow)
+    return plain.Snapshot(
+        now=uow.clock.now().timestamp(),
+        nodes=tuple(load_nodes(uow, levels)),
+        queues=tuple(replace(queue, paused=False) for queue in _queues(uow)),
+        pending=(),
+        pools=tuple(load_pools(uow)),
+        accounts=tuple(load_accounts(uow)),
         levels=levels,
     )
 
@@ -49,6 +66,7 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
         devices[gpu.node_id].append(gpu)
     for node in uow.session.execute(select(Node).order_by(Node.id)).scalars():
         gpus = devices[node.id]
+        cuts = _cuts(gpus)
         yield plain.Node(
             id=str(node.id),
             name=node.name,
@@ -58,18 +76,36 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
             cpu_milli_free=node.cpu_milli - node.cpu_milli_used,
             memory_bytes_free=node.memory_bytes - node.memory_bytes_used,
             gpu_model=node.gpu_model,
-            gpu_milli_free=tuple(1000 - gpu.milli_used for gpu in gpus),
+            gpu_milli_free=tuple(0 if gpu.partitioned else 1000 - gpu.milli_used for gpu in gpus),
             gpu_links=_cliques(gpus),
             gpu_numa=tuple(gpu.numa for gpu in gpus),
+            partitioned=tuple(gpu.index for gpu in gpus if _is_cut(gpu) and _pairs_in(gpu) == cuts),
+            cuts=cuts,
+            gpu_memory_bytes=gpus[0].memory_bytes if gpus else 0,
             domains=tuple(node.domains.get(level, "") for level in levels),
             labels=tuple(sorted(node.all_labels.items())),
             taints=tuple(plain.Taint(one["key"], one["value"], plain.Effect(one["effect"])) for one in node.taints),
             pool_id="" if node.pool_id is None else str(node.pool_id),
-            isolation=_ISOLATION[node.isolation],
+            isolation=ISOLATION[node.isolation],
             spot=node.spot,
             usd_micros_hour=node.usd_micros_hour,
             caches=frozenset(node.caches),
         )
+
+
+def _cuts(gpus: list[Gpu]) -> tuple[tuple[str, int], ...]:
+    """How most of a node's partitioned devices are cut; one that is cut in another way is given to nobody."""
+    ways = Counter(_pairs_in(gpu) for gpu in gpus if _is_cut(gpu))
+    return min(ways, key=lambda way: (-ways[way], way), default=())
+
+
+def _is_cut(gpu: Gpu) -> bool:
+    """Whether there are slices of it to give: of one that is partitioned into none there are not."""
+    return gpu.partitioned and gpu.cuts != []
+
+
+def _pairs_in(gpu: Gpu) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((profile, start) for profile, start in gpu.cuts or ()))
 
 
 def _cliques(gpus: list[Gpu]) -> tuple[int, ...]:
@@ -102,7 +138,8 @@ def plain_queue(queue: Queue) -> plain.Queue:
     )
 
 
-def _pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
+def load_pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
+    """Every pool."""
     for pool in list_pools(uow):
         yield plain.Pool(
             id=str(pool.id),

@@ -14,12 +14,15 @@ from app.core.uow import UnitOfWork
 from app.jobs.models import ClassVerdict, Job
 from app.queues.models import Queue
 from app.resources.models import Gpu, Node
+from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_accounts, plain_queue
-from app.scheduling.jobs import Classes, load_waiting_in
-from app.scheduling.policy import config_of, policy_in_force
+from app.scheduling.jobs import load_blocked, load_waiting_in
+from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
+from app.scheduling.predictions import expected_by
 from app.tenancy.models import Project
 from app.tenancy.usage import usage_by_actor
 from scheduler import snapshot as plain
+from scheduler.inheritance import inherit
 from scheduler.order import Line, Waiting
 from scheduler.standing import Standing
 from scheduler.usage import Usage
@@ -68,7 +71,7 @@ def explain_queue(uow: UnitOfWork, queue_id: UUID, job_id: UUID | None = None) -
     """
     queue = uow.get(Queue, queue_id)
     usual, classes = policy_in_force(uow).policy, Classes()
-    line = _line(uow, queue, Standing(_usage(uow), config_of(usual)), classes)
+    line = _line(uow, queue, usual, classes)
     position = None if job_id is None else _position(uow, line, job_id)
     groups = islice((pair for pair in line.in_order() if position is None or pair[0] < position), MOST_HEADS)
     heads = _heads(uow, list(groups), classes.keys)
@@ -76,11 +79,14 @@ def explain_queue(uow: UnitOfWork, queue_id: UUID, job_id: UUID | None = None) -
     return QueueExplained(queue, *ranked, heads, position)
 
 
-def _line(uow: UnitOfWork, queue: Queue, standing: Standing, classes: Classes) -> Line:
-    """What waits in a queue, ranked as the scheduler ranks it but for what waiting jobs lend one another."""
-    line = Line(plain_queue(queue), standing)
+def _line(uow: UnitOfWork, queue: Queue, policy: SchedulingPolicy, classes: Classes) -> Line:
+    """What waits in a queue, ranked as the scheduler ranks it."""
+    expected = expected_by(uow, policy)
+    waiting = load_waiting_in(uow, classes, expected, queue.id)
+    lifts = inherit(load_blocked(uow, expected), {job.id: job for job in waiting})
+    line = Line(plain_queue(queue), Standing(_usage(uow), config_of(policy), lifts))
     by_class: dict[plain.JobClass, list[plain.PendingJob]] = {}
-    for job in load_waiting_in(uow, classes, queue.id):
+    for job in waiting:
         by_class.setdefault(job.job_class, []).append(job)
     for job_class, jobs in by_class.items():
         line.add_all(job_class, jobs)

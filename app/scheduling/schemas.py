@@ -5,7 +5,8 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, pre_load, validate, validates_schema
 
 from app.core.amounts import Amounts
-from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.http.constraints import Flag, WhereFields
+from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
 from app.jobs.schemas import JobSubmitSchema
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
@@ -20,7 +21,7 @@ AMOUNTS = frozenset(Amounts.__slots__)
 PART = frozenset(Part.__slots__) - {"amounts"}
 
 
-class PartFields(Strict):
+class PartFields(WhereFields):
     """What is asked for of one node, and which nodes would do."""
 
     cpu_milli = Amount("milli", least=1, most=4096_000, data_key="cpus", load_default=1000, metadata={"example": 4})
@@ -29,18 +30,6 @@ class PartFields(Strict):
     )
     gpu_milli = Amount("milli", least=0, most=64_000, data_key="gpus", load_default=0, metadata={"example": 1})
     gpu_type = Text(longest=63)
-    exclusive = fields.Boolean(
-        truthy={True}, falsy={False}, metadata={"description": "a whole node that has at least so much"}
-    )
-    pool = Text(longest=63, metadata={"description": "of this pool or one within it"})
-    labels = fields.Dict(
-        fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64),
-        metadata={"description": "labels that the node has, or domains that it lies in", "example": {"zone": "north"}},
-    )  # fmt: skip
-    tolerates = fields.List(
-        fields.String(validate=LABEL_NAME), validate=validate.Length(max=32),
-        metadata={"description": "keys of taints that are no obstacle"},
-    )  # fmt: skip
 
     @validates_schema(skip_on_field_errors=True)
     def whole_or_share(self, data: dict[str, Any], **_: Any) -> None:
@@ -108,13 +97,6 @@ class MaintenanceSchema(Strict):
 
 
 DAY_S = 86_400
-
-
-class Flag(fields.Boolean):
-    """True or false, and nothing that merely looks like it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(truthy={True}, falsy={False}, **options)
 
 
 class Fraction(Amount):

@@ -20,9 +20,11 @@ from app.jobs.service import draft_job, require_submission
 from app.jobs.spec import JobSpec
 from app.jobs.validator import Place
 from app.resources.models import Node
+from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
-from app.scheduling.jobs import Classes, pending_job
-from app.scheduling.policy import load_policy
+from app.scheduling.jobs import pending_job
+from app.scheduling.policy import config_of, policy_in_force
+from app.scheduling.predictions import expected_by
 from scheduler import snapshot as plain
 from scheduler.config import Config
 from scheduler.foresight import Certainty, Fate, Foresight, foresee
@@ -73,13 +75,14 @@ def read_case(uow: UnitOfWork, wish: WishSpec) -> Case:
         raise Invalid(Field("/job/array", "is not asked about: say how many with copies"))
     with below("/job"):
         draft, place = draft_job(uow, wish.job)
-    classes = Classes()
-    snapshot = load_snapshot(uow, classes)
-    first = pending_job(draft, classes)
+    policy, classes = policy_in_force(uow).policy, Classes()
+    expected = expected_by(uow, policy)
+    snapshot = load_snapshot(uow, classes, expected)
+    first = pending_job(draft, classes, expected)
     jobs = (first, *(replace(first, id=str(new_id())) for _ in range(wish.copies - 1)))
     snapshot, requeued = _supposed(uow, snapshot, wish)
     refused = _refusal(uow, wish, place)
-    return Case(snapshot, load_policy(uow), jobs, place.queue, refused, requeued)
+    return Case(snapshot, config_of(policy), jobs, place.queue, refused, requeued)
 
 
 def plan_case(case: Case) -> Foresight:

@@ -35,10 +35,11 @@ LEASH = (sys.executable, "-m", "tests.support.leash")  # a test session that is 
 
 @dataclass
 class Platform:
-    """One `trellis up` with its home below `folder`; `environment` is put over ours."""
+    """One `trellis up` with its home below `folder`; its nodes are of `profile`; `environment` is put over ours."""
 
     folder: Path
     nodes: int = 1
+    profile: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     flower_port: int = 0
@@ -60,11 +61,15 @@ class Platform:
         """Type `trellis up`, in a terminal of its own."""
         with self.screen.open("wb") as output:
             self._up = subprocess.Popen(
-                [*LEASH, *self.argv("up", "--no-example", "--nodes", str(self.nodes), *self.ports)],
+                [*LEASH, *self.argv("up", "--no-example", "--nodes", str(self.nodes), *self._claims, *self.ports)],
                 cwd=ROOT, env=self.env, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         return self._up
+
+    @property
+    def _claims(self) -> list[str]:
+        return ["--profile", self.profile] if self.profile else []
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal, as Ctrl-C or a shutdown does; its exit code."""
@@ -298,9 +303,10 @@ def a_platform(nodes: int = 1, **environment: str) -> Iterator[Platform]:
 
 
 @contextmanager
-def running(nodes: int = 1, **environment: str) -> Iterator[Platform]:
+def running(nodes: int = 1, profile: str = "", **environment: str) -> Iterator[Platform]:
     """A platform that is up."""
     with a_platform(nodes, **environment) as platform:
+        platform.profile = profile
         platform.start()
         yield platform
 

@@ -1,6 +1,7 @@
 """Tables and sheets that fit a terminal of 100 columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -61,7 +62,8 @@ def job_sheet(job: Job) -> RenderableType:
         ("Project", cell(job.project or job.project_id)),
         ("Queue", cell(f"{job.queue}, priority {job.priority}")),
         ("User", cell(job.user)),
-        ("Needs", cell(needs(job.resources, job.replicas))),
+        ("Needs", cell(wants(job))),
+        *_optional("Where", _where(job.constraints)),
         ("Submitted", cell(f"{moment(job.submitted_at)}, waited {span(job.wait_s)}")),
         ("Started", cell(moment(job.started_at))),
         ("Ended", cell(f"{moment(job.ended_at)}, ran {span(job.run_s)}" if job.ended_at else "-")),
@@ -169,8 +171,31 @@ def needs(amounts: Amounts, replicas: int) -> str:
     """What a job asks for, in words."""
     parts = [f"{cores(amounts.cpu_milli)} CPU", format_bytes(amounts.memory_bytes)]
     if amounts.gpu_milli:
-        parts.append(f"{cores(amounts.gpu_milli)} GPU{f' {amounts.gpu_type}' if amounts.gpu_type else ''}")
+        model = " or ".join(amounts.gpu_types) or amounts.gpu_type
+        parts.append(f"{cores(amounts.gpu_milli)} GPU{f' {model}' if model else ''}")
+    if amounts.mig_profile:
+        parts.append(f"a slice {amounts.mig_profile}")
     return ", ".join(parts) + (f", on each of {replicas} replicas" if replicas > 1 else "")
+
+
+def wants(job: Job) -> str:
+    """What all of a job's replicas ask for, in words."""
+    if not job.roles:
+        return needs(job.resources, job.replicas) + (
+            f", up to {job.max_replicas}" if job.max_replicas > job.replicas else ""
+        )
+    return "; ".join(f"{role.name}: {needs(role.resources, role.min_replicas)}" for role in job.roles)
+
+
+def _where(constraints: Mapping[str, Any]) -> str:
+    """What it asks of its nodes, as it was submitted."""
+    return ", ".join(f"{name} {_said(value)}" for name, value in constraints.items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_said(inner)}" for key, inner in value.items())
+    return " ".join(map(_said, value)) if isinstance(value, list) else str(value)
 
 
 def _optional(name: str, value: object) -> list[tuple[str, Text]]:

@@ -4,9 +4,10 @@ from random import Random
 
 import pytest
 
+from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
-from app.scheduling.jobs import Classes
 from app.scheduling.policy import load_policy
+from app.scheduling.predictions import Expected
 from scheduler.engine import plan
 from scheduler.policies import POLICIES
 from tests.support.builders import a_queue
@@ -116,7 +117,7 @@ def test_positions_are_those_of_the_plan(stack: Stack, world: World, policy: str
             random.choice(callers), resources=wish, priority=random.randint(0, 2), time_limit=random.choice([60, 600])
         )
     stack.run(stack.cycle)
-    verdicts = stack.run(lambda uow: plan(load_snapshot(uow, Classes()), load_policy(uow)).verdicts)
+    verdicts = stack.run(lambda uow: plan(load_snapshot(uow, Classes(), Expected()), load_policy(uow)).verdicts)
     heads = admin.get(f"/queues/{world.shared_queue.id}/explain").json["heads"]
     assert [(head["position"], head["job_id"], head["count"]) for head in heads] == sorted(
         (verdict.position, verdict.job_ids[0], len(verdict.job_ids)) for verdict in verdicts
