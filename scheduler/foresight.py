@@ -106,7 +106,8 @@ class _Course:
             for job in snapshot.running
             if job.job_class.queue_id
         }
-        self._evicted: set[str] = set()
+        # Of those that end without us, whoever is owed room elsewhere waits again as well.
+        self._evicted = {job.id for job in snapshot.running if job.owed}
         self._due = inf
         self._bounds = sorted({at for one in snapshot.reservations for at in (one.starts_at, one.ends_at)})
 

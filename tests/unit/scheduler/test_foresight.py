@@ -3,7 +3,7 @@ from dataclasses import replace
 from scheduler.config import Config, Preemption
 from scheduler.foresight import Certainty, Fate, foresee
 from scheduler.plan import EvictionKind, Reason
-from scheduler.snapshot import Amounts, PendingJob, Queue, Reservation, Snapshot
+from scheduler.snapshot import Amounts, PendingJob, Queue, Reservation, Role, Snapshot
 from tests.support.clusters import (
     DEFAULT,
     NOW,
@@ -93,6 +93,19 @@ def test_whoever_was_evicted_waits_again_before_those_that_came_after_it() -> No
     # The grace, the urgent one, then the evicted one again with all its limit allows.
     fate = fate_of(snapshot, a_job("w", WHOLE, at=NOW))
     assert (fate.certainty, fate.starts_at) == (Certainty.EXPECTED, NOW + 30 + 20 + 499)
+
+
+def test_whoever_is_on_the_way_to_another_node_has_its_room_there() -> None:
+    mover = replace(
+        a_running("r", a_holding("n1", cpus=8), ends_by=NOW + 900),
+        job_class=replace(a_running("r").job_class, roles=(Role(WHOLE),), time_limit_s=900),
+        releasing_at=NOW + 10,
+        owed=(a_holding("n2", cpus=8),),
+    )
+    snapshot = a_snapshot([a_node("n1"), a_node("n2")], [a_job("first", WHOLE, limit=100)], running=[mover])
+    fate = fate_of(snapshot, a_job("w", WHOLE, at=NOW))
+    assert (fate.certainty, fate.starts_at) == (Certainty.EXPECTED, NOW + 110)
+    assert [one.node_id for one in fate.replicas] == ["id-n1"]
 
 
 def test_the_end_of_a_reservation_is_a_moment_at_which_one_may_start() -> None:
