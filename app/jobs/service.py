@@ -1,6 +1,7 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -118,12 +119,13 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
 
 
 def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
-    """Submit an ended job again as a new one that remembers where it comes from."""
+    """Submit an ended job again as a new one that remembers where it comes from; a deadline that has passed is none."""
     job = uow.get(Job, job_id)
     uow.require(Permission.JOB_WRITE, job.project_id)
     if job.state not in ENDED_JOB_STATES:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
-    spec = spec_of(job)
+    ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
+    spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
     project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
     place = Place(project.id, project.name, queue.id, queue.name)
     _hold(uow, [(spec, place)])

@@ -39,8 +39,8 @@ class Platform:
 
     folder: Path
     nodes: int = 1
-    profile: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
     port: int = field(default_factory=free_port)
     flower_port: int = 0
     _up: "subprocess.Popen[bytes] | None" = None

@@ -318,7 +318,7 @@ def test_a_retried_job_asks_for_the_same(stack: Stack, world: World, member: Cal
     member.patch(f"/jobs/{first}/status", {"action": "cancel"})
     again = member.patch(f"/jobs/{first}/status", {"action": "retry"}).json
     shown = member.get(f"/jobs/{first}").json
-    for name in ("roles", "constraints", "preemptible", "checkpointable", "max_replicas", "resources"):
+    for name in ("roles", "constraints", "preemptible", "checkpointable", "max_replicas", "resources", "deadline"):
         assert again[name] == shown[name]
     assert shown["constraints"]["pool"] == "special"
 
@@ -457,3 +457,13 @@ def test_a_device_that_is_partitioned_and_cut_into_nothing_is_given_to_nobody(
         job = submit(member, resources={**SMALL, **wish})
         stack.run(stack.cycle)
         assert places(stack, job) == []
+
+
+def test_claims_outside_the_queues_tolerate_taints_in_the_same_words(stack: Stack, world: World, admin: Caller) -> None:
+    say(admin, join(stack, world, "a"), taints=[{"key": "reserved", "value": "vision"}])
+    chief = stack.client(world.project_admin)
+    said = [
+        chief.post("/resources/allocate", {"tolerates": [word]}).status
+        for word in ("reserved=speech", "reserved=vision")
+    ]
+    assert said == [409, 201]
