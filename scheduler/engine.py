@@ -25,7 +25,8 @@ from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, Turns, Waiting, check, form_lines
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
-from scheduler.plan import Placement, Plan, Promise, ReplicaPlacement, Verdict
+from scheduler.plan import Because, Placement, Plan, Promise, ReplicaPlacement, Verdict
+from scheduler.prospects import Prospects
 from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
@@ -52,7 +53,7 @@ class Planner:
         self.config = config
         self.admission = Admission(snapshot.nodes, snapshot.queues, snapshot.pools, snapshot.accounts)
         self.ledger = Ledger(snapshot.nodes, Setting(snapshot.levels, snapshot.pools, snapshot.shapes))
-        self.shapes = explain.Shapes(snapshot.nodes)
+        self._prospects = Prospects(self.ledger)
         self._pending: dict[str, PendingJob] = {}
         self._standing = Standing(self.admission.usage, config)
         self.lines = form_lines(snapshot.queues, self._standing)
@@ -62,7 +63,7 @@ class Planner:
         self._clearing = Clearing(self._site, config)
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
-        self._never: dict[JobClass, explain.Because | None] = {}
+        self._never: dict[JobClass, Because | None] = {}
         self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._last: _Round | None = None
         self._add_pending(snapshot.pending)
@@ -290,12 +291,13 @@ class Planner:
         """Put a start in the plan's words."""
         return Placement(job.id, self._replicas(grants), reason)
 
-    def why_never(self, job_class: JobClass) -> explain.Because | None:
+    def why_never(self, job_class: JobClass) -> Because | None:
         """Say why no change of load could let a job of this class start, None where one could."""
         if job_class not in self._never:
             if len(self._never) >= _MOST_REMEMBERED:
                 self._never.clear()
-            self._never[job_class] = self.shapes.why_never(job_class) or explain.why_nowhere(self.ledger, job_class)
+            within = self.within(self.admission.widest_reach(job_class))
+            self._never[job_class] = self._prospects.why_never(job_class, within)
         return self._never[job_class]
 
     def _start_all(self, now: float, placements: list[Placement]) -> "_Round":
@@ -423,6 +425,7 @@ class _Round:
         self._blocked: list[Waiting] = []
         self._owing: set[Line] = set()
         self._alone = False
+        self._why_never = planner.why_never
 
     @property
     def full(self) -> bool:
@@ -548,9 +551,6 @@ class _Round:
             line.blocked += 1
             self.claims.append(owed)
 
-    def _why_never(self, job_class: JobClass) -> explain.Because | None:
-        return self._planner.why_never(job_class)
-
     # In words
 
     def verdicts(self) -> Iterator[Verdict]:
@@ -564,7 +564,7 @@ class _Round:
                 ids = tuple(job.id for job in group.jobs())
                 yield Verdict(group.job_class, ids, reason, message, position, starts_at.get(ids[0]))
 
-    def _why_waiting(self, line: Line, group: Waiting, position: int) -> explain.Because:
+    def _why_waiting(self, line: Line, group: Waiting, position: int) -> Because:
         if line.queue.paused:
             return explain.why_paused(line.queue.name)
         if group not in self._failed:
@@ -573,13 +573,13 @@ class _Round:
         refuse = self._planner.admission.refusal
         return self._why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
 
-    def _coming(self) -> dict[JobClass, explain.Because]:
+    def _coming(self) -> dict[JobClass, Because]:
         """Say of each class for whose jobs room is being made what is under way."""
         debts = self._planner.debts
         owed = debts.by_class().items()
         return {job_class: explain.why_coming(debts.told_for(jobs), len(jobs)) for job_class, jobs in owed}
 
-    def _why_not(self, job_class: JobClass) -> explain.Because:
+    def _why_not(self, job_class: JobClass) -> Because:
         """Tell room that is missing from room that is promised."""
         mark = self._ledger.mark()
         guard = self._guard(job_class, self.claims)
@@ -590,8 +590,8 @@ class _Round:
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
             if owner.job_class.queue_id not in self._planner.lines:
-                return explain.why_booked(owner.id)
-            return explain.why_delayed(owner.id, self._planner.lines[owner.job_class.queue_id].queue.name)
+                return explain.why_booked(owner)
+            return explain.why_delayed(owner, self._planner.lines[owner.job_class.queue_id].queue.name, job_class)
         return explain.why_no_room(self._ledger, job_class, placed, self._within(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:

@@ -50,6 +50,22 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     return jobs, place
 
 
+def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
+    """The job that `spec` would become, judged as `submit_job` does but for quotas, and kept nowhere.
+
+    Nothing is written or locked, so a unit that may only read will do. Raises like `submit_job`.
+    """
+    place = find_place(uow, spec.project, spec.queue)
+    validate_spec(uow, spec, place.project_id)
+    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored()), place
+
+
+def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int) -> None:
+    """Raises QuotaExceeded where the quotas on submissions would refuse so many copies; locks nothing."""
+    if place.limited:
+        quotas.require_submission(uow, place.project_id, copies, spec.least())
+
+
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}

@@ -37,7 +37,7 @@ def load_snapshot(uow: UnitOfWork, classes: Classes, expected: Expected) -> plai
         pending=jobs.pending,
         running=jobs.running,
         pools=tuple(load_pools(uow)),
-        accounts=tuple(_accounts(uow)),
+        accounts=tuple(load_accounts(uow)),
         reservations=tuple(_reservations(uow)),
         blocked=load_blocked(uow, expected),
         shapes=popular_shapes(uow),
@@ -54,7 +54,7 @@ def load_empty(uow: UnitOfWork) -> plain.Snapshot:
         queues=tuple(replace(queue, paused=False) for queue in _queues(uow)),
         pending=(),
         pools=tuple(load_pools(uow)),
-        accounts=tuple(_accounts(uow)),
+        accounts=tuple(load_accounts(uow)),
         levels=levels,
     )
 
@@ -121,18 +121,22 @@ def _cliques(gpus: list[Gpu]) -> tuple[int, ...]:
 
 
 def _queues(uow: UnitOfWork) -> Iterable[plain.Queue]:
-    for queue in uow.session.execute(select(Queue).order_by(Queue.id)).scalars():
-        yield plain.Queue(
-            id=str(queue.id),
-            name=queue.name,
-            paused=queue.state is QueueState.PAUSED,
-            weight=queue.weight,
-            policy=queue.policy,
-            second_policy=queue.second_policy,
-            pool_id="" if queue.pool_id is None else str(queue.pool_id),
-            most=_limit(queue.most),
-            most_running=plain.UNLIMITED if queue.most_running is None else queue.most_running,
-        )
+    return map(plain_queue, uow.session.execute(select(Queue).order_by(Queue.id)).scalars())
+
+
+def plain_queue(queue: Queue) -> plain.Queue:
+    """What a queue is to the scheduler."""
+    return plain.Queue(
+        id=str(queue.id),
+        name=queue.name,
+        paused=queue.state is QueueState.PAUSED,
+        weight=queue.weight,
+        policy=queue.policy,
+        second_policy=queue.second_policy,
+        pool_id="" if queue.pool_id is None else str(queue.pool_id),
+        most=_limit(queue.most),
+        most_running=plain.UNLIMITED if queue.most_running is None else queue.most_running,
+    )
 
 
 def load_pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
@@ -149,7 +153,7 @@ def load_pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
         )
 
 
-def _accounts(uow: UnitOfWork) -> Iterable[plain.Account]:
+def load_accounts(uow: UnitOfWork) -> Iterable[plain.Account]:
     """The tree of organisations, projects, and actors that used something or have a quota of their own."""
     most = {_account_of(quota.subject): _limit(quota.most.stored()) for quota in list_quotas(uow)}
     used = past_use(uow, policy_in_force(uow).policy.fair_share)

@@ -1,7 +1,7 @@
 """Rows to what the scheduler is told of jobs: of all of them once, and after that of those that changed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -39,10 +39,15 @@ def load_jobs(uow: UnitOfWork, classes: Classes, expected: Expected, ids: Sequen
     pending, blocked = [], []
     for row in rows:
         if row.state is JobState.QUEUED:
-            pending.append(_pending(row, classes, expected))
+            pending.append(pending_job(row, classes, expected))
         else:
             blocked.append(str(row.id))
     return Jobs(tuple(pending), tuple(_running(uow, classes, expected, ids)), frozenset(blocked))
+
+
+def load_waiting_in(uow: UnitOfWork, classes: Classes, expected: Expected, queue_id: UUID) -> list[plain.PendingJob]:
+    """The jobs that wait in one queue."""
+    return [pending_job(row, classes, expected) for row in uow.execute(_WAITING_IN, {"queue_id": queue_id})]
 
 
 def load_blocked(uow: UnitOfWork, expected: Expected) -> tuple[plain.BlockedJob, ...]:
@@ -59,7 +64,8 @@ def load_blocked(uow: UnitOfWork, expected: Expected) -> tuple[plain.BlockedJob,
     )  # fmt: skip
 
 
-def _pending(row: Any, classes: Classes, expected: Expected) -> plain.PendingJob:
+def pending_job(row: Any, classes: Classes, expected: Expected) -> plain.PendingJob:
+    """What a job that waits is to the scheduler; `row` is one of `jobs`, or a `Job` that is not stored (yet)."""
     return plain.PendingJob(
         str(row.id),
         row.created_at.timestamp(),
@@ -111,6 +117,7 @@ _BLOCKED = (
     .order_by(Job.id, Dependency.on_job_id)
     .limit(MOST_NEEDS)
 )
+_WAITING_IN = _WAITING.where(Job.queue_id == bindparam("queue_id", type_=Uuid()))
 _GPUS = (
     select(func.json_agg(func.json_build_array(Gpu.index, AllocationGpu.milli)))
     .select_from(AllocationGpu)
@@ -185,8 +192,10 @@ def _holder(
 ) -> plain.RunningJob:
     row = replicas[0]
     if row.state not in RUNNING:
-        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held.
-        return plain.RunningJob(left_by(str(row.id)), job_class, holdings)
+        # It has ended or waits anew, and a node has not given back yet what an earlier attempt held: nobody to evict.
+        return plain.RunningJob(
+            left_by(str(row.id)), replace(job_class, preemptible=False, checkpointable=False), holdings
+        )
     started_at = (row.started_at or now).timestamp()
     told = [_told(one) for one in replicas if one.stop_reason not in (None, StopReason.SURPLUS)]
     return plain.RunningJob(

@@ -19,7 +19,7 @@ from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
 from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs, write_holding
 from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
-from app.scheduling.predictions import Expected
+from app.scheduling.predictions import Expected, expected_by
 from scheduler.backfill import Release
 from scheduler.engine import Planner
 from scheduler.plan import Plan, Verdict
@@ -161,8 +161,7 @@ class Mirror:
         self._built_at = uow.clock.now()
         policy = policy_in_force(uow).policy
         self.interval_s = policy.scheduling_interval_ms / 1000
-        self._expected = Expected(used=policy.backfill.use_predictions)
-        self._expected.learn_lately(uow)
+        self._expected = expected_by(uow, policy)
         snapshot = load_snapshot(uow, self.classes, self._expected)
         self._lenders = _lenders(snapshot.blocked)
         owed = {job.id: job.owed for job in snapshot.pending} | {job.id: job.owed for job in snapshot.running}

@@ -8,6 +8,7 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
+from app.scheduling.policy import SchedulingPolicy
 from scheduler.predictions import Predictions
 
 LOOKED_BACK_ON = 5000
@@ -43,3 +44,10 @@ class Expected:
         if self._predictions is not None:
             for row in rows:
                 self._predictions.learn(str(row.actor_id), (row.ended_at - row.started_at).total_seconds())
+
+
+def expected_by(uow: UnitOfWork, policy: SchedulingPolicy) -> Expected:
+    """What is to be expected under a policy, as of now."""
+    expected = Expected(used=policy.backfill.use_predictions)
+    expected.learn_lately(uow)
+    return expected

@@ -176,6 +176,28 @@ def test_a_claim_of_what_is_no_amount_is_refused_by_name_and_nothing_is_written(
     assert stack.dump() == before
 
 
+WISHES = {
+    "/copies": [*NOT_WHOLE, 0, 101],
+    "/more/0/count": [*NOT_WHOLE, 0, 1001],
+    "/job/resources/gpus": [*NOT_AMOUNTS, 1.5, 1025],
+    "/job/replicas": [*NOT_WHOLE, 0, 4097],
+}
+
+
+def test_a_question_about_what_is_no_amount_is_refused_by_name(stack: Stack, member: Caller) -> None:
+    for pointer, values in WISHES.items():
+        for value in values:
+            body: dict[str, Any] = {"job": {}, "more": [{"like": "node-1"}]}
+            *parents, last = pointer.strip("/").split("/")
+            inner: Any = body
+            for name in parents:
+                inner = inner[int(name)] if name.isdigit() else inner.setdefault(name, {})
+            inner[last] = value
+            answer = member.post("/resources/what-if", body)
+            named = [error["pointer"] for error in answer.json["errors"]]
+            assert (answer.status, pointer in named) == (422, True), (pointer, value, answer.text)
+
+
 LIMITS = [value for value in NOT_AMOUNTS if value is not None]
 
 

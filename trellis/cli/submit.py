@@ -11,10 +11,9 @@ from typer.core import TyperCommand
 
 from trellis import sbatch
 from trellis.answers import Job, JobArray
-from trellis.cli import logs
+from trellis.cli import logs, whatif
 from trellis.cli.context import FAILED, AsJson, Here, here
 from trellis.cli.options import counted, dependencies, one_or_many, pairs, terms, topology
-from trellis.cli.tables import wants
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
@@ -91,7 +90,9 @@ def submit(  # one parameter an option, that is how Typer declares them
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing to stay: where and when it would start.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and exit as the job does.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and exit as it does.")] = False,
     as_json: AsJson = False,
@@ -239,6 +240,9 @@ def _array(text: str | None) -> dict[str, Any] | None:
 
 
 def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
+    if job.pop("dry_run", False):
+        _ask(run, job)
+        return
     if "array" in job:
         if wait or follow:
             raise Invalid(Field("--wait, --follow", "an array is many jobs: follow them one by one"))
@@ -246,9 +250,7 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         run.answer(made_array, lambda: _say_array(run, made_array))
         return
     made = run.client.jobs.submit(**job)
-    if job.get("dry_run"):
-        run.answer(made, lambda: run.say(f"It would be accepted: {wants(made)}.{_never(made)}"))
-    elif follow:
+    if follow:
         run.note(f"Submitted job {made.id}.")
         logs.show(run, made.id, run.client.jobs.logs(made, follow=True))
         _finish(run, run.client.jobs.get(made))
@@ -258,8 +260,13 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
 
 
-def _never(made: Job) -> str:
-    return f" Yet it could not start, whatever else ran: {made.why}." if made.could_start is False else ""
+def _ask(run: Here, job: dict[str, Any]) -> None:
+    """Send nothing to stay: say what would become of it. An array is only checked: its elements are too many to place."""
+    if "array" in job:
+        checked = run.client.jobs.submit_array(**job, dry_run=True)
+        run.answer(checked, lambda: run.say(f"It would be accepted: {checked.count or len(checked.items)} jobs."))
+    else:
+        whatif.show(run, run.client.resources.what_if(**job))
 
 
 def _say_array(run: Here, made: JobArray) -> None:

@@ -100,9 +100,12 @@ class Queues:
         call = Call("PATCH", path("queues", queue.id), body=changes, headers=headers)
         return answer(Queue, self._transport.json(call))
 
-    def explain(self, queue: str) -> QueueOrder:
-        """In which order its jobs wait, and why each kind of them does. Takes the id."""
-        return answer(QueueOrder, self._transport.json(Call("GET", path("queues", queue, "explain"))))
+    def explain(self, queue: str, job: str | None = None) -> QueueOrder:
+        """In which order its jobs wait, and why each kind of them does; or what waits before one job. Takes ids.
+
+        Raises: NotFound, also for a job that does not wait there.
+        """
+        return answer(QueueOrder, self._transport.json(Call("GET", path("queues", queue, "explain"), {"job": job})))
 
     def pause(self, queue: str) -> Queue:
         """Start no more of the queue's jobs; those that run go on. Takes the id."""

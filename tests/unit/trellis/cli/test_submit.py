@@ -80,10 +80,20 @@ def test_an_array_says_how_many_jobs_it_made(cli: CommandLine) -> None:
     assert sent(cli)["array"] == {"indexes": "0-9", "max_parallel": 4}
 
 
-def test_a_dry_run_says_what_would_be_asked_for(accepted: CommandLine) -> None:
-    done = accepted.run("submit", "--dry-run", "--", "true")
-    assert done.stdout == "It would be accepted: 1 CPU, 1.0 GiB, 2 GPU H100.\n"
-    assert sent(accepted)["dry_run"] is True
+def test_a_dry_run_asks_what_would_become_of_it_and_submits_nothing(cli: CommandLine) -> None:
+    told = {"queue": "default", "copies": [{"certainty": "now", "nodes": ["gpu-1"]}], "starting_now": 1}
+    cli.api.on("POST", "/resources/what-if", reply(told))
+    done = cli.run("submit", "--dry-run", "--gpus", "1", "--", "true")
+    assert "It would start now in queue default." in done.stdout
+    job = {"name": "true", "command": ["true"], "resources": {"gpus": "1"}}
+    assert cli.api.bodies("POST", "/resources/what-if") == [{"job": job, "copies": 1}]
+    assert not cli.api.bodies("POST", "/jobs")
+
+
+def test_a_dry_run_of_an_array_only_checks_it(cli: CommandLine) -> None:
+    cli.api.on("POST", "/jobs", reply({"array_id": "a1", "items": [], "count": 10}, 201))
+    assert cli.run("submit", "--dry-run", "--array", "0-9", "--", "true").stdout == "It would be accepted: 10 jobs.\n"
+    assert sent(cli)["dry_run"] is True
 
 
 def test_json_is_the_servers_answer(accepted: CommandLine) -> None:

@@ -15,6 +15,8 @@ NODES = [
     {"id": "n2", "name": "b", "state": "cordoned", "cpu_milli": 4000, "memory_bytes": 2**34},
 ]  # fmt: skip
 
+IDLE = {"gpu_type": "H100", "devices": 2, "idle_milli": 500, "whole": 0, "most_on_one_node": 0, "useless_milli": 200}
+
 
 def head(**values: Any) -> dict[str, Any]:
     base = {"position": 1, "count": 2, "priority": 0, "reason": "no_room", "waiting_since": "2026-01-31T11:00:00+00:00"}
@@ -23,25 +25,28 @@ def head(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def queue(cli: CommandLine) -> CommandLine:
-    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    cli.api.on("GET", "/queues", reply({"items": QUEUES})).on("GET", "/resources/capacity", reply({"gpus": [IDLE]}))
     return cli
 
 
 def test_why_says_what_is_missing_when_it_starts_and_what_comes_before(queue: CommandLine) -> None:
     job = a_job_body(why="3 of 40 nodes fit but for memory", expected_start_at="2026-01-31T13:00:00+00:00")
-    heads = [
-        head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"),
-        head(priority=-1),
-        head(waiting_since="2026-01-31T12:30:00+00:00"),
-        head(priority=5, waiting_since="2026-01-31T12:30:00+00:00"),
-        head(job_id="0193-job"),
-    ]
+    heads = [head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"), head(priority=5)]
     queue.api.on("GET", "/jobs/0193-job", reply(job)).on("GET", "/queues/q1/explain", reply({"heads": heads}))
     said = queue.run("why", "0193-job").stdout
     for part in ("is queued", "3 of 40 nodes fit but for memory", "expected to start", "first", "needs 8 GPUs"):
         assert part in said
     assert len(said.partition("Before it")[2].splitlines()) == 4
     assert len(json.loads(queue.run("why", "0193-job", "--json").stdout)["ahead"]) == 2
+    asked = [request.url.params.get("job") for request in queue.api.asked if request.url.path.endswith("/explain")]
+    assert asked == ["0193-job", "0193-job"]
+
+
+def test_why_of_a_job_that_started_meanwhile_names_nobody_before_it(queue: CommandLine) -> None:
+    queue.api.on("GET", "/jobs/0193-job", reply(a_job_body(why="no room")))
+    queue.api.on("GET", "/queues/q1/explain", problem(404, "not_found"))
+    said = queue.run("why", "0193-job")
+    assert (said.exit_code, "Before it" in said.stdout) == (0, False)
 
 
 def test_why_says_of_a_job_that_runs_why_it_runs_there(cli: CommandLine) -> None:
@@ -54,7 +59,15 @@ def test_top_once_sums_up_nodes_queues_and_jobs(queue: CommandLine) -> None:
     queue.api.on("GET", "/resources/nodes", reply({"items": NODES}))
     queue.api.on("GET", "/jobs", reply({"items": [a_job_body(state="running", run_s=61.0)]}), reply({"items": []}))
     said = queue.run("top", "--once").stdout
-    for part in ("nodes 1/2 ready", "CPUs 2/12", "GPUs 1.5/2 [###############.....]", "default", "train", "Running"):
+    for part in (
+        "nodes 1/2 ready",
+        "CPUs 2/12",
+        "GPUs 1.5/2 [###############.....]",
+        "H100: 0.5 of 2 idle, 0 of them whole, 40 % fragmented",
+        "default",
+        "train",
+        "Running",
+    ):
         assert part in said
     assert "Waiting" not in said
 
