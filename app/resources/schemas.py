@@ -14,7 +14,7 @@ from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
 from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
-MOST_NODES = 10_000
+MOST_NODES = 20_000
 LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
@@ -340,6 +340,9 @@ class HardwareFields(Strict):
     gpu_memory_gb = Integer(least=0, most=4096)
     cpu_cores = Integer(least=0, most=4096)
     memory_gb = Integer(least=0, most=1 << 20)
+    numa_nodes = Integer(least=0, most=64)
+    gpus_a_link = Integer(least=0, most=64)
+    rack_of = Integer(least=0, most=MOST_NODES, load_default=0, metadata={"description": "so many lie in one rack"})
 
 
 class ClusterNodeSchema(HardwareFields, TraitFields):
@@ -386,7 +389,11 @@ def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:
             if name in part or name in node:
                 said[name] = {**part.get(name, {}), **node.get(name, {})}
         names = [node["name"]] if node["count"] == 1 else [f"{node['name']}-{i}" for i in range(1, node["count"] + 1)]
-        yield from (NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said)) for name in names)
+        for place, name in enumerate(names):
+            if node["rack_of"]:
+                rack = f"{node['name']}-rack-{place // node['rack_of'] + 1}"
+                said["domains"] = {**said.get("domains", {}), "rack": rack}
+            yield NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said))
 
 
 class AppliedSchema(Strict):

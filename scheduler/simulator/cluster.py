@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from scheduler.snapshot import WHOLE, Labels, Node
+from scheduler.snapshot import WHOLE, Labels, Node, Taint
 
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """So many nodes that are alike; `rack_of` nodes share a rack, 0: nothing is known of racks."""
+    """So many nodes that are alike; `rack_of` nodes share a rack, 0: all are in `rack`, "" where that is not known."""
 
     name: str
     count: int = 1
@@ -19,6 +19,8 @@ class NodeGroup:
     gpus_a_link: int = 0
     rack_of: int = 0
     labels: Labels = ()
+    rack: str = ""
+    taints: tuple[Taint, ...] = ()
 
 
 LEVELS = ("rack",)
@@ -58,6 +60,7 @@ def _nodes_of(group: NodeGroup) -> Iterator[Node]:
             gpu_model=group.gpu_model if group.gpus else "",
             gpu_milli_free=(WHOLE,) * group.gpus,
             gpu_links=links,
-            domains=(f"{group.name}-rack-{number // group.rack_of + 1}" if group.rack_of else "",),
+            domains=(f"{group.name}-rack-{number // group.rack_of + 1}" if group.rack_of else group.rack,),
             labels=group.labels,
+            taints=group.taints,
         )
