@@ -117,12 +117,13 @@ class SimulatedExecutor:
         run_s = wishes.seconds("RUN_TIME", drawn_s) / speed
         steps = wishes.whole("STEPS", rules.steps, MOST_STEPS)
         step_s = run_s / steps if steps else run_s
-        failure = wishes.failure() or _draw(rules.fails, chance)
+        code = wishes.whole("EXIT_CODE", 0, 255)
+        failure = wishes.failure()
+        if failure is None and not code and (failure := _draw(rules.fails, chance)):
+            run_s *= chance.random()  # what fails by chance does so at any moment, what is wished at the end
         if failure is Cause.START_FAILED:
-            raise StartFailed("the profile has it fail to start")
-        code = wishes.whole("EXIT_CODE", 1 if failure is Cause.EXIT_CODE else 0, 255)
-        if failure and "FAILURE" not in part.wishes:
-            run_s *= chance.random()
+            raise StartFailed("it was to fail to start")
+        code = code or int(failure is Cause.EXIT_CODE)
         memory = 1.0 if failure is Cause.OUT_OF_MEMORY else rules.memory
         signum = {Cause.SIGNAL: signal.SIGSEGV, Cause.OUT_OF_MEMORY: signal.SIGKILL}.get(failure) if failure else None
         return Play(
@@ -173,7 +174,7 @@ class _Wishes:
     def failure(self) -> Cause | None:
         text = self.said.get("FAILURE")
         if text is None:
-            return Cause.EXIT_CODE if self.said.get("EXIT_CODE", "0") != "0" else None
+            return None
         if text not in FAILURES:
             raise StartFailed(f"{WISHES}FAILURE must be one of {', '.join(FAILURES)}, not {text!r}")
         return Cause(text)
