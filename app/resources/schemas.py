@@ -276,6 +276,24 @@ class NewPoolSchema(NamedPoolSchema):
         return PoolSpec(**data | data.pop("overcommit", {}))
 
 
+class KindSchema(Strict):
+    """Nodes with equal hardware: what one of them has, and what is held of all."""
+
+    gpu_model = fields.String()
+    gpus = fields.Integer()
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    held = fields.Nested(AmountsSchema)
+
+
+class KindsSchema(Strict):
+    """The kinds of nodes, those with the most devices first."""
+
+    items = fields.List(fields.Nested(KindSchema))
+
+
 class FiguresSchema(Strict):
     """What nodes have and what is held of it, of the pool and the pools in it."""
 

@@ -1,6 +1,7 @@
 """`trellis why` and `trellis top`: why a job waits, and how the cluster is."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -10,14 +11,14 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from trellis.answers import Job, Node, Queue, plain
+from trellis.answers import Job, Kind, Queue, plain
 from trellis.cli.cluster import find_queue
 from trellis.cli.context import AsJson, Here, JobWord, here
 from trellis.cli.tables import queues_table, table
 from trellis.cli.text import cell, cores, moment, safe, span, state_cell
 from trellis.holdings import Head
 from trellis.units import format_bytes
-from trellis.vocabulary import JobState, NodeState
+from trellis.vocabulary import JobState
 
 HEADS = 5
 LINES = 10
@@ -91,25 +92,27 @@ def _head_row(head: Head) -> tuple[Text, ...]:
 class Sight:
     """The cluster at one moment."""
 
-    nodes: list[Node]
+    kinds: Sequence[Kind]
     queues: list[Queue]
     running: list[Job]
     waiting: list[Job]
 
     def as_json(self) -> dict[str, Any]:
         """For programs: figures, queues and the jobs that are shown."""
-        gpus = [gpu for node in self.nodes for gpu in node.gpus]
+        there = {
+            "cpu_milli": sum(kind.nodes * kind.cpu_milli for kind in self.kinds),
+            "memory_bytes": sum(kind.nodes * kind.memory_bytes for kind in self.kinds),
+            "gpu_milli": sum(kind.nodes * kind.gpus * 1000 for kind in self.kinds),
+        }
         return {
-            "nodes": {"total": len(self.nodes), "ready": sum(n.state == NodeState.READY for n in self.nodes)},
-            "cpu_milli": {
-                "total": sum(n.cpu_milli for n in self.nodes),
-                "held": sum(n.cpu_milli_used for n in self.nodes),
+            "nodes": {
+                "total": sum(kind.nodes for kind in self.kinds),
+                "ready": sum(kind.nodes_ready for kind in self.kinds),
             },
-            "memory_bytes": {
-                "total": sum(n.memory_bytes for n in self.nodes),
-                "held": sum(n.memory_bytes_used for n in self.nodes),
+            **{
+                name: {"total": total, "held": sum(kind.held[name] for kind in self.kinds)}
+                for name, total in there.items()
             },
-            "gpu_milli": {"total": 1000 * len(gpus), "held": sum(gpu.milli_used for gpu in gpus)},
             "queues": [plain(queue) for queue in self.queues],
             "running": [plain(job) for job in self.running],
             "waiting": [plain(job) for job in self.waiting],
@@ -145,7 +148,7 @@ def _look(run: Here) -> Sight:
     running = jobs.list(state=["running", "starting", "checkpointing"], sort="submitted_at", limit=LINES)
     waiting = jobs.list(state=["queued"], sort="-priority", limit=LINES)
     return Sight(
-        list(run.client.nodes.list()), list(run.client.queues.list()),
+        run.client.nodes.kinds(), list(run.client.queues.list()),
         list(islice(running, LINES)), list(islice(waiting, LINES)),
     )  # fmt: skip
 
