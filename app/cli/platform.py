@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,11 @@ SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib
 SWEEP_S = 10.0
 # What the host of simulated nodes is called among the services.
 SIMULATED = "simulated"
+_PACED = ("heartbeat_s", "lease_s", "node_lost_s")
 _JOINED = re.compile(rb"joined (\d+) of (\d+)")
+# So many beat every five seconds without anybody noticing.
+_USUAL_PACE_NODES = 2000
+_PACE = {f"TRELLIS_{f.name.upper()}": f.default for f in fields(Settings) if f.name in _PACED}
 # To start, and for each node: on a slow machine.
 _HOST_READY_S, _NODE_READY_S = 60.0, 0.1
 
@@ -181,6 +185,16 @@ def host(wiring: Wiring, plan: HostPlan, join_token: str, told: Callable[[int, i
         cwd=wiring.code,
         ready_s=_HOST_READY_S + count * _NODE_READY_S,
     )
+
+
+def pace_for(nodes: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """How often so many nodes beat: more than two thousand more rarely, and all that follows from it; nothing where the
+    caller has said something of it.
+    """
+    factor = nodes / _USUAL_PACE_NODES
+    if factor <= 1 or any(environment.get(name) for name in _PACE):
+        return {}
+    return {name: f"{usual * factor:.1f}" for name, usual in _PACE.items()}
 
 
 def _service(wiring: Wiring, name: str, argv: tuple[str, ...], ready: Callable[[], bool], url: str = "") -> Service:

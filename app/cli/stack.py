@@ -56,9 +56,13 @@ class Options:
     @property
     def nodes(self) -> str:
         """The nodes, for a person."""
+        return f"{self.count:,}{'' if self.plan is None else ' simulated'} node{'s' if self.count != 1 else ''}"
+
+    @property
+    def count(self) -> int:
+        """How many nodes there are to be."""
         plan = self.plan
-        count = len(self.machines) if plan is None else sum(len(group.names) for group in plan.nodes)
-        return f"{count:,}{'' if plan is None else ' simulated'} node{'s' if count != 1 else ''}"
+        return len(self.machines) if plan is None else sum(len(group.names) for group in plan.nodes)
 
 
 @dataclass
@@ -139,9 +143,8 @@ class Stack:
         home.secret("secret_key", services)
         given = {key: options.environment[key] for key in _given("DATABASE_URL", options.environment)}
         brokers = {key: options.environment[key] for key in _given("BROKER_URL", options.environment)}
-        return Wiring(
-            home, services, CODE, options.environment, given, brokers, options.port, options.flower_port
-        )  # fmt: skip
+        environment = {**platform.pace_for(options.count, options.environment), **options.environment}
+        return Wiring(home, services, CODE, environment, given, brokers, options.port, options.flower_port)
 
     def _start_database(self, wiring: Wiring) -> dict[str, str]:
         self._next("starting PostgreSQL" if not wiring.database else "using your PostgreSQL")
