@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.cli.accounts import Account, current
 from app.cli.cluster import Machine
@@ -39,7 +40,7 @@ _PACED = ("heartbeat_s", "lease_s", "node_lost_s")
 _JOINED = re.compile(rb"joined (\d+) of (\d+)")
 # So many beat every five seconds without anybody noticing.
 _USUAL_PACE_NODES = 2000
-_PACE = {f"TRELLIS_{f.name.upper()}": f.default for f in fields(Settings) if f.name in _PACED}
+_PACE: dict[str, Any] = {f"TRELLIS_{f.name.upper()}": f.default for f in fields(Settings) if f.name in _PACED}
 # To start, and for each node: on a slow machine.
 _HOST_READY_S, _NODE_READY_S = 60.0, 0.1
 

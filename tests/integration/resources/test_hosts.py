@@ -174,3 +174,8 @@ def test_kinds_sum_nodes_up(stack: Stack, world: World, host: Host, door: Caller
     assert (gpu["gpu_model"], gpu["gpus"], gpu["nodes"], gpu["nodes_ready"]) == ("H100", 4, 3, 3)
     assert (gpu["held"]["gpu_milli"], gpu["held"]["cpu_milli"]) == (8000, 2000)
     assert (cpu["gpus"], cpu["nodes"], cpu["held"]["gpu_milli"]) == (0, 2, 0)
+
+
+def test_a_job_does_not_ask_to_be_simulated(stack: Stack, world: World) -> None:
+    answer = stack.client(world.member).post("/jobs", {"command": ["true"], "executor": "simulated"})
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/executor")
