@@ -125,7 +125,7 @@ class Host:
             try:
                 for start in range(0, len(names), BEAT_AT_ONCE):
                     self._beat_once(names[start : start + BEAT_AT_ONCE])
-            except TrellisError as error:
+            except (TrellisError, OSError) as error:
                 _log.warning("no heartbeat: %s", error)
                 if isinstance(error, Unauthenticated):
                     self._join_again(names)
@@ -146,9 +146,11 @@ class Host:
     def _beat_once(self, names: Sequence[str]) -> None:
         asked_at = clock.boottime()
         orders = self._link.heartbeats(self._stage.heartbeats(names))
-        for name, given in zip(names, orders, strict=True):
+        for number, (name, given) in enumerate(zip(names, orders, strict=True)):
             self._stage.obey(name, given, asked_at)
-            self._due[name] = asked_at + given.heartbeat_s
+            # After the first, each has a moment of its own: they come a few at a time from then on.
+            share = 1.0 if self._due[name] else (number + 1) / len(names)
+            self._due[name] = asked_at + given.heartbeat_s * share
         # Of the node that was heard longest ago: another process must not think that a lease lasts longer.
         write_json(self._home / "lease.json", {"ends_at": self._stage.lease_ends_at()})
 
@@ -191,20 +193,26 @@ class Host:
             self._stage.wait(_LOOK_S)
             if self._stopping.wait(_GATHER_S):
                 return
-            parcel = self._stage.pack()
-            if not parcel.senders:
-                continue
             try:
-                self._stage.accept(parcel, self._link.ship_of(parcel.tokens, parcel.shipment))
-                backoff.reset()
-            except TrellisError as error:
-                self._keep(parcel, error)
+                parcel = self._stage.pack()
+            except OSError as error:  # a full disk; what was to be written down is written the next time
+                _log.error("could not note what is played: %s", error)
                 backoff.wait(self._stopping)
+                continue
+            if parcel.senders and not self._shipped(parcel):
+                backoff.wait(self._stopping)
+            else:
+                backoff.reset()
 
-    def _keep(self, parcel: Parcel, error: TrellisError) -> None:
-        """Nothing is lost: it is packed again. Tokens that are not known are the beating thread's to renew."""
-        _log.warning("could not ship: %s", error)
-        self._stage.give_back(parcel.senders)
+    def _shipped(self, parcel: Parcel) -> bool:
+        """Deliver it. What can't be is packed again; tokens that are not known are the beating thread's to renew."""
+        try:
+            self._stage.accept(parcel, self._link.ship_of(parcel.tokens, parcel.shipment))
+        except (TrellisError, OSError) as error:
+            _log.warning("could not ship: %s", error)
+            self._stage.give_back(parcel.senders)
+            return False
+        return True
 
 
 def read_plan(settings: HostSettings) -> HostPlan:

@@ -90,7 +90,8 @@ class Breakdowns:
 
     def __init__(self, simulation: Simulation, names: Iterable[str]) -> None:
         self._began_at = clock.boottime()
-        self._coming: list[tuple[float, str, bool]] = []  # when, who, and whether it breaks or is repaired
+        self._breaks: list[tuple[float, str]] = []
+        self._repairs: list[tuple[float, str]] = []
         self._simulation = simulation
         # Of each node its own chance: who else there is changes nothing for it.
         self._chances = {name: Random(f"{simulation.seed}:{name}") for name in names}  # noqa: S311  # repeated
@@ -99,15 +100,14 @@ class Breakdowns:
 
     def strike(self) -> list[str]:
         """Those that break now."""
-        struck = self._take(breaks=True)
+        struck = self._take(self._breaks)
         for at, name in struck:
-            repaired_at = at + self._simulation.repair_s / self._simulation.speed
-            heapq.heappush(self._coming, (repaired_at, name, False))
+            heapq.heappush(self._repairs, (at + self._simulation.repair_s / self._simulation.speed, name))
         return [name for _, name in struck]
 
     def repair(self) -> list[str]:
         """Those that are whole again now."""
-        repaired = self._take(breaks=False)
+        repaired = self._take(self._repairs)
         for at, name in repaired:
             self._draw(name, at)
         return [name for _, name in repaired]
@@ -115,11 +115,11 @@ class Breakdowns:
     def _draw(self, name: str, after: float) -> None:
         if self._simulation.node_mtbf_s is not None:
             whole_s = self._chances[name].expovariate(self._simulation.speed / self._simulation.node_mtbf_s)
-            heapq.heappush(self._coming, (after + whole_s, name, True))
+            heapq.heappush(self._breaks, (after + whole_s, name))
 
-    def _take(self, *, breaks: bool) -> list[tuple[float, str]]:
+    def _take(self, coming: list[tuple[float, str]]) -> list[tuple[float, str]]:
+        """Those of which the time has come."""
         now, taken = clock.boottime() - self._began_at, []
-        while self._coming and self._coming[0][0] <= now and self._coming[0][2] is breaks:
-            at, name, _ = heapq.heappop(self._coming)
-            taken.append((at, name))
+        while coming and coming[0][0] <= now:
+            taken.append(heapq.heappop(coming))
         return taken

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from agent import verdicts
@@ -14,6 +15,7 @@ from trellis.vocabulary import ENDED_REPLICA_STATES, ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, LogChunk, MetricPoint, Receipt, Report, pack, unpack
 
 _NEVER = float("inf")
+_MOST_POINTS = 2000
 Key = tuple[str, int]
 
 
@@ -24,6 +26,11 @@ class Load:
     log: LogChunk | None
     metrics: tuple[MetricPoint, ...]
     reports: tuple[Report, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes on the wire."""
+        return (len(self.log.text) if self.log else 0) + 160 * len(self.metrics) + 256 * len(self.reports)
 
     def __bool__(self) -> bool:
         return bool(self.log or self.metrics or self.reports)
@@ -49,6 +56,8 @@ class Performance:
     points: int = 0
     told: int = 0
     _now: float = 0.0
+    _said: str = ""
+    _said_steps: int = 0
 
     @property
     def key(self) -> Key:
@@ -171,7 +180,10 @@ class Performance:
             return Load(None, (), ())
         text = self._text()[self.log :]
         chunk = LogChunk(*self.key, self.log, text.decode()) if text else None
-        return Load(chunk, self._points(), tuple(self.reports[self.told :]))
+        points, reports = tuple(islice(self._points(), _MOST_POINTS)), tuple(self.reports[self.told :])
+        if self.ended and len(points) == _MOST_POINTS:
+            reports = reports[:-1]  # an end is told together with, or after, all that came before it
+        return Load(chunk, points, reports)
 
     def accept(self, receipt: Receipt) -> None:
         """Note what it has now."""
@@ -185,22 +197,24 @@ class Performance:
         playing = self.playing
         if playing is None:
             return b""
-        lines = [f"{playing.started_us} s this is a simulated run of {playing.play.run_s:.3g} s\n"]
-        for step in range(1, self._steps(playing) + 1):
+        lines = [self._said or f"{playing.started_us} s this is a simulated run of {playing.play.run_s:.3g} s\n"]
+        for step in range(self._said_steps + 1, self._steps(playing) + 1):
             told = "".join(f" {name} {value:.6g}" for name, value in metrics_at(playing, step))
             lines.append(f"{_step_us(playing, step)} o step {step} of {playing.play.steps}{told}\n")
-        return "".join(lines).encode()
+            self._said_steps = step
+        self._said = "".join(lines)
+        return self._said.encode()
 
-    def _points(self) -> tuple[MetricPoint, ...]:
+    def _points(self) -> Iterator[MetricPoint]:
         playing = self.playing
         if playing is None or not playing.play.metrics:
-            return ()
+            return
         width = len(playing.play.metrics)
-        return tuple(
-            MetricPoint(*self.key, (step - 1) * width + place, name, value, step, _stamp(_step_us(playing, step)))
-            for step in range(self.points // width + 1, self._steps(playing) + 1)
-            for place, (name, value) in enumerate(metrics_at(playing, step), 1)
-        )
+        for step in range(self.points // width + 1, self._steps(playing) + 1):
+            at = _stamp(_step_us(playing, step))
+            for seq, (name, value) in enumerate(metrics_at(playing, step), (step - 1) * width + 1):
+                if seq > self.points:
+                    yield MetricPoint(*self.key, seq, name, value, step, at)
 
     def _steps(self, playing: Playing) -> int:
         return steps_by(playing, self._now)

@@ -16,6 +16,8 @@ from trellis.wire import Heartbeat, Orders, Receipt, ReplicaSpec, Shipment
 
 AT_ONCE = 300
 """Replicas in one shipment."""
+MOST_BYTES = 1 << 20
+_AGAIN_S = 0.2
 _REMEMBERED = 200_000
 _NEVER = float("inf")
 
@@ -47,12 +49,13 @@ class Stage:
     def restore(self, lease_ends_at: float) -> None:
         """Go on with what an earlier process played, whose leases lasted until then (boot time)."""
         with self._turn:
-            for node in self._nodes.values():
-                node.lease_ends_at = lease_ends_at
             for performance in self._book.open():
                 if performance.node in self._nodes:
                     self._noted[performance.key] = len(performance.reports)
                     self._enter(performance)
+            for node in self._nodes.values():
+                node.lease_ends_at = lease_ends_at
+                self._cut_off(node)
 
     def close(self) -> None:
         """Let go of the book; what is played is in it."""
@@ -84,6 +87,7 @@ class Stage:
         """Renew the lease of a node that asked at `asked_at`; end and begin what the answer says."""
         node = self._nodes[name]
         with self._turn:
+            self._cut_off(node)
             node.lease_ends_at = asked_at + orders.lease_s
             for stop in orders.stop:
                 if performance := node.performances.get((stop.replica_id, stop.fence)):
@@ -91,6 +95,14 @@ class Stage:
                     self._touch(performance.key)
         if orders.launch:
             self.begin(name, orders.launch)
+
+    def _cut_off(self, node: SimulatedNode) -> None:
+        """What a lease that is over has ended stays ended, though the next one begins before anybody looked."""
+        now = clock.boottime()
+        if node.lease_ends_at <= now:
+            for performance in node.performances.values():
+                performance.advance(now, node.lease_ends_at)
+                self._touch(performance.key)
 
     def heartbeats(self, names: Iterable[str]) -> dict[str, Heartbeat]:
         """Those of these nodes, by their tokens."""
@@ -120,11 +132,14 @@ class Stage:
                 self._turn.wait(min(due_in_s, at_most_s))
 
     def pack(self) -> Parcel:
-        """Play on until now; what is to be told of it, of AT_ONCE replicas at most."""
+        """Play on until now; what is to be told of it, of AT_ONCE replicas at most.
+
+        Raises: OSError when it can't be written down; then it is still to be told.
+        """
         with self._turn:
-            now, loads = clock.boottime(), dict[Key, Load]()
+            now, loads, left_bytes = clock.boottime(), dict[Key, Load](), MOST_BYTES
             played = []
-            while self._coming and self._coming[0][0] <= now and len(loads) < AT_ONCE:
+            while self._coming and self._coming[0][0] <= now and len(loads) < AT_ONCE and left_bytes > 0:
                 due_at, key = heapq.heappop(self._coming)
                 if self._due.get(key) != due_at:
                     continue
@@ -134,8 +149,14 @@ class Stage:
                 played.append(performance)
                 if load := performance.load():
                     loads[key] = load
+                    left_bytes -= load.size_bytes
                 self._expect(performance)
-            self._note(played)
+            try:
+                self._note(played)
+            except OSError:
+                for performance in played:
+                    self._touch(performance.key)
+                raise
             senders = tuple(self._on[key] for key in loads)
             tokens = {self._nodes[one.node].token: None for one in senders}
             return Parcel(tuple(tokens), _shipment(loads.values()), senders)
@@ -150,6 +171,8 @@ class Stage:
                 else:
                     performance.accept(receipt)
                 self._expect(performance)
+                if performance.load():  # there is more, or not all of it was taken
+                    self._schedule(performance.key, clock.boottime() + _AGAIN_S)
             self._note(parcel.senders)
 
     def give_back(self, senders: Collection[Performance]) -> None:
