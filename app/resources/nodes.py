@@ -239,15 +239,17 @@ def _set_gpus(uow: UnitOfWork, described: Mapping[UUID, Collection[GpuDescriptio
     """Let these nodes, by id, have the devices that they describe."""
     devices = select(Gpu).where(Gpu.node_id.in_(described))
     known = {(gpu.node_id, gpu.index): gpu for gpu in uow.session.execute(devices).scalars()}
+    new: list[Gpu] = []
     for node_id, device in ((node_id, device) for node_id, all_of in described.items() for device in all_of):
         gpu = known.pop((node_id, device.index), None)
         if gpu is None:
             gpu = Gpu(node_id=node_id, index=device.index)
-            uow.session.add(gpu)
+            new.append(gpu)
         gpu.uuid, gpu.model, gpu.memory_bytes = device.uuid[:80], device.model[:63], device.memory_bytes
         gpu.numa, gpu.links = device.numa, list(device.links)
     for gpu in known.values():
         if gpu.milli_used:
             raise Invalid(Field("/gpus", f"device {gpu.index} is gone, yet a job holds it: wait until it has ended"))
         uow.session.delete(gpu)
+    uow.insert(new)
     uow.session.flush()
