@@ -10,8 +10,8 @@ from agent.link import Link
 from agent.simulation.nodes import SimulatedNode
 from trellis.wire import Welcome
 
-AT_ONCE = 200
-"""Nodes that join in one request."""
+DEVICES_AT_ONCE = 1600
+"""Devices of the nodes that join in one request: a request has a largest size."""
 
 
 class Roster:
@@ -19,6 +19,8 @@ class Roster:
 
     def __init__(self, path: Path, nodes: Mapping[str, SimulatedNode], link: Link, join_token: str) -> None:
         self._path, self._nodes, self._link, self._join_token = path, nodes, link, join_token
+        largest = max((node.profile.gpus for node in nodes.values()), default=0)
+        self._at_once = max(1, DEVICES_AT_ONCE // max(8, largest))
         self.by_queue: dict[str, str] = {}
         self.broker_url = ""
         self.heartbeat_s = 1.0
@@ -30,17 +32,17 @@ class Roster:
         """
         self._restore()
         names = list(self._nodes)
-        for start in range(0, len(names), AT_ONCE):
-            new = [name for name in names[start : start + AT_ONCE] if not self._nodes[name].token]
-            if new:
+        for start in range(0, len(names), self._at_once):
+            some = names[start : start + self._at_once]
+            if new := [name for name in some if not self._nodes[name].token]:
                 self._register(new)
-            told(min(start + AT_ONCE, len(names)), len(names))
+            told(start + len(some), len(names))
         self._keep()
 
     def join_again(self, names: Sequence[str]) -> None:
         """The control plane does not know these any more. Raises what `Link.register_all` raises."""
-        for start in range(0, len(names), AT_ONCE):
-            self._register(names[start : start + AT_ONCE])
+        for start in range(0, len(names), self._at_once):
+            self._register(names[start : start + self._at_once])
         self._keep()
 
     def _register(self, names: Sequence[str]) -> None:
