@@ -32,7 +32,7 @@ LARGEST_FILE_BYTES = 1 << 20
 MOST_IN_FILE = 100_000
 MOST_NODES = 64
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
-MOST_SIMULATED = 20_000
+MOST_SIMULATED = 10_000
 _AMOUNTS = {
     "gpus": 64, "cpu_cores": 4096, "memory_gb": 1 << 20, "gpu_memory_gb": 4096, "numa_nodes": 64, "gpus_a_link": 64,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
 from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
-MOST_NODES = 20_000
+MOST_NODES = 10_000
 LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
