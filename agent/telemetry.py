@@ -53,7 +53,7 @@ class Telemetry:
             gpus=self._nvml.describe() if self._nvml else gpus,
             isolation=confinement.level,
             isolation_detail=confinement.detail,
-            executors=tuple(ExecutorKind),
+            executors=(ExecutorKind.PROCESS,),
             profile=self._settings.profile,
             labels={"os": platform.system().lower(), "arch": platform.machine()},
         )

@@ -237,6 +237,19 @@ class Node(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kind(Answer):
+    """Nodes with equal hardware: what one of them has; `held` is what is held of all of them."""
+
+    gpu_model: str = ""
+    gpus: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    nodes: int = 0
+    nodes_ready: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Queue(Answer):
     """A named queue; `pending` and `running` count jobs, `held` is what those hold."""
 

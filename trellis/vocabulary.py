@@ -142,9 +142,10 @@ class ActorKind(StrEnum):
 
 
 class ExecutorKind(StrEnum):
-    """How a node runs a replica."""
+    """How a node runs a replica. A node that simulates plays whatever it is given: no job asks for that."""
 
     PROCESS = "process"
+    SIMULATED = "simulated"
 
 
 class NetworkPolicy(StrEnum):

@@ -251,6 +251,43 @@ class Orders:
     stop: tuple[Stop, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class HostRegistration:
+    """Machines that one host speaks for, and that join together: signed with a join token."""
+
+    nodes: tuple[NodeDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostWelcome:
+    """The answer: one welcome each, in the same order."""
+
+    nodes: tuple[Welcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostHeartbeat:
+    """Heartbeats of several nodes, and the token of each, in the same order."""
+
+    tokens: tuple[str, ...]
+    heartbeats: tuple[Heartbeat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostOrders:
+    """The answer: orders for each, in the same order."""
+
+    orders: tuple[Orders, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostShipment:
+    """What several nodes send at once; `tokens` are those of all of them."""
+
+    tokens: tuple[str, ...]
+    shipment: Shipment
+
+
 def pack(value: Any) -> Any:
     """A wire value as plain JSON data."""
     if (names := _names(value.__class__)) is not None:

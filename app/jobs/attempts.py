@@ -130,7 +130,8 @@ def _seat(attempt: Attempt, job: Job, seat: Seat, count: int) -> Replica:
 _BY_IDS = Job.id == any_(bindparam("job_ids", type_=ARRAY(Uuid)))
 _BY_REPLICAS = Job.id.in_(
     select(Replica.job_id).where(
-        Replica.id == any_(bindparam("replica_ids", type_=ARRAY(Uuid))), Replica.node_id == bindparam("node_id")
+        Replica.id == any_(bindparam("replica_ids", type_=ARRAY(Uuid))),
+        Replica.node_id == any_(bindparam("node_ids", type_=ARRAY(Uuid))),
     )
 )
 _LOCKED = select(Job).order_by(Job.id).with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -169,23 +170,23 @@ class Family:
         return cls(uow, uow.session.execute(_LOCKED_BY_IDS, {"job_ids": list(job_ids)}).scalars())
 
     @classmethod
-    def of_replicas(cls, uow: UnitOfWork, replica_ids: Iterable[UUID], node_id: UUID) -> "Family":
-        """That of the jobs of those replicas that are on that node."""
-        named = {"replica_ids": list(replica_ids), "node_id": node_id}
+    def of_replicas(cls, uow: UnitOfWork, replica_ids: Iterable[UUID], node_ids: Iterable[UUID]) -> "Family":
+        """That of the jobs of those replicas that are on those nodes."""
+        named = {"replica_ids": list(replica_ids), "node_ids": list(node_ids)}
         return cls(uow, uow.session.execute(_LOCKED_BY_REPLICAS, named).scalars())
 
 
-def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node_id: UUID) -> set[str]:
-    """Let the states of replicas, attempts and jobs follow from `reports` of a node, locked if one of them is of an end.
+def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node_ids: Collection[UUID]) -> set[str]:
+    """Let the states of replicas, attempts and jobs follow from `reports` of nodes, locked where one is of an end.
 
     A report that is known already changes nothing. Returns the replica ids whose fence is old: their
     supervisors must end themselves.
     """
     stale: set[str] = set()
-    ended: list[UUID] = []
+    ended: dict[UUID, list[UUID]] = {}
     for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
         replica = family.replicas.get(UUID(report.replica_id))
-        if replica is None or replica.node_id != node_id or replica.fence != report.fence:
+        if replica is None or replica.node_id not in node_ids or replica.fence != report.fence:
             stale.add(report.replica_id)
         elif report.seq <= replica.report_seq:
             continue
@@ -194,8 +195,9 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         else:
             apply_report(uow, family, replica, report)
             if replica.state in ENDED_REPLICA_STATES:
-                ended.append(replica.id)
-    release(uow, ended, node_id)
+                ended.setdefault(replica.node_id, []).append(replica.id)
+    for node_id, replica_ids in ended.items():
+        release(uow, replica_ids, node_id)
     return stale
 
 

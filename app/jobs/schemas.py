@@ -200,7 +200,7 @@ class JobSubmitSchema(ReplicaFields):
     retries = fields.Nested(RetriesSchema)
     labels = fields.Dict(fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64))
     network = fields.Enum(NetworkPolicy, by_value=True)
-    executor = fields.Enum(ExecutorKind, by_value=True)
+    executor = fields.Enum(ExecutorKind, by_value=True, validate=validate.OneOf([ExecutorKind.PROCESS]))
     dry_run = fields.Boolean(truthy={True}, falsy={False})
 
     @validates_schema(skip_on_field_errors=True)

@@ -12,7 +12,7 @@ from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.schema import ReasonSchema
 from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
-from app.resources import allocations, cluster, cordons, pools, reservations, schemas, topology
+from app.resources import allocations, cluster, cordons, kinds, pools, reservations, schemas, topology
 from app.resources.allocations import AllocationReport, live_on, slots_used
 from app.resources.candidates import labelled
 from app.resources.capacity import PoolReport, report_pools
@@ -95,6 +95,16 @@ class Uncordon(MethodView):
     def put(self, body: dict[str, str], node_id: UUID) -> Any:
         """Place work on a node again."""
         return _answer(cordons.uncordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/kinds")
+class Kinds(MethodView):
+    """The machines by what they are."""
+
+    @blp.response(200, schemas.KindsSchema)
+    def get(self) -> Any:
+        """Sum up the nodes by their hardware."""
+        return {"items": kinds.list_kinds(current_uow())}
 
 
 @blp.route("/topology")

@@ -277,6 +277,24 @@ class NewPoolSchema(NamedPoolSchema):
         return PoolSpec(**data | data.pop("overcommit", {}))
 
 
+class KindSchema(Strict):
+    """Nodes with equal hardware: what one of them has, and what is held of all."""
+
+    gpu_model = fields.String()
+    gpus = fields.Integer()
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    held = fields.Nested(AmountsSchema)
+
+
+class KindsSchema(Strict):
+    """The kinds of nodes, those with the most devices first."""
+
+    items = fields.List(fields.Nested(KindSchema))
+
+
 class FiguresSchema(Strict):
     """What nodes have and what is held of it, of the pool and the pools in it."""
 
@@ -342,6 +360,9 @@ class HardwareFields(Strict):
     partitioned = Integer(least=0, most=64, metadata={"description": "so many of its gpus are given in slices (MIG)"})
     cpu_cores = Integer(least=0, most=4096)
     memory_gb = Integer(least=0, most=1 << 20)
+    numa_nodes = Integer(least=0, most=64)
+    gpus_a_link = Integer(least=0, most=64)
+    rack_of = Integer(least=0, most=MOST_NODES, load_default=0, metadata={"description": "so many lie in one rack"})
 
 
 class ClusterNodeSchema(HardwareFields, TraitFields):
@@ -388,7 +409,11 @@ def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:
             if name in part or name in node:
                 said[name] = {**part.get(name, {}), **node.get(name, {})}
         names = [node["name"]] if node["count"] == 1 else [f"{node['name']}-{i}" for i in range(1, node["count"] + 1)]
-        yield from (NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said)) for name in names)
+        for place, name in enumerate(names):
+            if node["rack_of"]:
+                rack = f"{node['name']}-rack-{place // node['rack_of'] + 1}"
+                said["domains"] = {**said.get("domains", {}), "rack": rack}
+            yield NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said))
 
 
 class AppliedSchema(Strict):

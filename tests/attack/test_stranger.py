@@ -128,6 +128,17 @@ class Victim:
             "POST /agent/heartbeat": wire.pack(wire.Heartbeat((), 1, 1, 1)),
             "POST /agent/specs": {"replicas": [[self.spec.replica_id, self.spec.fence]]},
             "POST /agent/shipments": wire.pack(wire.Shipment((), (), (report,))),
+            "POST /agent/host/register": wire.pack(wire.HostRegistration((a_description("node-9"),))),
+            "POST /agent/host/heartbeats": wire.pack(
+                wire.HostHeartbeat(("trn_guessed",), (wire.Heartbeat((), 1, 1, 1),))
+            ),
+            "POST /agent/host/specs": {
+                "tokens": ["trn_guessed"],
+                "replicas": [[self.spec.replica_id, self.spec.fence]],
+            },
+            "POST /agent/host/shipments": wire.pack(
+                wire.HostShipment(("trn_guessed",), wire.Shipment((), (), (report,)))
+            ),
             "PUT /agent/replicas/<uuid:replica_id>/artifacts": None,
         }
 

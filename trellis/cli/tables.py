@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trellis.answers import Amounts, Attempt, Gpu, Job, Node, Project, Queue
+from trellis.answers import Amounts, Attempt, Gpu, Job, Kind, Node, Project, Queue
 from trellis.cli.text import cell, cores, moment, span, state_cell
 from trellis.units import format_bytes
 
@@ -103,6 +103,22 @@ def nodes_table(nodes: Iterable[Node]) -> Table:
         gpus, seen = cell(_gpus(node)), cell(moment(node.last_seen_at))
         rows.append((cell(node.name), state_cell(node.state), cpus, memory, gpus, cell(node.isolation), seen))
     return table(headings, rows, right=("CPUS", "MEMORY"), gives="GPUS")
+
+
+def kinds_table(kinds: Iterable[Kind]) -> Table:
+    """One line for all nodes that are alike."""
+    headings = ["NODES", "READY", "EACH", "CPUS HELD", "MEMORY HELD", "GPUS HELD"]
+    rows = []
+    for kind in kinds:
+        gpus = f"{kind.gpus} {kind.gpu_model}, " if kind.gpus else ""
+        each = f"{gpus}{cores(kind.cpu_milli)} CPU, {format_bytes(kind.memory_bytes)}"
+        held = kind.held
+        cpus = f"{cores(held['cpu_milli'])}/{cores(kind.nodes * kind.cpu_milli)}"
+        memory = f"{format_bytes(held['memory_bytes'])} / {format_bytes(kind.nodes * kind.memory_bytes)}"
+        devices = f"{cores(held['gpu_milli'])}/{kind.nodes * kind.gpus}" if kind.gpus else "-"
+        words = (f"{kind.nodes:,}", f"{kind.nodes_ready:,}", each, cpus, memory, devices)
+        rows.append(tuple(cell(word) for word in words))
+    return table(headings, rows, right=("NODES", "READY", "CPUS HELD", "MEMORY HELD", "GPUS HELD"), gives="EACH")
 
 
 def gpus_table(nodes: Iterable[Node]) -> Table:

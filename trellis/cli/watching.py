@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from trellis.answers import Job, Node, Queue, plain
+from trellis.answers import Job, Kind, Queue, plain
 from trellis.cli.cluster import find_queue
 from trellis.cli.context import AsJson, Here, JobWord, here
 from trellis.cli.tables import queues_table, table
@@ -19,7 +19,7 @@ from trellis.cli.text import cell, cores, moment, safe, span, state_cell
 from trellis.errors import NotFound
 from trellis.holdings import Head, IdleGpus
 from trellis.units import format_bytes
-from trellis.vocabulary import JobState, NodeState
+from trellis.vocabulary import JobState
 
 HEADS = 5
 LINES = 10
@@ -85,7 +85,7 @@ def _head_row(head: Head) -> tuple[Text, ...]:
 class Sight:
     """The cluster at one moment."""
 
-    nodes: list[Node]
+    kinds: Sequence[Kind]
     queues: list[Queue]
     running: list[Job]
     waiting: list[Job]
@@ -93,18 +93,20 @@ class Sight:
 
     def as_json(self) -> dict[str, Any]:
         """For programs: figures, queues and the jobs that are shown."""
-        gpus = [gpu for node in self.nodes for gpu in node.gpus]
+        there = {
+            "cpu_milli": sum(kind.nodes * kind.cpu_milli for kind in self.kinds),
+            "memory_bytes": sum(kind.nodes * kind.memory_bytes for kind in self.kinds),
+            "gpu_milli": sum(kind.nodes * kind.gpus * 1000 for kind in self.kinds),
+        }
         return {
-            "nodes": {"total": len(self.nodes), "ready": sum(n.state == NodeState.READY for n in self.nodes)},
-            "cpu_milli": {
-                "total": sum(n.cpu_milli for n in self.nodes),
-                "held": sum(n.cpu_milli_used for n in self.nodes),
+            "nodes": {
+                "total": sum(kind.nodes for kind in self.kinds),
+                "ready": sum(kind.nodes_ready for kind in self.kinds),
             },
-            "memory_bytes": {
-                "total": sum(n.memory_bytes for n in self.nodes),
-                "held": sum(n.memory_bytes_used for n in self.nodes),
+            **{
+                name: {"total": total, "held": sum(kind.held[name] for kind in self.kinds)}
+                for name, total in there.items()
             },
-            "gpu_milli": {"total": 1000 * len(gpus), "held": sum(gpu.milli_used for gpu in gpus)},
             "idle_gpus": [plain(one) for one in self.idle],
             "queues": [plain(queue) for queue in self.queues],
             "running": [plain(job) for job in self.running],
@@ -141,7 +143,7 @@ def _look(run: Here) -> Sight:
     running = jobs.list(state=["running", "starting", "checkpointing"], sort="submitted_at", limit=LINES)
     waiting = jobs.list(state=["queued"], sort="-priority", limit=LINES)
     return Sight(
-        list(run.client.nodes.list()), list(run.client.queues.list()),
+        run.client.nodes.kinds(), list(run.client.queues.list()),
         list(islice(running, LINES)), list(islice(waiting, LINES)), run.client.resources.capacity().gpus,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.profiles import GIB, describe_gpus, find
-from app.cli.cluster import Machine, alike, read_cluster
+from app.cli.cluster import Machine, alike, read_cluster, read_profile
 from app.cli.errors import StackError
 from trellis.settings import SettingsError
 
@@ -93,3 +93,38 @@ def test_a_file_that_is_not_there_gets_a_sentence(tmp_path: Path) -> None:
 def test_a_profile_that_is_none_gets_a_sentence(text: str) -> None:
     with pytest.raises(SettingsError, match="profile"):
         find(text)
+
+
+def test_a_profile_names_nodes_by_the_thousand_and_how_their_jobs_are_played(tmp_path: Path) -> None:
+    file = tmp_path / "profile.yaml"
+    file.write_text(
+        "clusters: [{nodes: [{name: dgx, count: 1000, gpus: 8, gpu_type: H100, rack_of: 16}]}]\nsimulation: {speed: 60}\n"
+    )
+    plan = read_profile(file)
+    assert [(len(group.names), group.names[-1], group.profile) for group in plan.nodes] == [
+        (1000, "dgx-1000", "gpu_type=H100,cpu_cores=32,memory_gb=128,gpus=8")
+    ]
+    assert plan.simulation.speed == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "clusters:\n- nodes:\n  - {name: a}\n  - name: b\n    gpus: many\n",
+            r"line 5: clusters\[0\].nodes\[1\].gpus must",
+        ),
+        (
+            "clusters:\n- nodes: [{name: a}]\nsimulation:\n  jobs:\n  - {name: x, run_time: soon}\n",
+            "line 5: simulation.jobs",
+        ),
+        ("clusters:\n- nodes: [{name: a}]\nsimulation:\n  speed: fast\n", "line 4: simulation.speed must be a number"),
+        ("clusters:\n- nodes: [{name: a, labels: [b]}]\n", "line 2: .*labels must be a mapping"),
+        ("clusters:\n- nodes: [{name: a, taints: [b]}]\n", "line 2: .*taints must be a list"),
+    ],
+)
+def test_a_fault_is_named_by_line_and_field(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "profile.yaml"
+    file.write_text(text)
+    with pytest.raises(StackError, match=says):
+        read_profile(file)
