@@ -2,8 +2,9 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -13,7 +14,9 @@ from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from tests.support.stages import SimulatedNode
 from trellis.simulation import Behaviour, Simulation
 from trellis.vocabulary import Cause, ExecutorKind, Isolation, ReplicaState, StopReason
-from trellis.wire import ReplicaSpec
+from trellis.wire import ReplicaSpec, SliceGrant
+
+IN_A_ROLE: dict[str, Any] = {"role": "worker", "count": 3, "slices": (SliceGrant(7, "GPU-of-a-test", "3g.40gb", 4),)}
 
 
 class Acts(Protocol):
@@ -27,6 +30,7 @@ class Acts(Protocol):
     def that_ignores_term(self) -> tuple[ReplicaSpec, str]: ...
     def that_uses(self, cpu_s: float, memory_bytes: int) -> ReplicaSpec: ...
     def that_talks_before_and_after(self, code: int) -> tuple[ReplicaSpec, str, list[str]]: ...
+    def that_is_a_role_with_a_slice(self) -> tuple[ReplicaSpec, str, list[str]]: ...
 
 
 class Processes:
@@ -60,6 +64,11 @@ class Processes:
 
     def that_talks_before_and_after(self, code: int) -> tuple[ReplicaSpec, str, list[str]]:
         return self._shell(f"echo up; sleep 0.8; echo done; exit {code}"), "up", ["up", "done"]
+
+    def that_is_a_role_with_a_slice(self) -> tuple[ReplicaSpec, str, list[str]]:
+        says = 'echo "$TRELLIS_ROLE of $TRELLIS_REPLICA_COUNT with ${CUDA_VISIBLE_DEVICES%%-*}"'
+        spec = self._shell(f"echo up; sleep 0.8; {says}")
+        return replace(spec, **IN_A_ROLE), "up", ["up", "worker of 3 with MIG"]
 
     def _shell(self, script: str) -> ReplicaSpec:
         return a_spec("r1", "/bin/sh", "-c", script, executor=self.kind)
@@ -97,6 +106,10 @@ class Plays:
     def that_talks_before_and_after(self, code: int) -> tuple[ReplicaSpec, str, list[str]]:
         wishes = self._play(RUN_TIME="16", STEPS="2", EXIT_CODE=str(code))
         return wishes, "step 1 of 2", ["step 1 of 2", "step 2 of 2"]
+
+    def that_is_a_role_with_a_slice(self) -> tuple[ReplicaSpec, str, list[str]]:
+        spec, before, all_of_it = self.that_talks_before_and_after(0)
+        return replace(spec, **IN_A_ROLE), before, all_of_it
 
     def _play(self, **wishes: str) -> ReplicaSpec:
         return a_spec("r1", "true", environment={f"SIMULATE_{name}": text for name, text in wishes.items()})
@@ -165,6 +178,26 @@ def test_goes_on_under_the_next_daemon(acts: Acts, plane: ControlPlane) -> None:
     acts.restart()
     assert plane.end_of("r1").exit_code == 9
     assert plane.lines("r1") == all_of_it
+
+
+def test_a_replica_of_a_role_with_a_slice_runs_to_its_end_through_a_change_of_daemons(
+    acts: Acts, plane: ControlPlane
+) -> None:
+    spec, before, all_of_it = acts.that_is_a_role_with_a_slice()
+    acts.run(spec)
+    wait_until(lambda: before in plane.lines("r1"))
+    acts.restart()
+    assert plane.end_of("r1").state is ReplicaState.SUCCEEDED
+    assert plane.lines("r1") == all_of_it
+
+
+def test_what_gives_up_its_room_ends_as_preempted(acts: Acts, plane: ControlPlane) -> None:
+    spec, says = acts.that_stops_when_asked()
+    acts.run(spec)
+    wait_until(lambda: says in plane.lines("r1"))
+    plane.wish_end("r1", StopReason.SURPLUS, grace_s=30)
+    end = plane.end_of("r1")
+    assert (end.state, end.cause, end.signal) == (ReplicaState.PREEMPTED, Cause.PREEMPTED, signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from tests.support.platform import Platform, running
 from tests.support.services import wait_until
 from trellis.answers import Job
 
-NODES, DEVICES = 200, 8
+NODES, DEVICES, SLICED = 200, 8, 2
 PROFILE = f"""
 clusters:
   - domains: {{zone: north}}
     nodes:
       - {{name: dgx, count: {NODES}, gpus: {DEVICES}, gpu_type: H100, cpu_cores: 96, memory_gb: 2048, rack_of: 20,
           labels: {{disk: nvme}}}}
+      - {{name: cut, count: {SLICED}, gpus: 1, gpu_type: A100, partitioned: 1, cpu_cores: 8, memory_gb: 64}}
 simulation:
   speed: 60
   seed: 7
@@ -45,19 +46,18 @@ def ended(platform: Platform, jobs: list[Job]) -> list[Job]:
 
 
 def assert_nothing_is_held(platform: Platform) -> None:
-    (kind,) = platform.client.nodes.kinds()
-    assert (kind.nodes, kind.nodes_ready, dict(kind.held)) == (
-        NODES, NODES, {"cpu_milli": 0, "memory_bytes": 0, "gpu_milli": 0},
-    )  # fmt: skip
+    nothing = {"cpu_milli": 0, "memory_bytes": 0, "gpu_milli": 0}
+    kinds = [(kind.nodes, kind.nodes_ready, dict(kind.held)) for kind in platform.client.nodes.kinds()]
+    assert kinds == [(NODES, NODES, nothing), (SLICED, SLICED, nothing)]
 
 
 def test_the_nodes_are_as_the_profile_says(platform: Platform) -> None:
     nodes = {node.name: node for node in platform.client.nodes.list()}
     node = nodes["dgx-21"]
-    assert len(nodes) == NODES
+    assert len(nodes) == NODES + SLICED
     assert (node.cpu_milli, len(node.gpus), dict(node.domains)) == (96_000, 8, {"zone": "north", "rack": "dgx-rack-2"})
     assert (node.labels["disk"], node.labels["executor"]) == ("nvme", "simulated")
-    assert f"{NODES} of {NODES} nodes have joined" in platform.said
+    assert f"{NODES + SLICED} of {NODES + SLICED} nodes have joined" in platform.said
     assert "try next" in platform.said
 
 
@@ -70,6 +70,22 @@ def test_hundreds_of_jobs_gangs_among_them_are_played_to_their_end(platform: Pla
     lines = [line for line in platform.lines(gangs[0]) if line.startswith("step 4 of 4 loss")]
     assert len(lines) == 4
     assert platform.client.jobs.metrics(singles[0].id)["loss"].step == 4
+    assert_nothing_is_held(platform)
+
+
+def test_roles_and_slices_are_played_as_any_other_job_is(platform: Platform) -> None:
+    each = {"cpus": 2, "memory": "1GiB"}
+    roles = [
+        {"name": "driver", "resources": each, "command": ["drive"]},
+        {"name": "worker", "resources": {**each, "mig_profile": "3g.40gb"}, "replicas": 3},
+    ]
+    (job,) = ended(platform, submit(platform, 1, "roles", roles=roles))
+    assert job.state == "succeeded"
+    placed = [(replica.role, str(replica.node).partition("-")[0]) for replica in job.attempts[0].replicas]
+    assert [node for role, node in placed if role == "worker"] == ["cut"] * 3
+    assert len(placed) == 4
+    whole = ended(platform, submit(platform, SLICED, "whole", resources={**each, "mig_profile": "7g.80gb"}))
+    assert [one.state for one in whole] == ["succeeded"] * SLICED
     assert_nothing_is_held(platform)
 
 

@@ -1,6 +1,7 @@
 """A host of simulated nodes against a control plane in small: what goes wrong on the way."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ def test_what_is_stale_is_told_no_more(plane: ControlPlane, node: SimulatedNode)
     plane.wish_end("r1", StopReason.STALE)
     wait_until(lambda: len(node.host._stage) == 0)
     assert len(plane.reports["r1"]) == 2
+
+
+def test_who_gives_up_its_room_ends_and_the_others_of_its_job_go_on(plane: ControlPlane, node: SimulatedNode) -> None:
+    node.run(*(replace(play(name, RUN_TIME="1h"), job_id="elastic", index=index) for index, name in enumerate("ab")))
+    wait_until(lambda: {len(plane.reports[name]) for name in "ab"} == {2})
+    plane.wish_end("a", StopReason.SURPLUS)
+    end = plane.end_of("a")
+    assert (end.state, end.cause) == (ReplicaState.PREEMPTED, Cause.PREEMPTED)
+    assert not node.host._stage._on["b", 1].ended
+    assert [held.replica_id for held in node.host._nodes["a-node"].heartbeat().replicas] == ["b"]
 
 
 def test_a_host_whose_tokens_are_forgotten_joins_again(plane: ControlPlane, node: SimulatedNode) -> None:

@@ -9,7 +9,7 @@ from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
 from trellis import wire
-from trellis.vocabulary import ReplicaState
+from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import Heartbeat, Held, HostHeartbeat, HostOrders, HostRegistration, HostShipment, HostWelcome
 
 
@@ -165,6 +165,79 @@ def test_a_host_speaks_for_no_node_whose_token_it_lacks(stack: Stack, world: Wor
 def test_there_must_be_a_heartbeat_for_each_token(host: Host, beats: int) -> None:
     body = wire.pack(HostHeartbeat(host.tokens, (a_heartbeat(),) * beats))
     assert host.caller.post("/agent/host/heartbeats", body).status == 422
+
+
+def test_members_of_roles_are_told_their_own_command_amounts_and_slices(
+    stack: Stack, world: World, door: Caller
+) -> None:
+    host = Host(stack, [*join(door, "a", devices=cut("a")), *join(door, "b", devices=cut("b"))])
+    roles = [
+        {"name": "driver", "command": ["drive"], "resources": {"cpus": 6, "memory": "1GiB"}},
+        {"name": "worker", "resources": {"cpus": 4, "memory": "2GiB", "mig_profile": "3g.40gb"}},
+    ]
+    job = stack.client(world.member).post("/jobs", {"command": ["work"], "roles": roles}).json["id"]
+    stack.run(stack.cycle)
+    pairs = [[replica["id"], replica["fence"]] for replica in _replicas(stack, job)]
+    stack.run(lambda uow: uow.session.execute(_aged("replicas")))
+    launched = [spec for orders in host.beat() for spec in orders.launch]
+    for told in (host.specs(pairs), launched):
+        driver, worker = sorted(told, key=lambda spec: spec.role)
+        assert [(spec.role, spec.command, spec.cpu_milli, spec.memory_bytes, spec.count) for spec in (driver, worker)] == [
+            ("driver", ("drive",), 6000, 1 << 30, 2), ("worker", ("work",), 4000, 2 << 30, 2),
+        ]  # fmt: skip
+        assert driver.slices == ()
+        assert [(piece.profile, piece.uuid[:4]) for piece in worker.slices] == [("3g.40gb", "GPU-")]
+
+
+def test_what_gives_up_its_room_on_one_node_of_a_host_ends_and_the_rest_goes_on(
+    stack: Stack, world: World, door: Caller
+) -> None:
+    policy = {"preemption": {"grace_period": 30, "min_run_time": 0}, "restart_cost": 0}
+    assert stack.client(world.admin).put("/scheduling/policy", policy).status == 200
+    host, member = Host(stack, join(door, "a", "b", cpus=2)), stack.client(world.member)
+    two = {"command": ["true"], "resources": {"cpus": 2, "memory": "1GiB"}}
+    job = member.post("/jobs", {**two, "min_replicas": 1, "max_replicas": 2}).json["id"]
+    stack.run(stack.cycle)
+    specs = host.specs([[replica["id"], replica["fence"]] for replica in _replicas(stack, job)])
+    assert len(specs) == 2
+    for spec in specs:
+        host.ship(report(spec, 1, ReplicaState.STARTING), report(spec, 2, ReplicaState.RUNNING))
+    other = member.post("/jobs", two).json["id"]
+    stack.run(stack.cycle)
+    held = tuple(Held(spec.replica_id, spec.fence, ReplicaState.RUNNING) for spec in specs)
+    stops = [stop for orders in host.beat(held, held) for stop in orders.stop if stop.reason == StopReason.SURPLUS]
+    (leaving,) = (spec for spec in specs if spec.replica_id in {stop.replica_id for stop in stops})
+    host.ship(report(leaving, 3, ReplicaState.PREEMPTED))
+    stack.run(stack.cycle)
+    assert len(_replicas(stack, other)) == 1
+    assert member.get(f"/jobs/{job}").json["state"] == "running"
+    (staying,) = (spec for spec in specs if spec is not leaving)
+    host.ship(report(staying, 3, ReplicaState.SUCCEEDED))
+    assert member.get(f"/jobs/{job}").json["state"] == "succeeded"
+
+
+def test_a_device_of_which_a_slice_is_held_is_not_cut_anew_when_its_host_comes_back(
+    stack: Stack, world: World, door: Caller
+) -> None:
+    host = Host(stack, [*join(door, "a", gpus=1), *join(door, "b", devices=cut("b"))])
+    resources = {"cpus": 1, "memory": "1GiB", "mig_profile": "1g.10gb"}
+    job = stack.client(world.member).post("/jobs", {"command": ["true"], "resources": resources}).json["id"]
+    stack.run(stack.cycle)
+    (spec,) = host.specs([[replica["id"], replica["fence"]] for replica in _replicas(stack, job)])
+    again = HostRegistration((a_description("a", devices=cut("a")), a_description("b", gpus=1)))
+    refused = door.post("/agent/host/register", wire.pack(again))
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/gpus")
+    gone = HostRegistration((a_description("a", gpus=1), a_description("b")))
+    assert door.post("/agent/host/register", wire.pack(gone)).status == 422
+    host.ship(report(spec, 1, ReplicaState.SUCCEEDED))
+    assert door.post("/agent/host/register", wire.pack(again)).status == 201
+    nodes = stack.client(world.member).get("/resources/nodes").json["items"]
+    assert [gpu["partitioned"] for node in nodes for gpu in node["gpus"]] == [True, False]
+
+
+def cut(name: str) -> tuple[wire.GpuDescription, ...]:
+    """One H100 that is given in slices."""
+    return (wire.GpuDescription(0, f"GPU-{name}-0", "NVIDIA H100 80GB HBM3", 80 << 30, partitioned=True),)
 
 
 def test_kinds_sum_nodes_up(stack: Stack, world: World, host: Host, door: Caller) -> None:

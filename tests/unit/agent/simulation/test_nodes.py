@@ -3,11 +3,13 @@
 import pytest
 
 from agent import clock
+from agent.profiles import GIB
 from agent.simulation.nodes import Breakdowns, nodes_of
 from tests.support.stages import a_plan
 from tests.unit.agent.simulation.test_performance import perform
 from trellis.settings import SettingsError
-from trellis.simulation import HostPlan, SimulatedNodes, Simulation
+from trellis.simulation import Behaviour, HostPlan, SimulatedNodes, Simulation
+from trellis.wire import SliceGrant
 
 DAY_S = 86_400.0
 
@@ -72,6 +74,21 @@ def test_a_node_says_what_it_is_and_how_busy_it_is() -> None:
     beat = node.heartbeat()
     assert [(held.replica_id, held.state) for held in beat.replicas] == [("r1", "running")]
     assert (beat.load_percent, beat.memory_used_bytes) == (40, 1 << 29)
+
+
+def test_what_slices_hold_of_a_device_is_memory_and_heat_but_no_figure_of_how_busy_it_is() -> None:
+    claims = "gpu_type=H100,gpus=2,partitioned=1,cpu_cores=8"
+    node = nodes_of(HostPlan((SimulatedNodes(("a",), claims),), Simulation()))["a"]
+    assert [device.partitioned for device in node.describe().gpus] == [False, True]
+    small, large = SliceGrant(1, "GPU-x", "1g.10gb+me", 6), SliceGrant(1, "GPU-x", "3g.40gb", 0)
+    simulation = Simulation(jobs=(Behaviour(gpu=0.5),))
+    for name, pieces in (("r1", (small,)), ("r2", (large,))):
+        play = perform({"RUN_TIME": "60"}, simulation, replica_id=name, slices=pieces)
+        node.performances[play.key] = play
+    idle, cut = node.heartbeat().gpus
+    assert (idle.utilisation_percent, idle.memory_used_bytes, idle.power_w) == (0, 0, 40)
+    assert (cut.utilisation_percent, cut.memory_used_bytes) == (0, 25 * GIB)
+    assert cut.temperature_c > idle.temperature_c
 
 
 def test_a_simulated_node_must_say_what_it_is() -> None:
