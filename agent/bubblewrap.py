@@ -34,7 +34,7 @@ def arguments(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, program: P
         options.append("--unshare-net")
     elif os.path.exists("/etc/resolv.conf"):  # the copy of it may be old by now
         options += ["--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"]
-    granted = [ground.devices[grant.uuid] for grant in spec.gpus if grant.uuid in ground.devices]
+    granted = ground.device_nodes(spec)
     for node in gpu_nodes(granted):
         options += ["--dev-bind", node, node]
     if granted:  # NCCL reads the topology there

@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 from collections.abc import Iterable
+from dataclasses import replace
 from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
@@ -101,7 +102,8 @@ class Daemon:
             self._lock_fd = lock_file(self._home.path / "daemon.lock")
             if self._lock_fd is None:
                 raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
-            self._ground = isolation.settle(self._settings, self._telemetry.devices())
+            ground = isolation.settle(self._settings, self._telemetry.devices())
+            self._ground = replace(ground, slices=self._telemetry.slices())
         return self._ground
 
     def _register(self, ground: Ground) -> Welcome:

@@ -5,6 +5,12 @@ from pathlib import Path
 
 from agent.layout import Home
 from trellis.vocabulary import Isolation
+from trellis.wire import ReplicaSpec
+
+
+def slice_key(uuid: str, profile: str, start: int) -> str:
+    """What names a slice of the device `uuid`: what it is, and the memory slot that it begins at."""
+    return f"{uuid}/{profile}/{start}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,23 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one."""
+    """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
+    `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's.
+    """
 
     home_path: str
     confinement: Confinement
     job_uid: int
     timezone: str = ""
     devices: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def device_nodes(self, spec: ReplicaSpec) -> list[str]:
+        """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""
+        keys = [slice_key(grant.uuid, grant.profile, grant.start) for grant in spec.slices]
+        uuids = dict.fromkeys([*(one.uuid for one in spec.gpus), *(one.uuid for one in spec.slices)])
+        whole = [self.devices[uuid] for uuid in uuids if uuid in self.devices]
+        return [*whole, *(node for key in keys for node in self.slices.get(key, ())[1:])]
 
     @property
     def home(self) -> Home:

@@ -1,7 +1,7 @@
 """The node's calls to the control plane."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +10,11 @@ import httpx
 from trellis.errors import TrellisError, Unavailable, from_problem
 from trellis.wire import (
     Heartbeat,
+    HostHeartbeat,
+    HostOrders,
+    HostRegistration,
+    HostShipment,
+    HostWelcome,
     NodeDescription,
     Orders,
     Receipt,
@@ -23,6 +28,10 @@ from trellis.wire import (
 _TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
 _PIECE_BYTES = 1 << 20
+_PATHS = (
+    "register", "heartbeat", "specs", "shipments",
+    "host/register", "host/heartbeats", "host/specs", "host/shipments",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -54,9 +63,10 @@ class Link:
 
     def __init__(self, url: str) -> None:
         base = f"{url.rstrip('/')}/api/v1/agent/"
+        self.url = url
         self._client = httpx.Client(base_url=base, timeout=_TIMEOUT, trust_env=False)
         self._token = ""
-        self._urls = {path: httpx.URL(base + path) for path in ("register", "heartbeat", "specs", "shipments")}
+        self._urls = {path: httpx.URL(base + path) for path in _PATHS}
 
     def use_token(self, token: str) -> None:
         """Sign later calls with the node's own token."""
@@ -79,6 +89,23 @@ class Link:
     def ship(self, shipment: Shipment) -> Receipt:
         """Hand over what is on disk; hear what of it may be forgotten."""
         return self._post("shipments", shipment, Receipt)
+
+    def register_all(self, nodes: Sequence[NodeDescription], token: str) -> tuple[Welcome, ...]:
+        """Let nodes join together, with a join token. Later calls are to be signed with `use_token`."""
+        return self._post("host/register", HostRegistration(tuple(nodes)), HostWelcome, token).nodes
+
+    def heartbeats(self, beats: Mapping[str, Heartbeat]) -> tuple[Orders, ...]:
+        """The same as `heartbeat` for several nodes, by their tokens; the answers are in the same order."""
+        return self._post("host/heartbeats", HostHeartbeat(tuple(beats), tuple(beats.values())), HostOrders).orders
+
+    def fetch_specs_of(self, tokens: Iterable[str], pairs: Iterable[tuple[str, int]]) -> Specs:
+        """What these replicas of the nodes with these tokens are to run."""
+        body = {"tokens": list(tokens), "replicas": [list(pair) for pair in pairs]}
+        return self._post("host/specs", body, Specs)
+
+    def ship_of(self, tokens: Iterable[str], shipment: Shipment) -> Receipt:
+        """Hand over what several nodes have to tell."""
+        return self._post("host/shipments", HostShipment(tuple(tokens), shipment), Receipt)
 
     def upload(self, upload: Upload) -> None:
         """Store a file; storing the same one again does nothing."""

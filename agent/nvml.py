@@ -1,17 +1,36 @@
 """The machine's NVIDIA devices, where there is a driver and the library to ask it."""
 
 import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trellis.wire import GpuDescription, GpuReading
+from agent.ground import slice_key
+from trellis.wire import GpuDescription, GpuReading, SliceDescription
+
+_CAPABILITIES = Path("/proc/driver/nvidia/capabilities")
+_MINOR = re.compile(r"DeviceFileMinor: (\d+)")
 
 _library: ModuleType | None
 try:
     _library = import_module("pynvml")
 except ImportError:  # an optional dependency
     _library = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A slice: `instance` and `compute` are the driver's numbers of it."""
+
+    uuid: str
+    profile: str
+    start: int
+    instance: int
+    compute: int
 
 
 class Nvml:
@@ -45,6 +64,16 @@ class Nvml:
             for handle in self._handles
         }
 
+    def slices(self) -> dict[str, tuple[str, ...]]:
+        """The slices that partitioned devices are cut into, by `slice_key`: uuid, and device nodes of their own."""
+        found = {}
+        for handle in self._handles:
+            uuid, minor = _text(self._library.nvmlDeviceGetUUID(handle)), self._library.nvmlDeviceGetMinorNumber(handle)
+            for piece in self._pieces(handle):
+                nodes = capability_nodes(minor, piece.instance, piece.compute)
+                found[slice_key(uuid, piece.profile, piece.start)] = (piece.uuid, *nodes)
+        return found
+
     def read(self) -> tuple[GpuReading, ...]:
         """Every device now; one that does not answer is not healthy."""
         return tuple(self._read(index, handle) for index, handle in enumerate(self._handles))
@@ -59,7 +88,40 @@ class Nvml:
             memory_bytes=int(library.nvmlDeviceGetMemoryInfo(handle).total),
             numa=_numa_node(bus),
             links=tuple(other for other in range(len(self._handles)) if other != index and self._linked(handle, other)),
+            partitioned=self._is_partitioned(handle),
+            slices=self._cuts(handle) if self._is_partitioned(handle) else None,
         )
+
+    def _cuts(self, handle: Any) -> tuple[SliceDescription, ...]:
+        return tuple(SliceDescription(piece.profile, piece.start) for piece in self._pieces(handle))
+
+    def _is_partitioned(self, handle: Any) -> bool:
+        library = self._library
+        try:
+            present, _ = library.nvmlDeviceGetMigMode(handle)
+        except library.NVMLError:  # a model that cannot be
+            return False
+        return bool(present == library.NVML_DEVICE_MIG_ENABLE)
+
+    def _pieces(self, handle: Any) -> Iterator["_Piece"]:
+        """The slices that somebody has cut a device into; of none where it is not partitioned."""
+        library = self._library
+        if not self._is_partitioned(handle):
+            return
+        for number in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            try:
+                piece = library.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+                instance = library.nvmlDeviceGetGpuInstanceId(piece)
+                cut = library.nvmlGpuInstanceGetInfo(library.nvmlDeviceGetGpuInstanceById(handle, instance))
+            except library.NVMLError:  # numbers have gaps; and where it begins only a privileged node is told
+                continue
+            yield _Piece(
+                uuid=_text(library.nvmlDeviceGetUUID(piece)),
+                profile=_text(library.nvmlDeviceGetName(piece)).rpartition("MIG ")[2],
+                start=int(cut.placement.start),
+                instance=int(instance),
+                compute=int(library.nvmlDeviceGetComputeInstanceId(piece)),
+            )
 
     def _linked(self, handle: Any, other: int) -> bool:
         library = self._library
@@ -88,6 +150,14 @@ class Nvml:
             return int(self._library.nvmlDeviceGetUtilizationRates(handle).gpu)
         except self._library.NVMLError_NotSupported:
             return 0
+
+
+def capability_nodes(minor: int, instance: int, compute: int, root: Path = _CAPABILITIES) -> tuple[str, ...]:
+    """The device nodes that whoever uses a slice must be able to open (NVIDIA MIG User Guide, "Device Nodes")."""
+    slice_at = root / f"gpu{minor}" / "mig" / f"gi{instance}"
+    minors = (_MINOR.search(path.read_text()) for path in (slice_at / "access", slice_at / f"ci{compute}" / "access")
+              if path.exists())  # fmt: skip
+    return tuple(f"/dev/nvidia-caps/nvidia-cap{found[1]}" for found in minors if found)
 
 
 def _text(value: str | bytes) -> str:

@@ -12,12 +12,16 @@ _IDLE_TEMPERATURE_C = 30
 _IDLE_SHARE_OF_POWER = 10
 _GPU_POWER_W = 400
 # What a profile in words may say, and what is meant where it does not.
-_WORDS = {"gpus": 0, "gpu_memory_gb": 80, "cpu_cores": 8, "memory_gb": 32}
+_WORDS = {
+    "gpus": 0, "gpu_memory_gb": 80, "cpu_cores": 8, "memory_gb": 32, "partitioned": 0, "numa_nodes": 0, "gpus_a_link": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`linked`: each device reaches every other by a fast interconnect. `sockets`: devices are spread over so many."""
+    """`gpus_a_link` devices each reach one another by a fast interconnect. `sockets`: devices are spread over so many.
+    The last `partitioned` of them are given in slices.
+    """
 
     model: str
     gpus: int
@@ -26,7 +30,12 @@ class Profile:
     cpus: int
     memory_bytes: int
     sockets: int = 1
-    linked: bool = False
+    gpus_a_link: int = 1
+    partitioned: int = 0
+
+    def is_partitioned(self, index: int) -> bool:
+        """Whether device `index` is given in slices."""
+        return index >= self.gpus - self.partitioned
 
 
 def _cpu(cpus: int, memory_gib: int) -> Profile:
@@ -34,10 +43,10 @@ def _cpu(cpus: int, memory_gib: int) -> Profile:
 
 
 PROFILES = {
-    "h200x8": Profile("NVIDIA H200", 8, 141 * GIB, 700, 192, 2048 * GIB, sockets=2, linked=True),
-    "h100x8": Profile("NVIDIA H100 80GB HBM3", 8, 80 * GIB, 700, 96, 2048 * GIB, sockets=2, linked=True),
+    "h200x8": Profile("NVIDIA H200", 8, 141 * GIB, 700, 192, 2048 * GIB, sockets=2, gpus_a_link=8),
+    "h100x8": Profile("NVIDIA H100 80GB HBM3", 8, 80 * GIB, 700, 96, 2048 * GIB, sockets=2, gpus_a_link=8),
     "h100x1": Profile("NVIDIA H100 PCIe", 1, 80 * GIB, 350, 24, 240 * GIB),
-    "a100x8": Profile("NVIDIA A100-SXM4-80GB", 8, 80 * GIB, 400, 96, 1024 * GIB, sockets=2, linked=True),
+    "a100x8": Profile("NVIDIA A100-SXM4-80GB", 8, 80 * GIB, 400, 96, 1024 * GIB, sockets=2, gpus_a_link=8),
     "a100x1": Profile("NVIDIA A100 80GB PCIe", 1, 80 * GIB, 300, 24, 220 * GIB),
     "l40sx4": Profile("NVIDIA L40S", 4, 48 * GIB, 350, 64, 512 * GIB, sockets=2),
     "l4x1": Profile("NVIDIA L4", 1, 24 * GIB, 72, 8, 32 * GIB),
@@ -65,10 +74,12 @@ def find(text: str) -> Profile | None:
     amounts = {word: said.get(word, str(usual)) for word, usual in _WORDS.items()}
     if wrong := next((word for word, amount in amounts.items() if not re.fullmatch("[0-9]{1,7}", amount)), None):
         raise SettingsError(f"{wrong} of a profile must be a whole number, not {amounts[wrong]!r}")
-    gpus, gpu_memory_gb, cpus, memory_gb = map(int, amounts.values())
+    gpus, gpu_memory_gb, cpus, memory_gb, partitioned, numa_nodes, gpus_a_link = map(int, amounts.values())
+    if partitioned > gpus:
+        raise SettingsError(f"partitioned of a profile is how many of its {gpus} gpus are given in slices")
     return Profile(
         said.get("gpu_type", ""), gpus, gpu_memory_gb * GIB, _GPU_POWER_W, cpus or 1, (memory_gb or 1) * GIB,
-        sockets=2 if gpus > 4 else 1, linked=gpus > 1,
+        sockets=numa_nodes or (2 if gpus > 4 else 1), gpus_a_link=gpus_a_link or max(1, gpus), partitioned=partitioned,
     )  # fmt: skip
 
 
@@ -82,7 +93,12 @@ def describe_gpus(profile: Profile, node_name: str) -> tuple[GpuDescription, ...
             model=profile.model,
             memory_bytes=profile.gpu_memory_bytes,
             numa=index * profile.sockets // profile.gpus,
-            links=tuple(other for other in everyone if other != index) if profile.linked else (),
+            links=tuple(
+                other
+                for other in everyone
+                if other != index and other // profile.gpus_a_link == index // profile.gpus_a_link
+            ),
+            partitioned=profile.is_partitioned(index),
         )
         for index in everyone
     )

@@ -31,7 +31,7 @@ def enter(ground: Ground, spec: ReplicaSpec, seen: Places, parent: int) -> None:
 
 def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
     view = host_view()
-    granted = [ground.devices[grant.uuid] for grant in spec.gpus if grant.uuid in ground.devices]
+    granted = ground.device_nodes(spec)
     rules = landlock.Ruleset(ground.confinement.landlock_abi, deny_tcp=spec.network is NetworkPolicy.NONE)
     rules.allow_reading([*view.system, *(link for link, _ in view.links), *view.etc, *view.python, "/proc"])
     rules.allow_reading(["/etc/passwd", "/etc/group", *(["/sys"] if granted else [])])

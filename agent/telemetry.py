@@ -36,6 +36,10 @@ class Telemetry:
         """The device node of each GPU that has one, by uuid."""
         return self._nvml.devices() if self._nvml else {}
 
+    def slices(self) -> dict[str, tuple[str, ...]]:
+        """The slices that partitioned devices are cut into, as `Ground.slices`."""
+        return self._nvml.slices() if self._nvml else {}
+
     def describe(self, confinement: Confinement) -> NodeDescription:
         """The node as it is to be registered."""
         gpus = profiles.describe_gpus(self._profile, self.name) if self._profile else ()
@@ -49,7 +53,7 @@ class Telemetry:
             gpus=self._nvml.describe() if self._nvml else gpus,
             isolation=confinement.level,
             isolation_detail=confinement.detail,
-            executors=tuple(ExecutorKind),
+            executors=(ExecutorKind.PROCESS,),
             profile=self._settings.profile,
             labels={"os": platform.system().lower(), "arch": platform.machine()},
         )

@@ -25,6 +25,9 @@ BY_REASON = {
     StopReason.CANCELLED: CANCELLED,
     StopReason.TIMED_OUT: Verdict(ReplicaState.TIMED_OUT, Cause.TIME_LIMIT, "the deadline was reached"),
     StopReason.PREEMPTED: Verdict(ReplicaState.PREEMPTED, Cause.PREEMPTED, "made way for another job"),
+    StopReason.SURPLUS: Verdict(
+        ReplicaState.PREEMPTED, Cause.PREEMPTED, "gave up its room; its job goes on without it"
+    ),
     StopReason.STALE: Verdict(ReplicaState.LOST, Cause.NODE_LOST, silent=True),
 }
 

@@ -3,10 +3,12 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import NAMESPACE_DNS, uuid5
 
-from agent.ground import Ground
+from agent.ground import Ground, slice_key
 from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec
@@ -90,8 +92,9 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         "TRELLIS_REPLICA_COUNT": str(spec.count),
         "TRELLIS_ARTIFACTS_DIR": seen.artifacts,
         "TRELLIS_RUNTIME_SOCKET": seen.socket,
+        **({"TRELLIS_ROLE": spec.role} if spec.role else {}),
         # By uuid: an index means another device wherever only some device nodes can be seen.
-        "CUDA_VISIBLE_DEVICES": ",".join(grant.uuid for grant in spec.gpus),
+        "CUDA_VISIBLE_DEVICES": ",".join((*(grant.uuid for grant in spec.gpus), *_slices(ground, spec))),
     }
     path = ":".join(dict.fromkeys((os.path.dirname(sys.executable), *_SYSTEM_PATH)))
     defaults = {"PATH": path, "HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
@@ -99,6 +102,17 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         defaults["TZ"] = ground.timezone
     refused = tuple(sorted((spec.environment.keys() - wished.keys()) | (wished.keys() & fixed.keys())))
     return {**defaults, **wished, **fixed}, refused
+
+
+def _slices(ground: Ground, spec: ReplicaSpec) -> Iterator[str]:
+    for grant in spec.slices:
+        key = slice_key(grant.uuid, grant.profile, grant.start)
+        if grant.uuid not in ground.devices:  # a device of a profile, which nobody can ask
+            yield f"MIG-{uuid5(NAMESPACE_DNS, key)}"
+        elif key in ground.slices:
+            yield ground.slices[key][0]
+        else:
+            raise ValueError(f"device {grant.index} of this node has no slice {grant.profile} at slot {grant.start}")
 
 
 def _is_refused(name: str, value: str) -> bool:

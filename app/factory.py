@@ -13,6 +13,7 @@ from app.core.db import libpq_url, make_engine, make_sessions
 from app.core.events import JOB_CHANNEL
 from app.core.live import Listener
 from app.core.settings import Settings
+from app.core.throttle import OneAtATime
 from app.http import headers, limits, openapi, problems
 from app.http.auth import Door
 from app.http.streaming import Streams
@@ -24,6 +25,7 @@ from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
 from app.resources import nodes
 from app.scheduling import api as scheduling
+from app.scheduling.fits import why_never
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
@@ -31,6 +33,8 @@ from app.tenancy.tokens import AccessTokens
 from trellis.stores.local import LocalStore
 
 PREFIX = "/api/v1"
+# About what a question costs where there are a thousand nodes.
+WHAT_IF_RETRY_S = 2.0
 BLUEPRINTS = (
     *tenancy.BLUEPRINTS,
     queues.queues,
@@ -77,9 +81,12 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "sessions": make_sessions(engine),
         "door": make_door(keyring),
         "sign_ins": SignIns(keyring),
+        "what_if": OneAtATime(WHAT_IF_RETRY_S),
         "store": LocalStore(settings.home / "store"),
         "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
         "streams": Streams(settings.streams),
+        # Jobs lie below the scheduler, and ask it what it would say of one through this.
+        "why_never": why_never,
     }
     api = Api(app)
     problems.install(app)  # after Api, which would put its own form of errors in place of ours

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from agent.settings import NodeSettings
+from agent.simulation.settings import HostSettings
 from app.core.access import EVERYBODY, PLATFORM, ROLE_PERMISSIONS, Permission
 from app.core.events import ANNOUNCED, KINDS
 from app.core.settings import Settings
@@ -34,6 +35,7 @@ PROCESSES: Mapping[str, Any] = {
     "Beat": BrokerSettings,
     "Flower": FlowerSettings,
     "Node": NodeSettings,
+    "Host of simulated nodes": HostSettings,
 }
 
 

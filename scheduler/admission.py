@@ -100,6 +100,10 @@ class Admission:
         self._owed.append((book, amounts))
         return True
 
+    def is_beyond(self, job_class: JobClass, amounts: Amounts) -> bool:
+        """Tell whether a job that holds `amounts` could not start if nobody held anything: some limit is lower."""
+        return not self._could_fit(self._book(job_class), amounts)
+
     def forgive(self) -> None:
         """Owe nobody anything any more."""
         while self._owed:
@@ -125,6 +129,10 @@ class Admission:
         pool_id = self._book(job_class).pool_id
         borrowing = bool(pool_id) and self._without_owed(lambda: self.cohorts.borrows(pool_id, amounts))
         return self.cohorts.reach(pool_id, borrowing=borrowing)
+
+    def widest_reach(self, job_class: JobClass) -> frozenset[str] | None:
+        """Return the pools on whose nodes such a job could ever start, within its pool's quota or beyond it."""
+        return self.cohorts.reach(self._book(job_class).pool_id, borrowing=True) if self._pooled else None
 
     def take(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
         """Count what a job holds from now on, within the limits or not: what runs, runs."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from scheduler import explain
 from scheduler.admission import Admission
 from scheduler.amounts import asked, held
 from scheduler.backfill import Claim, Guard, Release, binding, ends_at
@@ -17,7 +16,8 @@ from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, check, form_lines
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
-from scheduler.plan import Placement, ReplicaPlacement
+from scheduler.plan import Because, Placement, ReplicaPlacement
+from scheduler.prospects import Prospects
 from scheduler.reclaim import Lending, Pools
 from scheduler.reservations import Bookings
 from scheduler.snapshot import Amounts, BlockedJob, Holding, JobClass, PendingJob, Reservation, RunningJob, Snapshot
@@ -36,7 +36,7 @@ class Paper:
         self.config = config
         self.admission = Admission(snapshot.nodes, snapshot.queues, snapshot.pools, snapshot.accounts)
         self.ledger = Ledger(snapshot.nodes, Setting(snapshot.levels, snapshot.pools, snapshot.shapes))
-        self.shapes = explain.Shapes(snapshot.nodes)
+        self._prospects = Prospects(self.ledger)
         self.pending: dict[str, PendingJob] = {}
         self._standing = Standing(self.admission.usage, config)
         self.lines = form_lines(snapshot.queues, self._standing)
@@ -47,7 +47,7 @@ class Paper:
         self.site = Site(self.ledger, self.occupants, self.debts, self.reach, Lending(self.admission, pools))
         self._within: dict[frozenset[str], frozenset[int]] = {}
         self._agenda: Agenda | None = None
-        self._never: dict[JobClass, explain.Because | None] = {}
+        self._never: dict[JobClass, Because | None] = {}
         self.bookings = Bookings(snapshot.reservations, self.ledger)
         self._add_pending(snapshot.pending)
         self._add_running(snapshot.running)
@@ -196,12 +196,13 @@ class Paper:
         """Keep a class that starts now off what is claimed, and on nodes in its reach."""
         return Guard(binding(claims, job_class), ends_at(now, job_class), self.reach(job_class))
 
-    def why_never(self, job_class: JobClass) -> explain.Because | None:
+    def why_never(self, job_class: JobClass) -> Because | None:
         """Say why no change of load could let a job of this class start, None where one could."""
         if job_class not in self._never:
             if len(self._never) >= _MOST_REMEMBERED:
                 self._never.clear()
-            self._never[job_class] = self.shapes.why_never(job_class) or explain.why_nowhere(self.ledger, job_class)
+            within = self.within(self.admission.widest_reach(job_class))
+            self._never[job_class] = self._prospects.why_never(job_class, within)
         return self._never[job_class]
 
     def start(self, job: PendingJob, grants: Sequence[Grant], now: float) -> None:

@@ -20,6 +20,10 @@ class Reason(StrEnum):
     ROOM_COMING = "room_coming"
 
 
+Because = tuple[Reason, str]
+"""Why, as a word for programs and as words for people."""
+
+
 class EvictionKind(StrEnum):
     """Why a running job must go: for a higher priority, for the owner of what it borrowed, or to move together."""
 

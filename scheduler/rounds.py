@@ -13,7 +13,7 @@ from scheduler.gang import needed, place_gang
 from scheduler.order import Line, Turns, Waiting
 from scheduler.paper import Paper
 from scheduler.placement.rooms import Grant
-from scheduler.plan import Placement, Verdict
+from scheduler.plan import Because, Placement, Verdict
 from scheduler.snapshot import JobClass, PendingJob
 
 
@@ -163,7 +163,7 @@ class Round:
                 ids = tuple(job.id for job in group.jobs())
                 yield Verdict(group.job_class, ids, reason, message, position, starts_at.get(ids[0]))
 
-    def _why_waiting(self, line: Line, group: Waiting, position: int) -> explain.Because:
+    def _why_waiting(self, line: Line, group: Waiting, position: int) -> Because:
         if line.queue.paused:
             return explain.why_paused(line.queue.name)
         if group not in self._failed:
@@ -172,13 +172,13 @@ class Round:
         refuse = self._paper.admission.refusal
         return self._paper.why_never(job_class) or refuse(job_class, asked(job_class)) or self._why_not(job_class)
 
-    def _coming(self) -> dict[JobClass, explain.Because]:
+    def _coming(self) -> dict[JobClass, Because]:
         """Say of each class for whose jobs room is being made what is under way."""
         debts = self._paper.debts
         owed = debts.by_class().items()
         return {job_class: explain.why_coming(debts.told_for(jobs), len(jobs)) for job_class, jobs in owed}
 
-    def _why_not(self, job_class: JobClass) -> explain.Because:
+    def _why_not(self, job_class: JobClass) -> Because:
         """Tell room that is missing from room that is promised."""
         mark = self._ledger.mark()
         guard = self._paper.guard(self.claims, job_class, self._now)
@@ -189,8 +189,8 @@ class Round:
         if placed == needed(job_class) and guard.refused_for is not None:
             owner = guard.refused_for
             if owner.job_class.queue_id not in self._paper.lines:
-                return explain.why_booked(owner.id)
-            return explain.why_delayed(owner.id, self._paper.lines[owner.job_class.queue_id].queue.name)
+                return explain.why_booked(owner)
+            return explain.why_delayed(owner, self._paper.lines[owner.job_class.queue_id].queue.name, job_class)
         return explain.why_no_room(self._ledger, job_class, placed, self._paper.reach(job_class))
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:

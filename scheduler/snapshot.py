@@ -271,8 +271,8 @@ class Node:
 
     `gpu_milli_free[i]` is what is left of device i; `gpu_model` is "" where there is none. `gpu_links[i]` and
     `gpu_numa[i]` number the NVLink clique and the NUMA node of device i; empty where unknown. `partitioned` are the
-    devices cut into MIG slices (their `gpu_milli_free` is 0); into which, is known by model and `gpu_memory_bytes` (of one
-    device, 0 where unknown). `domains` are the names of what the node lies in, one for
+    devices given in MIG slices (their `gpu_milli_free` is 0); into which, is known by model and `gpu_memory_bytes` (of one
+    device, 0 where unknown), and if they have been cut already, by `cuts`: pairs of profile and first slot. `domains` are the names of what the node lies in, one for
     each of the snapshot's `levels`, "" where unknown.
     """
 
@@ -297,6 +297,7 @@ class Node:
     usd_micros_hour: int = 0
     caches: frozenset[str] = frozenset()
     gpu_memory_bytes: int = 0
+    cuts: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Amounts as people read them, in the messages of verdicts."""
 
-from scheduler.snapshot import WHOLE
+from scheduler.snapshot import WHOLE, Request
 
 
 def count(amount: int, noun: str) -> str:
@@ -18,9 +18,19 @@ def gpus(milli: int) -> str:
     return "1 GPU" if milli == WHOLE else f"{milli / WHOLE:g} GPUs"
 
 
+def size(amount_bytes: int) -> str:
+    """Return "1.5 GiB", in the largest unit that it fills."""
+    for unit, unit_bytes in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if amount_bytes >= unit_bytes:
+            return f"{amount_bytes / unit_bytes:.1f} {unit}"
+    return f"{amount_bytes} B"
+
+
 def memory(amount_bytes: int) -> str:
-    """Return "1.5 GiB of memory", in the largest unit that it fills."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if amount_bytes >= size:
-            return f"{amount_bytes / size:.1f} {unit} of memory"
-    return f"{amount_bytes} B of memory"
+    """Return "1.5 GiB of memory"."""
+    return f"{size(amount_bytes)} of memory"
+
+
+def gpu_kind(request: Request) -> str:
+    """Return "GPU", "h100 GPU", "a100 or h100 GPU": the devices that will do for a request."""
+    return f"{' or '.join(request.gpu_models)} GPU".lstrip()

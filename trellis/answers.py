@@ -32,6 +32,18 @@ class Amounts(Answer):
     memory_bytes: int = 0
     gpu_milli: int = 0
     gpu_type: str | None = None
+    gpu_types: tuple[str, ...] = ()
+    mig_profile: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleOfJob(Answer):
+    """Replicas of a job that are alike."""
+
+    name: str = ""
+    min_replicas: int = 1
+    max_replicas: int = 1
+    resources: Amounts = field(default_factory=Amounts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +52,12 @@ class ReplicaOfJob(Answer):
 
     id: str = ""
     index: int = 0
+    role: str = ""
     node: str | None = None
     state: str = ""
     exit_code: int | None = None
     gpus: tuple[Mapping[str, Any], ...] = ()
+    slices: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +77,7 @@ class Attempt(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Answer):
-    """A job. `why` says in words why it waits; `spec`, `depends_on` and `attempts` come with `verbose`."""
+    """A job. `why` says in words why it waits, or of a dry run why it never `could_start`; `spec`, `depends_on` and `attempts` come with `verbose`."""
 
     id: str = ""
     name: str = ""
@@ -83,9 +97,16 @@ class Job(Answer):
     cause: str | None = None
     message: str | None = None
     why: str | None = None
+    could_start: bool | None = None
     expected_start_at: datetime | None = None
     resources: Amounts = field(default_factory=Amounts)
     replicas: int = 1
+    max_replicas: int = 1
+    roles: tuple[RoleOfJob, ...] = ()
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+    preemptible: bool = True
+    checkpointable: bool = False
+    deadline: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str | None = None
     array_id: str | None = None
@@ -213,6 +234,19 @@ class Node(Answer):
     gpus: tuple[Gpu, ...] = ()
     jobs: tuple[Mapping[str, Any], ...] = ()
     version: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Answer):
+    """Nodes with equal hardware: what one of them has; `held` is what is held of all of them."""
+
+    gpu_model: str = ""
+    gpus: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    nodes: int = 0
+    nodes_ready: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from trellis.credentials import Credential, Key, Session
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.jobs import Jobs
+from trellis.nouns.resources import Resources
 from trellis.nouns.scheduling import Scheduling
 from trellis.nouns.tenancy import ApiKeys, Organisations, Projects, ServiceAccounts, Users
 from trellis.transport import Call, Transport
@@ -55,6 +56,7 @@ class Client:
         self.jobs = Jobs(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
+        self.resources = Resources(transport)
         self.pools = Pools(transport)
         self.allocations = Allocations(transport)
         self.reservations = Reservations(transport)

@@ -157,11 +157,46 @@ class Head(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class QueueOrder(Answer):
-    """In which order the jobs of a queue wait, and why."""
+    """In which order the jobs of a queue wait, and why; `position` is that of the job that was asked about."""
 
     id: str = ""
     name: str = ""
     state: str = ""
     policy: str = ""
     second_policy: str = ""
+    position: int | None = None
     heads: tuple[Head, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock(Answer):
+    """So much there is, and so much of it is held."""
+
+    capacity: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleGpus(Answer):
+    """Devices of one model: `whole` are wholly idle; of `idle_milli` jobs such as came last could not use
+    `useless_milli` on the average (None: none came).
+    """
+
+    gpu_type: str = ""
+    nodes: int = 0
+    devices: int = 0
+    idle_milli: int = 0
+    whole: int = 0
+    most_on_one_node: int = 0
+    useless_milli: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity(Answer):
+    """The whole cluster."""
+
+    nodes: int = 0
+    nodes_ready: int = 0
+    cpu_milli: Stock = field(default_factory=Stock)
+    memory_bytes: Stock = field(default_factory=Stock)
+    gpus: tuple[IdleGpus, ...] = ()

@@ -120,11 +120,18 @@ def _settle(draft: Draft) -> None:
     gpus = _gpus_per_node(draft)
     cpus = draft.cpus or (draft.cpus_per_gpu or 0) * gpus or None
     memory = draft.memory or (draft.memory_per_cpu or 0) * (cpus or 1) or (draft.memory_per_gpu or 0) * gpus or None
-    wanted = {"cpus": cpus, "memory": memory, "gpus": gpus or None, "gpu_type": draft.gpu_type if gpus else None}
+    wanted = {
+        "cpus": cpus, "memory": memory, "gpus": gpus or None, "gpu_type": draft.gpu_type if gpus else None,
+        "mig_profile": draft.mig_profile,
+    }  # fmt: skip
     if resources := {key: value for key, value in wanted.items() if value is not None}:
         draft.body["resources"] = resources
-    if draft.nodes > 1:
+    if draft.most_nodes is not None and draft.most_nodes > draft.nodes:
+        draft.body |= {"min_replicas": draft.nodes, "max_replicas": draft.most_nodes}
+    elif draft.nodes > 1:
         draft.body["replicas"] = draft.nodes
+    if draft.constraints:
+        draft.body["constraints"] = draft.constraints
 
 
 def _gpus_per_node(draft: Draft) -> int:

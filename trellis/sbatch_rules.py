@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from trellis.terms import read_term
 from trellis.units import parse_seconds
 
 _MEMORY = re.compile(r"(\d{1,15})(?:([KMGT])B?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _GPUS = re.compile(r"(?:([A-Za-z][\w.-]*):)?(\d{1,6})|([A-Za-z][\w.-]*)")
+_SLICE = re.compile(r"([1-7]g\.\d{1,3}gb(?:\+me)?)(?::(\d{1,6}))?", re.IGNORECASE)
 _INDEXES = re.compile(r"(\d+(?:-\d+(?::[1-9]\d*)?)?(?:,\d+(?:-\d+(?::[1-9]\d*)?)?)*)(?:%([1-9]\d*))?")
 _SHELL_NAME = re.compile(r"[A-Za-z_]\w*")
 _DEPENDENCIES = {"afterok": "after_success", "afternotok": "after_failure", "afterany": "after_any"}
@@ -29,6 +31,9 @@ class Draft:
     gpus_total: int | None = None
     gpus_per_node: int | None = None
     gpu_type: str | None = None
+    mig_profile: str | None = None
+    most_nodes: int | None = None
+    constraints: dict[str, Any] = field(default_factory=dict)
     memory: int | None = None
     memory_per_cpu: int | None = None
     memory_per_gpu: int | None = None
@@ -60,6 +65,11 @@ def _amount(attribute: str) -> Callable[[Draft, str], None]:
 
 def _gpus(attribute: str) -> Callable[[Draft, str], None]:
     def rule(draft: Draft, value: str) -> None:
+        if (slice_ := _SLICE.fullmatch(value)) is not None:
+            if int(slice_[2] or 1) != 1:
+                raise ValueError("a replica has one slice: ask for more replicas")
+            draft.mig_profile = slice_[1]
+            return
         match = _GPUS.fullmatch(value)
         if match is None:
             raise ValueError("must be a number such as 2, or h100:2, of one type")
@@ -93,9 +103,38 @@ def _partition(draft: Draft, value: str) -> None:
 
 
 def _nodes(draft: Draft, value: str) -> None:
-    if not value.isdigit():
-        raise ValueError("must be one number: a range of nodes is not supported")
-    draft.nodes = _whole(value)
+    fewest, dash, most = value.partition("-")
+    draft.nodes = _whole(fewest)
+    draft.most_nodes = _whole(most) if dash else None
+    if draft.most_nodes is not None and draft.most_nodes < draft.nodes:
+        raise ValueError("must be the fewest nodes, and then the most, such as 2-4")
+
+
+def _features(key: str, **also: int) -> Callable[[Draft, str], None]:
+    """Features of nodes are labels here; all conditions that are joined by `&` must hold."""
+
+    def rule(draft: Draft, value: str) -> None:
+        terms = [read_term(part) | also for part in value.split("&")]
+        draft.constraints.setdefault(key, []).extend(terms)
+
+    return rule
+
+
+def _exclude(draft: Draft, value: str) -> None:
+    if "[" in value:
+        raise ValueError("name the nodes one by one: ranges in brackets are not supported")
+    term = {"label": "name", "operator": "not_in", "values": value.split(",")}
+    draft.constraints.setdefault("selector", []).append(term)
+
+
+def _exclusive(draft: Draft, value: str) -> None:
+    if value:
+        raise ValueError("a job has its nodes for itself, or shares them: say --exclusive alone")
+    draft.constraints["exclusive"] = True
+
+
+def _spread(draft: Draft, _: str) -> None:
+    draft.constraints["strategy"] = "spread"
 
 
 def _one_task_a_node(_: Draft, value: str) -> None:
@@ -168,6 +207,11 @@ RULES: dict[str, Callable[[Draft, str], None]] = {
     "gpus-per-node": _gpus("gpus_per_node"),
     "gpus-per-task": _gpus("gpus_per_node"),
     "gres": _gres,
+    "constraint": _features("selector"),
+    "prefer": _features("prefers", weight=100),
+    "exclude": _exclude,
+    "exclusive": _exclusive,
+    "spread-job": _spread,
     "mem": _amount("memory"),
     "mem-per-cpu": _amount("memory_per_cpu"),
     "mem-per-gpu": _amount("memory_per_gpu"),
@@ -184,7 +228,7 @@ _FLAGS = frozenset({"requeue", "test-only", "no-requeue", "hold", "wait", "parsa
                     "reboot", "hetjob"})  # fmt: skip
 _LOG = "the platform keeps the log, read it with `trellis logs`"
 _SUBMIT = "pass it to `trellis submit` instead"
-_PLACE = "the scheduler chooses the nodes; narrow them with --gpus TYPE:N"
+_PLACE = "the scheduler chooses the nodes; narrow them with --constraint, --exclude or --gpus TYPE:N"
 _TELL = "nobody is mailed"
 _BIND = "a replica has its devices and cores to itself"
 UNSUPPORTED = {
@@ -192,9 +236,9 @@ UNSUPPORTED = {
     "input": "standard input is empty",
     **dict.fromkeys(("mail-type", "mail-user"), _TELL),
     "chdir": "a job runs in a directory of its own; use `cd` in the script",
-    **dict.fromkeys(("nodelist", "exclude", "nodefile", "constraint", "prefer", "cluster-constraint", "switches"), _PLACE),
-    **dict.fromkeys(("contiguous", "spread-job", "use-min-nodes", "distribution", "clusters"), _PLACE),
-    **dict.fromkeys(("exclusive", "oversubscribe", "overcommit", "core-spec", "thread-spec"), _BIND),
+    **dict.fromkeys(("nodelist", "nodefile", "cluster-constraint", "switches"), _PLACE),
+    **dict.fromkeys(("contiguous", "use-min-nodes", "distribution", "clusters"), _PLACE),
+    **dict.fromkeys(("oversubscribe", "overcommit", "core-spec", "thread-spec"), _BIND),
     **dict.fromkeys(("gpu-bind", "cpu-freq", "hint", "mem-bind", "threads-per-core", "sockets-per-node"), _BIND),
     **dict.fromkeys(("cores-per-socket", "ntasks-per-core", "ntasks-per-socket", "extra-node-info"), _BIND),
     **dict.fromkeys(("ntasks-per-gpu", "mincpus", "gpus-per-socket"), "say --cpus-per-task and --gpus-per-node"),

@@ -13,7 +13,66 @@ class ResourcesBody(TypedDict, total=False):
     cpus: int | float | str
     memory: int | str
     gpus: int | float | str
-    gpu_type: str
+    gpu_type: str | Sequence[str]
+    mig_profile: str
+
+
+class TermBody(TypedDict, total=False):
+    """A condition on one label of a node; `operator` is a `TermOperator`, `in` when left out."""
+
+    label: str
+    operator: str
+    values: Sequence[str]
+
+
+class PreferenceBody(TermBody, total=False):
+    """A condition that is worth `weight` (1 to 100) where it holds."""
+
+    weight: int
+
+
+class AffinityBody(TypedDict, total=False):
+    """Replicas of the project's jobs with all of `labels` (whose names begin with `placement/`)."""
+
+    labels: Mapping[str, str]
+    level: str
+    required: bool
+
+
+class TopologyBody(TypedDict, total=False):
+    """All replicas in one domain of `level`; if not `required`, in as few as there can be."""
+
+    level: str
+    required: bool
+
+
+class ConstraintsBody(TypedDict, total=False):
+    """Where replicas may run, and where they had better: see the guide on placement."""
+
+    exclusive: bool
+    pool: str
+    labels: Mapping[str, str]
+    tolerates: Sequence[str]
+    selector: Sequence[TermBody]
+    prefers: Sequence[PreferenceBody]
+    affinity: Sequence[AffinityBody]
+    anti_affinity: Sequence[AffinityBody]
+    topology: TopologyBody
+    strategy: str
+    spot: bool
+    min_isolation: str
+    data: Sequence[str]
+
+
+class RoleBody(TypedDict, total=False):
+    """Replicas of a job that are alike; so many `replicas`, or from `min_replicas` to `max_replicas`."""
+
+    name: str
+    resources: ResourcesBody
+    replicas: int
+    min_replicas: int
+    max_replicas: int
+    command: Sequence[str]
 
 
 class DependencyBody(TypedDict, total=False):
@@ -56,6 +115,12 @@ class JobBody(TypedDict, total=False):
     environment: Mapping[str, str]
     resources: ResourcesBody
     replicas: int
+    min_replicas: int
+    max_replicas: int
+    roles: Sequence[RoleBody]
+    constraints: ConstraintsBody
+    preemptible: bool
+    checkpointable: bool
     priority: int
     time_limit: int | str | timedelta
     grace: int | str | timedelta
@@ -85,7 +150,7 @@ def _plain(value: Any) -> Any:
         return value.astimezone().isoformat()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _dependency(item: str | Job | DependencyBody) -> dict[str, Any]:

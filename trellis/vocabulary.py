@@ -52,6 +52,26 @@ class TaintEffect(StrEnum):
     AVOID = "avoid"
 
 
+class TermOperator(StrEnum):
+    """How a term compares a node's label; `above` and `below` compare as numbers and hold for no text."""
+
+    IN = "in"
+    NOT_IN = "not_in"
+    EXISTS = "exists"
+    ABSENT = "absent"
+    ABOVE = "above"
+    BELOW = "below"
+
+
+class Strategy(StrEnum):
+    """Which of equally liked places a replica gets: see `docs/guides/placement.md`."""
+
+    FIT = "fit"
+    PACK = "pack"
+    SPREAD = "spread"
+    CHEAP = "cheap"
+
+
 class ReservationState(StrEnum):
     """Where a claim on a future window is in its life."""
 
@@ -76,11 +96,12 @@ class Cause(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why the control plane asks a node to end a replica."""
+    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it."""
 
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
     PREEMPTED = "preempted"
+    SURPLUS = "surplus"
     STALE = "stale"
 
 
@@ -121,9 +142,10 @@ class ActorKind(StrEnum):
 
 
 class ExecutorKind(StrEnum):
-    """How a node runs a replica."""
+    """How a node runs a replica. A node that simulates plays whatever it is given: no job asks for that."""
 
     PROCESS = "process"
+    SIMULATED = "simulated"
 
 
 class NetworkPolicy(StrEnum):

@@ -28,8 +28,21 @@ class GpuGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceGrant:
+    """A slice of the partitioned device `uuid`: its profile, and the memory slot that it begins at."""
+
+    index: int
+    uuid: str
+    profile: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """All a node needs to run one replica; exactly one of `command` and `script` is set."""
+    """All a node needs to run one replica; exactly one of `command` and `script` is set.
+
+    `count` is how many replicas its job had when it was placed; `role` is the name of its role, "" where there is none.
+    """
 
     replica_id: str
     job_id: str
@@ -51,6 +64,8 @@ class ReplicaSpec:
     grace_s: int
     executor: ExecutorKind
     network: NetworkPolicy
+    role: str = ""
+    slices: tuple[SliceGrant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +145,19 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceDescription:
+    """A slice that a partitioned device has been cut into: its profile, and the memory slot that it begins at."""
+
+    profile: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class GpuDescription:
-    """One device as the node sees it; `links` are the indexes it shares a fast interconnect with."""
+    """One device as the node sees it; `links` are the indexes it shares a fast interconnect with.
+
+    A `partitioned` one (MIG) is given in slices: those of `slices`, or, where that is None, as its model allows.
+    """
 
     index: int
     uuid: str
@@ -139,6 +165,8 @@ class GpuDescription:
     memory_bytes: int
     numa: int = 0
     links: tuple[int, ...] = ()
+    partitioned: bool = False
+    slices: tuple[SliceDescription, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +249,43 @@ class Orders:
     heartbeat_s: float
     launch: tuple[ReplicaSpec, ...]
     stop: tuple[Stop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostRegistration:
+    """Machines that one host speaks for, and that join together: signed with a join token."""
+
+    nodes: tuple[NodeDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostWelcome:
+    """The answer: one welcome each, in the same order."""
+
+    nodes: tuple[Welcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostHeartbeat:
+    """Heartbeats of several nodes, and the token of each, in the same order."""
+
+    tokens: tuple[str, ...]
+    heartbeats: tuple[Heartbeat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostOrders:
+    """The answer: orders for each, in the same order."""
+
+    orders: tuple[Orders, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostShipment:
+    """What several nodes send at once; `tokens` are those of all of them."""
+
+    tokens: tuple[str, ...]
+    shipment: Shipment
 
 
 def pack(value: Any) -> Any:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from app.cli import accounts, running, state
 from app.cli import status as statuses
-from app.cli.cluster import Machine, alike, read_cluster
+from app.cli.cluster import Machine, alike, read_cluster, read_profile
 from app.cli.errors import StackError
 from app.cli.home import choose_home, holder
 from app.cli.stack import Options
@@ -31,6 +31,7 @@ def up(
     nodes: Annotated[int, typer.Option(help="How many nodes.", min=1, max=64)] = 1,
     profile: Annotated[str, typer.Option(help="What each node claims to be, such as h100x8.")] = "",
     cluster: Annotated[Path | None, typer.Option(help="A cluster.yaml that names the nodes.")] = None,
+    simulate: Annotated[Path | None, typer.Option(help="A profile of a cluster to simulate, jobs and all.")] = None,
     port: Port = 8420,
     flower_port: Port = 8421,
     no_example: Annotated[bool, typer.Option("--no-example", help="Submit no example job.")] = False,
@@ -43,13 +44,17 @@ def up(
         machines = alike(nodes, profile) if cluster is None else read_cluster(cluster)
         if machines_json:  # from `up --detach`, which has read them
             machines = tuple(Machine(**machine) for machine in json.loads(machines_json))
-        options = Options(_home(), dict(os.environ), machines, port, flower_port)
+        if simulate is not None and cluster is not None:
+            raise StackError("A cluster is either simulated or not: --simulate FILE goes without --cluster.")
+        plan = None if simulate is None else read_profile(simulate)
+        options = Options(_home(), dict(os.environ), machines, port, flower_port, plan, simulate)
         if report_fd >= 0:
             running.for_another(options, report_fd)
             return
         if options.home.parent != Path.cwd():
             console.print(f"Everything is kept in {options.home}.", highlight=False, soft_wrap=True)
-        after = running.Example(console, options.home, wanted=not no_example, cluster=cluster)
+        wanted = not no_example and plan is None
+        after = running.Example(console, options.home, wanted=wanted, cluster=simulate or cluster)
         start = running.in_background if detach else running.in_foreground
         start(options, console, after)
 

@@ -1,23 +1,28 @@
 """The platform's own processes as services: their commands, what each may know, and when it counts as up."""
 
 import http.client
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.cli.accounts import Account, current
 from app.cli.cluster import Machine
-from app.cli.files import make_folder
+from app.cli.files import make_folder, write_private
 from app.cli.home import Home
 from app.cli.ports import LOOPBACK, answers
 from app.cli.services import Service
 from app.core.settings import Settings
 from trellis.settings import names
+from trellis.simulation import HostPlan
+from trellis.wire import pack
 
 # Of the caller's variables these do not reach our processes: they would lead libpq or Python elsewhere.
 _STRAY = ("PG", "PYTHON", "TRELLIS_")
@@ -29,6 +34,15 @@ SERVER_TUNING = names(Settings) - {f"TRELLIS_{name}{suffix}" for name in _WIRED 
 NODE_TUNING = frozenset({"TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE"})
 SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"
 SWEEP_S = 10.0
+# What the host of simulated nodes is called among the services.
+SIMULATED = "simulated"
+_PACED = ("heartbeat_s", "lease_s", "node_lost_s")
+_JOINED = re.compile(rb"joined (\d+) of (\d+)")
+# So many beat every five seconds without anybody noticing.
+_USUAL_PACE_NODES = 2000
+_PACE: dict[str, Any] = {f"TRELLIS_{f.name.upper()}": f.default for f in fields(Settings) if f.name in _PACED}
+# To start, and for each node: on a slow machine.
+_HOST_READY_S, _NODE_READY_S = 60.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,16 @@ class Wiring:
             "TRELLIS_NAME": name,
             "TRELLIS_JOIN_TOKEN_FILE": str(token),
             **({"TRELLIS_PROFILE": profile} if profile else {}),
+        }
+
+    def host_environment(self, plan: Path, token: Path) -> dict[str, str]:
+        """What a host of simulated nodes is given: likewise."""
+        return {
+            **self._common(),
+            "TRELLIS_HOME": str(self.home.node(SIMULATED)),
+            "TRELLIS_URL": self.url,
+            "TRELLIS_PLAN": str(plan),
+            "TRELLIS_JOIN_TOKEN_FILE": str(token),
         }
 
     def _given(self, settings: frozenset[str]) -> dict[str, str]:
@@ -136,6 +160,42 @@ def node(wiring: Wiring, machine: Machine, join_token: str) -> Service:
         sweep=False,  # its jobs outlive it
         after_stop=partial(_end_jobs, home, environment, wiring.code),
     )
+
+
+def host(wiring: Wiring, plan: HostPlan, join_token: str, told: Callable[[int, int], None]) -> Service:
+    """One process for all nodes of a simulated cluster; `told` hears how many of how many have joined."""
+    home = make_folder(wiring.home.node(SIMULATED))
+    file = write_private(home / "plan.json", json.dumps(pack(plan)))
+    token = wiring.home.keep_secret(f"join_{SIMULATED}", join_token, current())
+    said, count = _says(wiring, SIMULATED, " ready."), sum(len(group.names) for group in plan.nodes)
+    log, heard = wiring.home.logs / f"{SIMULATED}.log", [0]
+
+    def ready() -> bool:
+        joined = _JOINED.findall(log.read_bytes()) if log.exists() else []
+        if joined and int(joined[-1][0]) > heard[0]:
+            heard[0] = int(joined[-1][0])
+            told(heard[0], count)
+        return said()
+
+    return Service(
+        name=SIMULATED,
+        argv=_python("tasks.host_command"),
+        environment=wiring.host_environment(file, token),
+        log=log,
+        ready=ready,
+        cwd=wiring.code,
+        ready_s=_HOST_READY_S + count * _NODE_READY_S,
+    )
+
+
+def pace_for(nodes: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """How often so many nodes beat: more than two thousand more rarely, and all that follows from it; nothing where the
+    caller has said something of it.
+    """
+    factor = nodes / _USUAL_PACE_NODES
+    if factor <= 1 or any(environment.get(name) for name in _PACE):
+        return {}
+    return {name: f"{usual * factor:.1f}" for name, usual in _PACE.items()}
 
 
 def _service(wiring: Wiring, name: str, argv: tuple[str, ...], ready: Callable[[], bool], url: str = "") -> Service:

@@ -77,7 +77,10 @@ def in_background(options: Options, console: Console, after: Example) -> None:
     reading, writing = os.pipe()
     argv = [
         sys.executable, *UP, "--report-fd", str(writing),
-        "--machines", json.dumps([asdict(machine) for machine in options.machines]),
+        *(
+            ["--machines", json.dumps([asdict(machine) for machine in options.machines])]
+            if options.profile is None else ["--simulate", str(options.profile.absolute())]
+        ),
         "--port", str(options.port), "--flower-port", str(options.flower_port),
     ]  # fmt: skip
     child = subprocess.Popen(

@@ -1,6 +1,6 @@
 """What `trellis simulate` reads: the nodes of a simulated cluster, and what work to draw for it.
 
-The cluster is written as for `trellis up`, but may have thousands of nodes; `rack_of: 16` puts so many into one rack.
+The cluster is written as for `trellis up`, but may have thousands of nodes.
 
     clusters:
       - nodes:
@@ -13,6 +13,7 @@ The load names any of the fields of `scheduler.simulator.workload.Load`:
     sizes: {1: 60, 8: 30, 64: 10}
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
@@ -20,24 +21,15 @@ from typing import Any
 
 import yaml
 
-from app.cli.cluster import LARGEST_FILE_BYTES
+from app.cli.cluster import LARGEST_FILE_BYTES, MOST_IN_FILE, Group, read_groups
 from app.cli.errors import StackError
+from app.cli.places import located
 from scheduler.simulator.cluster import NodeGroup, build_nodes
 from scheduler.simulator.workload import Load
-from scheduler.snapshot import WHOLE, Node
+from scheduler.snapshot import WHOLE, Effect, Node, Taint
 
-MOST_NODES = 100_000
 MOST_JOBS = 1_000_000
 GB = 10**9
-_WHOLE = {
-    "count": MOST_NODES,
-    "gpus": 64,
-    "cpu_cores": 4096,
-    "memory_gb": 1 << 20,
-    "gpu_memory_gb": 4096,
-    "rack_of": 4096,
-}
-_NODE_KEYS = frozenset({"name", "gpu_type", *_WHOLE})
 _COUNTS = {"jobs": MOST_JOBS, "users": 100_000, "projects": 10_000}
 _AMOUNTS = {
     "intensity": (0.001, 100.0), "daily": (0.0, 0.99), "median_s": (1.0, 1e8), "spread": (0.0, 10.0),
@@ -47,18 +39,11 @@ _AMOUNTS = {
 
 def read_nodes(path: Path) -> tuple[Node, ...]:
     """The nodes of a simulated cluster. Raises StackError that says where the file is wrong, and how."""
-    content = _read(path)
+    groups = read_groups(path, _read(path), MOST_IN_FILE)
     try:
-        groups = [
-            _group(node, f"clusters[{i}].nodes[{j}]")
-            for i, cluster in enumerate(_list(content, "clusters", "the file"))
-            for j, node in enumerate(_list(cluster, "nodes", f"clusters[{i}]"))
-        ]
-        if sum(group.count for group in groups) > MOST_NODES:
-            raise ValueError(f"a simulated cluster has at most {MOST_NODES} nodes")
-        return build_nodes(groups)
+        return build_nodes(map(_group, groups))
     except ValueError as error:
-        raise StackError(f"{path}: {error}.") from error
+        raise StackError(located(path, str(error))) from error
 
 
 def read_load(path: Path) -> Load:
@@ -79,32 +64,30 @@ def _read(path: Path) -> Any:
         raise StackError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
 
 
-def _list(mapping: Any, key: str, where: str) -> list[Any]:
-    found = mapping.get(key) if isinstance(mapping, dict) else None
-    if not isinstance(found, list) or not found:
-        raise ValueError(f"{where} must hold a list `{key}`")
-    return found
-
-
-def _group(node: Any, where: str) -> NodeGroup:
-    if not isinstance(node, dict):
-        raise ValueError(f"{where} must be a mapping")
-    if unknown := {str(key) for key in node} - _NODE_KEYS:
-        raise ValueError(f"{where}.{min(unknown)} is not known; there are {', '.join(sorted(_NODE_KEYS))}")
-    if not isinstance(node.get("name"), str) or not node["name"]:
-        raise ValueError(f"{where}.name must be a text")
-    whole = {key: _whole_number(node.get(key, 0), f"{where}.{key}", most) for key, most in _WHOLE.items()}
-    if bool(whole["gpus"]) != bool(node.get("gpu_type")):
-        raise ValueError(f"{where} must have both gpus and gpu_type, or neither")
+def _group(group: Group) -> NodeGroup:
+    """As the simulator has it. Pools and prices are the server's: drawn work knows none."""
+    of = group.amounts.get
     return NodeGroup(
-        name=node["name"],
-        count=whole["count"] or 1,
-        cpu_milli=(whole["cpu_cores"] or 32) * WHOLE,
-        memory_bytes=(whole["memory_gb"] or 128) * GB,
-        gpus=whole["gpus"],
-        gpu_model=str(node.get("gpu_type", "")),
-        rack_of=whole["rack_of"],
+        name=group.name,
+        count=group.count,
+        cpu_milli=of("cpu_cores", 32) * WHOLE,
+        memory_bytes=of("memory_gb", 128) * GB,
+        gpus=of("gpus", 0),
+        gpu_model=group.gpu_type,
+        gpus_a_link=of("gpus_a_link", 0),
+        partitioned=of("partitioned", 0),
+        rack_of=group.rack_of,
+        rack=group.domains.get("rack", ""),
+        labels=tuple(sorted(group.labels.items())),
+        taints=tuple(_taint(taint, f"{group.where}.taints[{number}]") for number, taint in enumerate(group.taints)),
     )
+
+
+def _taint(taint: Mapping[str, str], where: str) -> Taint:
+    effect = taint.get("effect", str(Effect.REFUSE))
+    if effect not in {str(known) for known in Effect}:
+        raise ValueError(f"{where}.effect must be one of {', '.join(map(str, Effect))}")
+    return Taint(taint["key"], taint.get("value", ""), Effect(effect))
 
 
 def _load(content: Any) -> Load:

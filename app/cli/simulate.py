@@ -3,7 +3,8 @@
 import gzip
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import inf
@@ -18,6 +19,7 @@ from rich.table import Table
 from app.cli.commands import sentences
 from app.cli.drawings import check_drawing, write_drawing
 from app.cli.errors import StackError
+from app.cli.live import Live
 from app.cli.packing import Packing
 from app.cli.scenarios import read_load, read_nodes
 from scheduler.config import BackfillOrder, Config
@@ -25,7 +27,10 @@ from scheduler.simulator.cluster import LEVELS, one_machine
 from scheduler.simulator.report import batch_figures, figures
 from scheduler.simulator.run import History, Scenario, simulate
 from scheduler.simulator.traces import Trace, TraceError, read_swf
-from scheduler.simulator.workload import HOUR_S, Load, draw_outages, draw_workload
+from scheduler.simulator.workload import HOUR_S, Load, Work, draw_outages, draw_workload
+from trellis import Client
+from trellis.errors import TrellisError
+from trellis.profile import environment, resolve
 
 MOST_LOG_BYTES = 1 << 30
 _BAR_STEP = 50
@@ -74,10 +79,14 @@ def run(
     load: Annotated[float, typer.Option(help="openb: ask for so many times the GPUs.", min=0.01, max=10)] = 1.3,
     seeds: Annotated[int, typer.Option(help="openb: how many runs.", min=1, max=1000)] = 10,
     queue_visible: Annotated[bool, typer.Option("--queue-visible", help="openb: all wait at once.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Submit it to the platform that runs, whose nodes play it.")
+    ] = False,
+    speed: Annotated[float, typer.Option(help="live: as in the profile of the nodes.", min=0.01, max=100_000)] = 60.0,
     draw: Annotated[Path | None, typer.Option(help="Write a picture: FILE.svg or FILE.png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Replay a log, or drawn work, through the scheduler; nothing of the platform needs to run."""
+    """Replay a log, or drawn work, through the scheduler; but for --live nothing of the platform needs to run."""
     console = Console()
     with sentences(Console(stderr=True)):
         if openb_nodes is not None or openb_pods is not None:
@@ -90,6 +99,13 @@ def run(
             return
         if draw is not None:
             check_drawing(draw)
+        if live:
+            _tell(
+                _Live(swf, cluster, work, estimates, procs, seed, hours, speed).run(quiet=as_json),
+                console,
+                as_json=as_json,
+            )
+            return
         if swf is not None and cluster is None:
             history, answer = _Replay(swf, policy, estimates, procs).run(quiet=as_json)
         elif cluster is not None and swf is None:
@@ -121,7 +137,7 @@ class _Replay:
 
     def run(self, *, quiet: bool) -> tuple[History, dict[str, Any]]:
         """Return what happened, and the figures it is compared by."""
-        trace = self._read()
+        trace = self.read()
         scenario = Scenario(one_machine(trace.processors), trace.workload)
         begun = time.monotonic()
         history = _watched(scenario, CONFIGS[self.policy], quiet=quiet)
@@ -137,7 +153,8 @@ class _Replay:
         }
         return history, answer
 
-    def _read(self) -> Trace:
+    def read(self) -> Trace:
+        """The log. Raises StackError for one that is none."""
         try:
             with open(self.path, "rb") as begin:
                 packed = begin.read(2) == b"\x1f\x8b"
@@ -186,20 +203,74 @@ class _Drawn:
         return history, answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A log, or work drawn for a cluster, to be submitted; of its first `hours`, None: all."""
+
+    swf: Path | None
+    cluster: Path | None
+    work: Path | None
+    estimates: Estimates
+    processors: int | None
+    seed: int
+    hours: float | None
+    speed: float
+
+    def run(self, *, quiet: bool) -> dict[str, Any]:
+        """Submit it, and return how that went."""
+        works = self._works()
+        if not works:
+            raise StackError("In that time there is no job to submit.")
+        profile = resolve(environment(), Path.cwd())
+        console = Console(stderr=True)
+        with Client(profile.url, profile.api_key) as client, _bar(console, "submitted", len(works)) as show:
+            try:
+                return Live(works, self.speed).run(
+                    client, progress=show if not quiet else _say_nothing, sleep=time.sleep
+                )
+            except TrellisError as error:
+                raise StackError(f"It can't be submitted: {error}.") from error
+
+    def _works(self) -> Sequence[Work]:
+        if self.swf is not None and self.cluster is None:
+            works = _Replay(self.swf, Policy.DEFAULT, self.estimates, self.processors).read().workload.works
+        elif self.cluster is not None and self.swf is None:
+            load = Load() if self.work is None else read_load(self.work)
+            works = draw_workload(load, read_nodes(self.cluster), self.seed).works
+        else:
+            raise StackError("Say what to submit: --swf FILE or --cluster FILE.")
+        until = inf if self.hours is None else (works[0].submitted_at if works else 0.0) + self.hours * HOUR_S
+        return [work for work in works if work.submitted_at <= until]
+
+
+def _say_nothing(_: int) -> None:
+    """Nobody watches."""
+
+
+@contextmanager
+def _bar(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` are done, where a person watches."""
+    if not console.is_terminal:
+        yield _say_nothing
+        return
+    columns = (TextColumn(what), BarColumn(40), MofNCompleteColumn(), TextColumn("jobs"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def _watched(scenario: Scenario, config: Config, *, quiet: bool) -> History:
     """Simulate, with a bar on standard error where a person watches."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         return simulate(scenario, config)
-    columns = (TextColumn("simulated"), BarColumn(40), MofNCompleteColumn(), TextColumn("jobs"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=len(scenario.workload.works))
+    with _bar(console, "simulated", len(scenario.workload.works)) as show:
 
-        def show(left: int) -> None:
+        def now_and_then(left: int) -> None:
             if left % _BAR_STEP == 0:
-                bar.update(task, completed=left)
+                show(left)
 
-        return simulate(scenario, config, progress=show)
+        return simulate(scenario, config, progress=now_and_then)
 
 
 def _sheet(answer: dict[str, Any]) -> Table:

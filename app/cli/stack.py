@@ -23,9 +23,10 @@ from app.cli.platform import Wiring
 from app.cli.ports import require_free
 from app.cli.postgres import Postgres
 from app.cli.progress import Reporter
-from app.cli.services import identity, rotate
+from app.cli.services import Service, identity, rotate
 from app.cli.supervisor import Supervisor
 from app.cli.valkey import Valkey
+from trellis.simulation import HostPlan
 
 CODE = Path(app.__path__[0]).parent
 STEPS = 6
@@ -34,13 +35,34 @@ BOOTSTRAP_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `trellis up` was asked for. environment: the caller's, read once where the program began."""
+    """What `trellis up` was asked for. environment: the caller's, read once where the program began.
+
+    plan: a simulated cluster in place of the machines; profile: the file that it was read from.
+    """
 
     home: Path
     environment: Mapping[str, str]
     machines: tuple[Machine, ...] = (Machine("node-1"),)
     port: int = 8420
     flower_port: int = 8421
+    plan: HostPlan | None = None
+    profile: Path | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What is started to be nodes, by name."""
+        return tuple(machine.name for machine in self.machines) if self.plan is None else (platform.SIMULATED,)
+
+    @property
+    def nodes(self) -> str:
+        """The nodes, for a person."""
+        return f"{self.count:,}{'' if self.plan is None else ' simulated'} node{'s' if self.count != 1 else ''}"
+
+    @property
+    def count(self) -> int:
+        """How many nodes there are to be."""
+        plan = self.plan
+        return len(self.machines) if plan is None else sum(len(group.names) for group in plan.nodes)
 
 
 @dataclass
@@ -66,23 +88,32 @@ class Stack:
         database, broker = self._start_database(wiring), self._start_broker(wiring)
         wiring = replace(wiring, database=database, broker=broker)
         self._next("bringing the database up to date")
-        machines = self.options.machines
-        names = tuple(machine.name for machine in machines)
-        grant = run_bootstrap(wiring, Wish(names, client_key=not wiring.home.client.exists()))
+        grant = run_bootstrap(wiring, Wish(self.options.hosts, client_key=not wiring.home.client.exists()))
         self._keep_login(wiring, grant)
         self._next("starting the API")
         self._supervisor.start([platform.api(wiring)])
-        self._next(f"starting the scheduler and {len(names)} node{'s' if len(names) > 1 else ''}")
+        self._next(f"starting the scheduler and {self.options.nodes}")
         self._supervisor.start(
             [platform.control(wiring)],
             [platform.beat(wiring)],
-            [platform.node(wiring, machine, grant.join_tokens[machine.name]) for machine in machines],
+            self._nodes(wiring, grant),
             [platform.flower(wiring)],
         )
         self.urls = {"api": wiring.url, "flower": wiring.flower_url}
         self._up = True
         self._write_state(self._supervisor)
         return grant
+
+    def _nodes(self, wiring: Wiring, grant: Grant) -> list[Service]:
+        """One service a node; one for all that are simulated."""
+        options, tokens = self.options, grant.join_tokens
+        if options.plan is None:
+            return [platform.node(wiring, machine, tokens[machine.name]) for machine in options.machines]
+
+        def joined(count: int, of: int) -> None:
+            self.reporter.step(self._step, STEPS, f"starting the scheduler; {count:,} of {of:,} nodes have joined")
+
+        return [platform.host(wiring, options.plan, tokens[platform.SIMULATED], joined)]
 
     def stop(self, told: Callable[[str], None] = lambda _: None) -> None:
         """End everything, last started first, and let go of the home."""
@@ -112,9 +143,8 @@ class Stack:
         home.secret("secret_key", services)
         given = {key: options.environment[key] for key in _given("DATABASE_URL", options.environment)}
         brokers = {key: options.environment[key] for key in _given("BROKER_URL", options.environment)}
-        return Wiring(
-            home, services, CODE, options.environment, given, brokers, options.port, options.flower_port
-        )  # fmt: skip
+        environment = {**platform.pace_for(options.count, options.environment), **options.environment}
+        return Wiring(home, services, CODE, environment, given, brokers, options.port, options.flower_port)
 
     def _start_database(self, wiring: Wiring) -> dict[str, str]:
         self._next("starting PostgreSQL" if not wiring.database else "using your PostgreSQL")

@@ -22,7 +22,7 @@ JOB_CHANNEL = "trellis_jobs"
 KINDS = frozenset(
     {f"{noun}.{state}" for noun, machine in MACHINES.items() for state in machine.moves}
     | {
-        "job.submitted", "job.cancel_asked", "job.eviction_asked",
+        "job.submitted", "job.cancel_asked", "job.eviction_asked", "job.resized", "job.promised",
         "replica.stop_asked",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",

@@ -1,8 +1,10 @@
-"""How often a thing may be tried: a bounded count in this process, so that guessing is slow."""
+"""How often a thing may be tried, and how many may do it at once: bounded, in this process."""
 
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from trellis.errors import RateLimited
 
@@ -44,3 +46,21 @@ class Throttle:
         with self._lock:
             if (known := self._tries.get(key)) is not None:
                 self._tries[key] = (max(0, known[0] - 1), known[1])
+
+
+class OneAtATime:
+    """A thing that costs so much that a process does it for one caller after the other; nobody waits in line."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        self._retry_after_s = retry_after_s
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the turn until the end of the block. Raises RateLimited where somebody has it."""
+        if not self._lock.acquire(blocking=False):
+            raise RateLimited("another request of this kind is being answered", retry_after_s=self._retry_after_s)
+        try:
+            yield
+        finally:
+            self._lock.release()

@@ -6,7 +6,8 @@ answer at once. A deadlock re-runs the whole request.
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, json, request
 from flask.typing import ResponseReturnValue
@@ -23,6 +24,7 @@ from trellis.errors import Field, Forbidden, Invalid, TrellisError
 
 V = TypeVar("V", bound=Callable[..., Any])
 E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
 _MARKS = "_trellis_marks"
 
 
@@ -61,6 +63,38 @@ def door() -> Door:
     """The application's one door."""
     made: Door = current_app.extensions["door"]
     return made
+
+
+def signed_in(view: V) -> V:
+    """Refuse who is not signed in before a body is read, as every view does that is not `outside`. Goes right below that mark."""
+
+    @wraps(view)
+    def at_the_door(*arguments: Any, **named: Any) -> Any:
+        credential, at_door = credential_of(request), door()
+        run(sessions(), NOBODY, lambda uow: at_door.actor(uow, credential))
+        return view(*arguments, **named)
+
+    return cast("V", at_the_door)
+
+
+def reading(act: Callable[[UnitOfWork], R]) -> R:
+    """Act, as who calls, in a unit that sees one moment of the database and can change nothing. For `outside` views.
+
+    Raises: Forbidden where no right was checked.
+    """
+    credential, at_door = credential_of(request), door()
+
+    def read(uow: UnitOfWork) -> R:
+        uow.session.connection(execution_options=_ONE_MOMENT)
+        uow.actor = at_door.actor(uow, credential)
+        found = act(uow)
+        _require_checked(uow)
+        return found
+
+    return run(sessions(), NOBODY, read)
+
+
+_ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class TransactionalFlask(Flask):
@@ -102,9 +136,13 @@ class TransactionalFlask(Flask):
 
     def _checked(self, uow: UnitOfWork) -> Response:
         response = self.make_response(super().dispatch_request())
-        if not uow.checked:
-            raise Forbidden("this endpoint declares no permission, so nobody may use it")
+        _require_checked(uow)
         return response
+
+
+def _require_checked(uow: UnitOfWork) -> None:
+    if not uow.checked:
+        raise Forbidden("this endpoint declares no permission, so nobody may use it")
 
 
 def _idempotency_key() -> str | None:

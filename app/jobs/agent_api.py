@@ -1,6 +1,7 @@
 """What nodes call about their replicas; bodies are the values of `trellis.wire`."""
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,14 @@ from flask.views import MethodView
 
 from app.core.access import Permission
 from app.http.blueprint import Blueprint
-from app.http.transaction import current_uow
+from app.http.transaction import current_uow, keyring
 from app.http.wire_body import body_as, described
-from app.jobs import shipments
+from app.jobs import orders, shipments
 from app.jobs.models import Replica
+from app.resources.nodes import read_node_tokens
 from app.storage.artifacts import Upload, save
 from trellis import wire
-from trellis.errors import Field, Invalid, StaleFence
+from trellis.errors import Field, Invalid, StaleFence, Unauthenticated
 from trellis.stores.base import Store
 
 # A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
@@ -30,9 +32,25 @@ class Heartbeats(MethodView):
     @blp.doc(**described("Heartbeat", "Orders"))
     def post(self) -> Any:
         """Renew the node's lease; hear what to run and what to stop."""
-        heartbeat = body_as(wire.Heartbeat)
-        orders = shipments.give_orders(current_uow(), heartbeat, current_app.extensions["settings"])
-        return wire.pack(orders)
+        node_id = _acting_node()
+        beats = {node_id: body_as(wire.Heartbeat)}
+        return wire.pack(orders.give_orders(current_uow(), beats, current_app.extensions["settings"])[node_id])
+
+
+@blp.route("/host/heartbeats")
+class HostHeartbeats(MethodView):
+    """Several nodes live."""
+
+    @blp.doc(**described("HostHeartbeat", "HostOrders"))
+    def post(self) -> Any:
+        """Renew the leases of several nodes, each by its token; hear what each is to run and to stop."""
+        uow, body = current_uow(), body_as(wire.HostHeartbeat)
+        node_ids = _nodes_of(body.tokens)
+        if not len(node_ids) == len(set(node_ids)) == len(body.heartbeats):
+            raise Invalid(Field("/heartbeats", "must be one for each token, of different nodes"))
+        beats = dict(zip(node_ids, body.heartbeats, strict=True))
+        given = orders.give_orders(uow, beats, current_app.extensions["settings"])
+        return wire.pack(wire.HostOrders(tuple(given[node_id] for node_id in node_ids)))
 
 
 @blp.route("/specs")
@@ -42,13 +60,22 @@ class Specs(MethodView):
     @blp.doc(**described("replicas: a list of [id, fence]", "specs: of ReplicaSpec; stale: ids that are not to run"))
     def post(self) -> Any:
         """Fetch the specs of replicas that a message named."""
+        node_id = current_uow().actor.id
+        return _specs(request.get_json(), [] if node_id is None else [node_id])
+
+
+@blp.route("/host/specs")
+class HostSpecs(MethodView):
+    """What several nodes are to run."""
+
+    @blp.doc(**described("tokens: of the nodes; replicas: a list of [id, fence]", "specs: of ReplicaSpec; stale: ids"))
+    def post(self) -> Any:
+        """Fetch the specs of replicas that messages to several nodes named."""
         body = request.get_json()
-        try:
-            pairs = [(str(UUID(replica_id)), int(fence)) for replica_id, fence in body["replicas"]]
-        except (TypeError, KeyError, ValueError) as error:
-            raise Invalid(Field("/replicas", "must be a list of [id, fence]")) from error
-        specs, stale = shipments.specs_for(current_uow(), pairs[:1000])
-        return {"specs": wire.pack(specs), "stale": stale}
+        tokens = body.get("tokens") if isinstance(body, dict) else None
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise Invalid(Field("/tokens", "must be a list of node tokens"))
+        return _specs(body, _nodes_of(tokens))
 
 
 @blp.route("/shipments")
@@ -58,13 +85,18 @@ class Shipments(MethodView):
     @blp.doc(**described("Shipment", "Receipt"))
     def post(self) -> Any:
         """Take in logs, metrics and reports."""
-        shipment = body_as(wire.Shipment)
-        for replica_id in shipment.replica_ids:
-            try:
-                UUID(replica_id)
-            except ValueError as error:
-                raise Invalid(Field("/replica_id", "must be an id")) from error
-        return wire.pack(shipments.apply_shipment(current_uow(), shipment))
+        return _take_in(body_as(wire.Shipment), [_acting_node()])
+
+
+@blp.route("/host/shipments")
+class HostShipments(MethodView):
+    """What came of it on several nodes."""
+
+    @blp.doc(**described("HostShipment", "Receipt"))
+    def post(self) -> Any:
+        """Take in logs, metrics and reports of several nodes."""
+        body = body_as(wire.HostShipment)
+        return _take_in(body.shipment, _nodes_of(body.tokens))
 
 
 @blp.route("/replicas/<uuid:replica_id>/artifacts")
@@ -91,3 +123,36 @@ class ReplicaArtifacts(MethodView):
         store: Store = current_app.extensions["store"]
         parts = iter(lambda: request.stream.read(1 << 20), b"")
         return {"id": str(save(uow, store, upload, parts).id)}
+
+
+def _acting_node() -> UUID:
+    """The node that calls. Raises Unauthenticated for a machine that has yet to join, Forbidden for people."""
+    uow = current_uow()
+    uow.require(Permission.REPLICA_REPORT)
+    if uow.actor.id is None:
+        raise Unauthenticated("no node: join first")
+    return uow.actor.id
+
+
+def _nodes_of(tokens: Sequence[str]) -> list[UUID]:
+    """The nodes that a host speaks for: it proves of each that it holds its token."""
+    _acting_node()
+    return read_node_tokens(keyring(), current_uow(), tokens)
+
+
+def _specs(body: Any, node_ids: Collection[UUID]) -> dict[str, Any]:
+    try:
+        pairs = [(str(UUID(replica_id)), int(fence)) for replica_id, fence in body["replicas"]]
+    except (TypeError, KeyError, ValueError) as error:
+        raise Invalid(Field("/replicas", "must be a list of [id, fence]")) from error
+    specs, stale = orders.specs_for(current_uow(), pairs[:1000], node_ids)
+    return {"specs": wire.pack(specs), "stale": stale}
+
+
+def _take_in(shipment: wire.Shipment, node_ids: Collection[UUID]) -> Any:
+    for replica_id in shipment.replica_ids:
+        try:
+            UUID(replica_id)
+        except ValueError as error:
+            raise Invalid(Field("/replica_id", "must be an id")) from error
+    return wire.pack(shipments.apply_shipment(current_uow(), shipment, frozenset(node_ids)))

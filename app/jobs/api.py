@@ -31,6 +31,12 @@ def _shown(*jobs: Job) -> list[dict[str, Any]]:
     return [listing.present(job, names, uow.clock.now()) for job in jobs]
 
 
+def _tried(job: Job) -> dict[str, Any]:
+    """Whether a job that is not kept could ever start."""
+    never = current_app.extensions["why_never"](current_uow(), job)
+    return {"could_start": not never, "why": never}
+
+
 def _tagged(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
     return _shown(job)[0], 200, {"ETag": f'"{job.version}"'}
 
@@ -54,7 +60,7 @@ class Jobs(MethodView):
         names, now = listing.names_at(place), current_uow().clock.now()
         if spec.array is None:
             return (
-                listing.present(jobs[0], names, now),
+                listing.present(jobs[0], names, now) | (_tried(jobs[0]) if spec.dry_run else {}),
                 200 if spec.dry_run else 201,
                 {"Location": f"/api/v1/jobs/{jobs[0].id}"},
             )

@@ -11,6 +11,7 @@ from app.core.ids import new_id
 from app.core.states import JOB
 from app.core.uow import UnitOfWork
 from app.jobs import retries
+from app.jobs.asks import is_exclusive, roles_in
 from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop, spec_of
 from app.resources.allocations import Grant, lock_nodes, release
@@ -20,12 +21,27 @@ from trellis.wire import Report
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A slice of a partitioned device: its profile, its first memory slot, and all of its slots."""
+
+    gpu: Gpu
+    profile: str
+    start: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Seat:
-    """Where one replica goes: a node, and milli of some of its devices."""
+    """Where one replica goes, and what it holds there: milli of some devices of the node, or slices of them.
+
+    `role` is the number of its role in the job.
+    """
 
     index: int
     node: Node
     gpus: Sequence[tuple[Gpu, int]]
+    pieces: Sequence[Piece] = ()
+    role: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +69,37 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
         state=ReplicaState.PLACED, reason=reason, message="",
     )  # fmt: skip
     uow.move(job, JobState.SCHEDULED, reason=reason)
-    replicas, grants = [], []
-    for seat in seats:
-        replica = _seat(attempt, job, seat)
-        replicas.append(replica)
-        uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
-        parts = {gpu.id: milli for gpu, milli in seat.gpus}
-        grants.append(
-            Grant(replica.id, seat.node.id, job.project_id, job.id, job.name, job.cpu_milli, job.memory_bytes, parts)
-        )
+    replicas, grants = seat_all(uow, job, attempt, seats, len(seats))
     return Opened(attempt, replicas, grants)
 
 
-def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
+def seat_all(
+    uow: UnitOfWork, job: Job, attempt: Attempt, seats: Sequence[Seat], count: int
+) -> tuple[list[Replica], list[Grant]]:
+    """Members of an attempt that has `count` with them, and what these must be granted."""
+    roles, alone = roles_in(job), is_exclusive(job)
+    replicas, grants = [], []
+    for seat in seats:
+        replica = _seat(attempt, job, seat, count)
+        replicas.append(replica)
+        uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
+        role = roles[seat.role]
+        grants.append(
+            Grant(
+                replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
+                {gpu.id: milli for gpu, milli in seat.gpus},
+                slots={piece.gpu.id: piece.slots for piece in seat.pieces},
+                exclusive=alone,
+            )
+        )  # fmt: skip
+    return replicas, grants
+
+
+def _seat(attempt: Attempt, job: Job, seat: Seat, count: int) -> Replica:
+    pieces = [
+        {"index": piece.gpu.index, "uuid": piece.gpu.uuid, "profile": piece.profile, "start": piece.start}
+        for piece in seat.pieces
+    ]
     return Replica(
         id=new_id(),
         version=1,
@@ -78,6 +112,9 @@ def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
         index=seat.index,
         fence=attempt.fence,
         state=ReplicaState.PLACED,
+        role=seat.role,
+        count=count,
+        slices=pieces or None,
         gpus=[{"index": gpu.index, "uuid": gpu.uuid, "milli": milli} for gpu, milli in seat.gpus],
         stop_grace_s=0,
         message="",
@@ -93,7 +130,8 @@ def _seat(attempt: Attempt, job: Job, seat: Seat) -> Replica:
 _BY_IDS = Job.id == any_(bindparam("job_ids", type_=ARRAY(Uuid)))
 _BY_REPLICAS = Job.id.in_(
     select(Replica.job_id).where(
-        Replica.id == any_(bindparam("replica_ids", type_=ARRAY(Uuid))), Replica.node_id == bindparam("node_id")
+        Replica.id == any_(bindparam("replica_ids", type_=ARRAY(Uuid))),
+        Replica.node_id == any_(bindparam("node_ids", type_=ARRAY(Uuid))),
     )
 )
 _LOCKED = select(Job).order_by(Job.id).with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -132,23 +170,23 @@ class Family:
         return cls(uow, uow.session.execute(_LOCKED_BY_IDS, {"job_ids": list(job_ids)}).scalars())
 
     @classmethod
-    def of_replicas(cls, uow: UnitOfWork, replica_ids: Iterable[UUID], node_id: UUID) -> "Family":
-        """That of the jobs of those replicas that are on that node."""
-        named = {"replica_ids": list(replica_ids), "node_id": node_id}
+    def of_replicas(cls, uow: UnitOfWork, replica_ids: Iterable[UUID], node_ids: Iterable[UUID]) -> "Family":
+        """That of the jobs of those replicas that are on those nodes."""
+        named = {"replica_ids": list(replica_ids), "node_ids": list(node_ids)}
         return cls(uow, uow.session.execute(_LOCKED_BY_REPLICAS, named).scalars())
 
 
-def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node_id: UUID) -> set[str]:
-    """Let the states of replicas, attempts and jobs follow from `reports` of a node, locked if one of them is of an end.
+def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], node_ids: Collection[UUID]) -> set[str]:
+    """Let the states of replicas, attempts and jobs follow from `reports` of nodes, locked where one is of an end.
 
     A report that is known already changes nothing. Returns the replica ids whose fence is old: their
     supervisors must end themselves.
     """
     stale: set[str] = set()
-    ended: list[UUID] = []
+    ended: dict[UUID, list[UUID]] = {}
     for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
         replica = family.replicas.get(UUID(report.replica_id))
-        if replica is None or replica.node_id != node_id or replica.fence != report.fence:
+        if replica is None or replica.node_id not in node_ids or replica.fence != report.fence:
             stale.add(report.replica_id)
         elif report.seq <= replica.report_seq:
             continue
@@ -157,8 +195,9 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         else:
             apply_report(uow, family, replica, report)
             if replica.state in ENDED_REPLICA_STATES:
-                ended.append(replica.id)
-    release(uow, ended, node_id)
+                ended.setdefault(replica.node_id, []).append(replica.id)
+    for node_id, replica_ids in ended.items():
+        release(uow, replica_ids, node_id)
     return stale
 
 
@@ -193,10 +232,12 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """Let attempt and job be as far as the attempt's replicas are."""
     job, members = family.jobs[attempt.job_id], family.members[attempt.id]
     states = {member.state for member in members}
+    # Who gave up its room is no longer one of them: the others go on.
+    staying = [member for member in members if member.stop_reason is not StopReason.SURPLUS]
     if states <= ENDED_REPLICA_STATES:
         _end(uow, family, attempt)
         return
-    failed = [m for m in members if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
+    failed = [m for m in staying if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
     if failed:  # one of a gang is gone: the others can't go on without it
         for member in members:
             if member.state not in ENDED_REPLICA_STATES and member.stop_reason is None:
@@ -211,7 +252,9 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
 
 def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     """The attempt is over: it ended as the first of its replicas that did not succeed."""
-    job, members = family.jobs[attempt.job_id], family.members[attempt.id]
+    job = family.jobs[attempt.job_id]
+    every = family.members[attempt.id]
+    members = [m for m in every if m.stop_reason is not StopReason.SURPLUS] or every
     bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
     # Those that were stopped because another failed are not the reason.
     reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])

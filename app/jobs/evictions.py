@@ -27,7 +27,8 @@ def evict(uow: UnitOfWork, orders: Mapping[UUID, Order]) -> int:
     for attempt in family.attempts.values():
         job, order = family.jobs[attempt.job_id], orders[attempt.job_id]
         live = [one for one in family.members[attempt.id] if one.state not in ENDED_REPLICA_STATES]
-        if job.cancel_asked_at is not None or not live or any(one.stop_reason is not None for one in live):
+        asked = any(one.stop_reason not in (None, StopReason.SURPLUS) for one in live)
+        if job.cancel_asked_at is not None or not live or asked:
             continue
         for replica in live:
             ask_stop(uow, replica, StopReason.PREEMPTED, order.grace_s)

@@ -1,6 +1,6 @@
 """Jobs as they are shown: filtered, sorted, paged, and with the words on why one waits."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from app.core.events import Event
 from app.core.paging import Page, PageRequest, Sort, page
 from app.core.uow import UnitOfWork
+from app.jobs.asks import Asks, RoleAsks, roles_in
 from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
 from app.jobs.validator import Place
 from app.queues.models import Queue
@@ -110,6 +111,7 @@ def names_at(place: Place) -> Names:
 def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
     """A job as it is answered."""
     verdict = names.verdicts.get(job.class_key) if job.state is JobState.QUEUED else None
+    asks, roles = Asks.read(job.asks), roles_in(job)
     began = job.started_at
     return {
         "id": job.id,
@@ -131,19 +133,45 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "message": job.message,
         "why": why(job, verdict),
         "expected_start_at": verdict.starts_at if verdict and verdict.head_job_id == job.id else None,
-        "resources": {
-            "cpu_milli": job.cpu_milli,
-            "memory_bytes": job.memory_bytes,
-            "gpu_milli": job.gpu_milli,
-            "gpu_type": job.gpu_model,
-        },
+        "resources": _resources(roles[0]) if len(roles) == 1 else _most_of(job),
         "replicas": job.replicas,
+        "max_replicas": sum(role.most for role in roles),
+        "roles": _roles(job.spec, roles),
+        "constraints": job.spec.get("constraints", {}),
+        "preemptible": asks.preemptible,
+        "checkpointable": asks.checkpointable,
+        "deadline": job.deadline_at,
         "labels": job.labels,
         "retry_of": job.retry_of,
         "array_id": job.array_id,
         "array_index": job.array_index,
         "version": job.version,
     }
+
+
+def _resources(role: RoleAsks) -> dict[str, Any]:
+    models = list(role.gpu_types)
+    said = {
+        "cpu_milli": role.cpu_milli, "memory_bytes": role.memory_bytes, "gpu_milli": role.gpu_milli,
+        "gpu_type": models[0] if len(models) == 1 else "",
+    }  # fmt: skip
+    if len(models) > 1:
+        said["gpu_types"] = models
+    return said | ({"mig_profile": role.mig_profile} if role.mig_profile else {})
+
+
+def _most_of(job: Job) -> dict[str, Any]:
+    return _resources(
+        RoleAsks(1, 1, job.cpu_milli, job.memory_bytes, job.gpu_milli, tuple(filter(None, [job.gpu_model])))
+    )
+
+
+def _roles(spec: Mapping[str, Any], roles: Sequence[RoleAsks]) -> list[dict[str, Any]]:
+    """Roles under the names they were given; none where the job has none."""
+    return [
+        {"name": said["name"], "min_replicas": role.least, "max_replicas": role.most, "resources": _resources(role)}
+        for said, role in zip(spec.get("roles", ()), roles, strict=False)
+    ]
 
 
 def why(job: Job, verdict: ClassVerdict | None) -> str:
@@ -178,7 +206,7 @@ def history(uow: UnitOfWork, job: Job) -> dict[str, Any]:
     attempts: dict[UUID, dict[str, Any]] = {}
     for attempt, replica in uow.session.execute(pairs):
         known = attempts.setdefault(attempt.id, _attempt(attempt))
-        known["replicas"].append(_replica(replica))
+        known["replicas"].append(_replica(replica, job.spec.get("roles", ())))
     waited = select(Dependency).where(Dependency.job_id == job.id).limit(1000)
     return {
         "spec": job.spec,
@@ -194,9 +222,11 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {name: getattr(attempt, name) for name in shown} | {"replicas": []}
 
 
-def _replica(replica: Replica) -> dict[str, Any]:
+def _replica(replica: Replica, roles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shown = ("id", "index", "state", "exit_code", "gpus", "started_at", "ended_at", "peak_memory_bytes")
     return {name: getattr(replica, name) for name in shown} | {
+        "role": roles[replica.role]["name"] if roles else "",
+        "slices": replica.slices or [],
         "node": replica.node_name,
         "cpu_s": replica.cpu_ms / 1000,
     }

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, text, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.access import Actor, Permission
@@ -17,7 +18,10 @@ class Job(ProjectOwned):
     """The wish: what shall run, with what, and how far it has come.
 
     `fence` grows with each attempt and never shrinks; `waiting_for` counts dependencies that are still open;
-    `class_key` is equal for jobs that are equal in everything the scheduler looks at but their age.
+    `class_key` is equal for jobs that are equal in everything the scheduler looks at but their age and deadline. `asks`
+    is what they ask of it beyond the columns (`app.jobs.asks`), null where that is nothing; with roles `replicas` is the
+    fewest of all of them, and the amounts are the most that any replica needs. `owed` are the holdings that the
+    scheduler has promised it, while others make room for it there.
     """
 
     __tablename__ = "jobs"
@@ -59,6 +63,8 @@ class Job(ProjectOwned):
     memory_bytes: Mapped[int]
     gpu_milli: Mapped[int]
     gpu_model: Mapped[str] = mapped_column(String(63))
+    asks: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    owed: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
     time_limit_s: Mapped[int | None]
     deadline_at: Mapped[datetime | None]
     run_after: Mapped[datetime | None]
@@ -83,7 +89,10 @@ class Dependency(Base):
     """`job_id` waits for `on_job_id`; `met` once that ended as asked."""
 
     __tablename__ = "dependencies"
-    __table_args__ = (Index("ix_dependencies_on_job_id", "on_job_id"),)
+    __table_args__ = (
+        Index("ix_dependencies_on_job_id", "on_job_id"),
+        Index("ix_dependencies_open", "job_id", postgresql_where=text("NOT met")),
+    )
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     on_job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -111,7 +120,10 @@ class Attempt(ProjectOwned):
 
 
 class Replica(ProjectOwned):
-    """One member of an attempt, on one node. `report_seq`, `metric_seq` and `log_bytes` say what is settled."""
+    """One member of an attempt, on one node. `report_seq`, `metric_seq` and `log_bytes` say what is settled.
+
+    `role` is the number of its role in the job, `count` how many members the attempt had when this one was placed.
+    """
 
     __tablename__ = "replicas"
     __table_args__ = (
@@ -130,7 +142,10 @@ class Replica(ProjectOwned):
     index: Mapped[int]
     fence: Mapped[int]
     state: Mapped[ReplicaState] = mapped_column(Word(ReplicaState), default=ReplicaState.PLACED)
+    role: Mapped[int] = mapped_column(default=0)
+    count: Mapped[int] = mapped_column(default=1)
     gpus: Mapped[list[Any]]
+    slices: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
     stop_reason: Mapped[StopReason | None] = mapped_column(Word(StopReason))
     stop_grace_s: Mapped[int] = mapped_column(default=0)
     stop_asked_at: Mapped[datetime | None]

@@ -5,17 +5,38 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
+from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
-from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries
+from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
 from app.resources.gpus import gpu_type
+from scheduler.placement.mig import profiles
 from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, JobState, NetworkPolicy, ReplicaState, Stream
 
 LARGEST_ARRAY = 10_000
+MOST_REPLICAS = 4096
+MOST_ROLES = 16
+ROLE_NAME = validate.Regexp(r"^[a-z][a-z0-9-]{0,62}$", error="must be 1 to 63 of a-z, 0-9 and '-', a letter first")
 ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="must be a name such as MY_VARIABLE")
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
+
+
+class GpuTypes(fields.Field[Any]):
+    """The model of GPU that will do, or the several."""
+
+    def __init__(self, **options: Any) -> None:
+        one: dict[str, Any] = {"type": "string", "maxLength": 63}
+        several = {"type": "array", "items": one, "minItems": 1, "maxItems": 16}
+        super().__init__(metadata={"oneOf": [one, several], "example": ["H100", "A100"]}, **options)
+        self._name = Text(longest=63, shortest=1)
+        self._names = fields.List(self._name, validate=validate.Length(1, 16))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        if isinstance(value, list):
+            return tuple(sorted({gpu_type(str(name)) for name in self._names.deserialize(value, attr, data)}))
+        return (gpu_type(str(self._name.deserialize(value, attr, data))),)
 
 
 class ResourcesSchema(Strict):
@@ -24,23 +45,75 @@ class ResourcesSchema(Strict):
     cpu_milli = Amount("milli", least=1, most=4096_000, data_key="cpus", metadata={"example": 4})
     memory_bytes = Amount("bytes", least=1 << 20, most=1 << 50, data_key="memory", metadata={"example": "16GiB"})
     gpu_milli = Amount("milli", least=0, most=1024_000, data_key="gpus", metadata={"example": 1})
-    gpu_type = Text(longest=63)
+    gpu_type = GpuTypes()
+    mig_profile = Text(longest=20, metadata={"description": "one slice of a device, not gpus", "example": "2g.20gb"})
 
     @validates_schema(skip_on_field_errors=True)
     def whole_or_share(self, data: dict[str, Any], **_: Any) -> None:
-        """A share is of one device; above that only whole devices."""
-        milli = data.get("gpu_milli", 0)
+        """A share is of one device; above that only whole devices; a slice is asked for by itself."""
+        milli, profile = data.get("gpu_milli", 0), data.get("mig_profile", "")
         if milli > 1000 and milli % 1000:
             raise ValidationError("must be whole above 1: a share is of one device", "gpus")
-        if data.get("gpu_type") and not milli:
+        if profile and profile not in profiles():
+            raise ValidationError(f"is no MIG profile; there are {', '.join(sorted(profiles()))}", "mig_profile")
+        if profile and milli:
+            raise ValidationError("asks for a slice of a device, yet gpus for devices: give one of them", "mig_profile")
+        if data.get("gpu_type") and not (milli or profile):
             raise ValidationError("asks for a GPU model, yet gpus is 0", "gpu_type")
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> Resources:
         """Hand the rules a value, not a dictionary."""
-        if "gpu_type" in data:
-            data["gpu_type"] = gpu_type(data["gpu_type"])
-        return Resources(**data)
+        models = data.pop("gpu_type", ())
+        several = {"gpu_types": models} if len(models) > 1 else {"gpu_type": "".join(models)}
+        return Resources(**data, **several)
+
+
+class ReplicaFields(Strict):
+    """How many replicas alike."""
+
+    replicas = Integer(least=1, most=MOST_REPLICAS)
+    min_replicas = Integer(least=1, most=MOST_REPLICAS, metadata={"description": "the fewest that it starts with"})
+    max_replicas = Integer(least=1, most=MOST_REPLICAS, metadata={"description": "so many where there is room"})
+
+    @validates_schema(skip_on_field_errors=True)
+    def one_count(self, data: dict[str, Any], **_: Any) -> None:
+        """Either so many, or from so many to so many."""
+        if "replicas" in data and data.keys() & {"min_replicas", "max_replicas"}:
+            raise ValidationError(
+                "says how many; min_replicas and max_replicas say from how many to how many", "replicas"
+            )
+        if "min_replicas" in data and "max_replicas" not in data:
+            raise ValidationError("is missing: min_replicas alone is `replicas`", "max_replicas")
+        if data.get("max_replicas", MOST_REPLICAS) < data.get("min_replicas", 1):
+            raise ValidationError("is less than min_replicas", "max_replicas")
+
+    @staticmethod
+    def counted(data: dict[str, Any]) -> dict[str, Any]:
+        """The loaded body with the fewest as `replicas`."""
+        fewest = data.pop("min_replicas", 1 if "max_replicas" in data else None)
+        return data if fewest is None else data | {"replicas": fewest}
+
+
+class ReplicaRoleSchema(ReplicaFields):
+    """Replicas of a job that are alike."""
+
+    name = fields.String(required=True, validate=ROLE_NAME, metadata={"example": "worker"})
+    resources = fields.Nested(ResourcesSchema)
+    command = fields.List(Text(longest=131_072, lines=True), validate=validate.Length(1, 1000))
+
+    @validates_schema(skip_on_field_errors=True)
+    def a_program(self, data: dict[str, Any], **_: Any) -> None:
+        """What runs, where the role says it."""
+        if data.get("command", ["x"])[0].strip() == "":
+            raise ValidationError({"0": ["must name a program"]}, "command")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> RoleSpec:
+        """Hand the rules a value, not a dictionary."""
+        if "command" in data:
+            data["command"] = tuple(data["command"])
+        return RoleSpec(**self.counted(data))
 
 
 class RetriesSchema(Strict):
@@ -97,7 +170,7 @@ def parse_indexes(text: str) -> tuple[int, ...]:
     return tuple(sorted({index for part in ranges for index in part}))
 
 
-class JobSubmitSchema(Strict):
+class JobSubmitSchema(ReplicaFields):
     """A job to submit."""
 
     name = Text(longest=200, metadata={"example": "train"})
@@ -111,7 +184,13 @@ class JobSubmitSchema(Strict):
         fields.String(validate=ENVIRONMENT_NAME), Text(longest=32_768, lines=True), validate=validate.Length(max=500)
     )
     resources = fields.Nested(ResourcesSchema)
-    replicas = Integer(least=1, most=4096)
+    roles = fields.List(
+        fields.Nested(ReplicaRoleSchema), validate=validate.Length(1, MOST_ROLES),
+        metadata={"description": "kinds of replicas that start together, in place of resources and replicas"},
+    )  # fmt: skip
+    constraints = fields.Nested(ConstraintsSchema)
+    preemptible = Flag(metadata={"description": "whether it may be evicted for a higher priority"})
+    checkpointable = Flag(metadata={"description": "whether it goes on where it was when it runs again"})
     priority = Integer(least=-1000, most=1000)
     time_limit_s = Amount("seconds", least=1, most=31_536_000, data_key="time_limit", allow_none=True)
     grace_s = Amount("seconds", least=0, most=3600, data_key="grace")
@@ -121,13 +200,14 @@ class JobSubmitSchema(Strict):
     retries = fields.Nested(RetriesSchema)
     labels = fields.Dict(fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64))
     network = fields.Enum(NetworkPolicy, by_value=True)
-    executor = fields.Enum(ExecutorKind, by_value=True)
+    executor = fields.Enum(ExecutorKind, by_value=True, validate=validate.OneOf([ExecutorKind.PROCESS]))
     dry_run = fields.Boolean(truthy={True}, falsy={False})
 
     @validates_schema(skip_on_field_errors=True)
     def one_program(self, data: dict[str, Any], **_: Any) -> None:
         """Exactly one way to say what runs; no reserved variable."""
-        if ("command" in data) == ("script" in data):
+        all_say = bool(data.get("roles")) and all(role.command for role in data["roles"])
+        if ("command" in data) == ("script" in data) and not (all_say and "command" not in data):
             raise ValidationError("give exactly one of command and script", "command")
         if data.get("command", ["x"])[0].strip() == "":
             raise ValidationError({"0": ["must name a program"]}, "command")
@@ -139,11 +219,23 @@ class JobSubmitSchema(Strict):
         if reserved:
             raise ValidationError(reserved, "environment")
 
+    @validates_schema(skip_on_field_errors=True)
+    def consistent_roles(self, data: dict[str, Any], **_: Any) -> None:
+        """What replicas there are is said in one place, and no role twice."""
+        roles: list[RoleSpec] = data.get("roles", [])
+        if roles and (both := data.keys() & {"resources", "replicas", "min_replicas", "max_replicas"}):
+            raise ValidationError("is said by each of the roles", min(both))
+        names = [role.name for role in roles]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValidationError(f"names {min(twice)} twice", "roles")
+        if sum(role.most for role in roles) > MOST_REPLICAS:
+            raise ValidationError(f"ask for more than {MOST_REPLICAS} replicas together", "roles")
+
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> JobSpec:
         """Hand the rules a value, not a dictionary."""
-        lists = ("command", "arguments", "depends_on")
-        return JobSpec(**data | {name: tuple(data[name]) for name in lists if name in data})
+        lists = ("command", "arguments", "depends_on", "roles")
+        return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
 
 
 class BatchSchema(Strict):
@@ -215,12 +307,23 @@ class MetricQuerySchema(Strict):
 
 
 class JobResourcesSchema(Strict):
-    """What each replica holds, in base units."""
+    """What each replica holds, in base units; with roles, the most that any of them does."""
 
     cpu_milli = fields.Integer()
     memory_bytes = fields.Integer()
     gpu_milli = fields.Integer()
     gpu_type = fields.String()
+    gpu_types = fields.List(fields.String(), metadata={"description": "where several models will do"})
+    mig_profile = fields.String(metadata={"description": "one slice of a device"})
+
+
+class JobRoleSchema(Strict):
+    """Replicas that are alike."""
+
+    name = fields.String()
+    min_replicas = fields.Integer()
+    max_replicas = fields.Integer()
+    resources = fields.Nested(JobResourcesSchema)
 
 
 class ReplicaSchema(Strict):
@@ -228,10 +331,12 @@ class ReplicaSchema(Strict):
 
     id = fields.UUID()
     index = fields.Integer()
+    role = fields.String()
     node = fields.String()
     state = fields.Enum(ReplicaState, by_value=True)
     exit_code = fields.Integer(allow_none=True)
     gpus = fields.List(fields.Dict())
+    slices = fields.List(fields.Dict())
     started_at = fields.AwareDateTime(allow_none=True)
     ended_at = fields.AwareDateTime(allow_none=True)
     cpu_s = fields.Float()
@@ -273,9 +378,18 @@ class JobSchema(Strict):
     cause = fields.Enum(Cause, by_value=True, allow_none=True)
     message = fields.String()
     why = fields.String()
+    could_start = fields.Boolean(
+        metadata={"description": "of a dry run: whether it could if nothing else ran; `why` says why not"}
+    )
     expected_start_at = fields.AwareDateTime(allow_none=True)
     resources = fields.Nested(JobResourcesSchema)
-    replicas = fields.Integer()
+    replicas = fields.Integer(metadata={"description": "the fewest, of all roles"})
+    max_replicas = fields.Integer()
+    roles = fields.List(fields.Nested(JobRoleSchema))
+    constraints = fields.Dict(metadata={"description": "as submitted"})
+    preemptible = fields.Boolean()
+    checkpointable = fields.Boolean()
+    deadline = fields.AwareDateTime(allow_none=True)
     labels = fields.Dict(fields.String(), fields.String())
     retry_of = fields.UUID(allow_none=True)
     array_id = fields.UUID(allow_none=True)

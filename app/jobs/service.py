@@ -1,6 +1,7 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,12 +9,14 @@ from sqlalchemy import select
 
 from app.core.access import Permission
 from app.core.amounts import NAMES, Amounts
+from app.core.constraints import Constraints
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
+from app.jobs.asks import asks_of, class_key, count
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
-from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, class_key
-from app.jobs.validator import Place, find_place, validate_spec
+from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
 from app.tenancy.models import Project
@@ -45,6 +48,22 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     if not spec.dry_run:
         uow.insert(_begin(uow, spec, jobs))
     return jobs, place
+
+
+def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
+    """The job that `spec` would become, judged as `submit_job` does but for quotas, and kept nowhere.
+
+    Nothing is written or locked, so a unit that may only read will do. Raises like `submit_job`.
+    """
+    place = find_place(uow, spec.project, spec.queue)
+    validate_spec(uow, spec, place.project_id)
+    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored()), place
+
+
+def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int) -> None:
+    """Raises QuotaExceeded where the quotas on submissions would refuse so many copies; locks nothing."""
+    if place.limited:
+        quotas.require_submission(uow, place.project_id, copies, spec.least())
 
 
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
@@ -100,16 +119,17 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
 
 
 def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
-    """Submit an ended job again as a new one that remembers where it comes from."""
+    """Submit an ended job again as a new one that remembers where it comes from; a deadline that has passed is none."""
     job = uow.get(Job, job_id)
     uow.require(Permission.JOB_WRITE, job.project_id)
     if job.state not in ENDED_JOB_STATES:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
-    spec = spec_of(job)
+    ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
+    spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
     project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
     place = Place(project.id, project.name, queue.id, queue.name)
     _hold(uow, [(spec, place)])
-    again = _make_job(uow, spec, place)
+    (again,) = _make_jobs(uow, spec, place)
     again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
     _queue_all(uow, [again])
     uow.insert([again])
@@ -150,14 +170,25 @@ def requeue_due(uow: UnitOfWork) -> None:
 def spec_of(job: Job) -> JobSpec:
     """What was asked for, as it was stored."""
     kept: dict[str, Any] = dict(job.spec)
-    kept["resources"] = Resources(**kept["resources"])
+    kept["resources"] = _resources(kept["resources"])
     retries = kept["retries"] | {"on": tuple(Cause(word) for word in kept["retries"]["on"])}
     kept["retries"] = Retries(**retries)
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
+    kept["roles"] = tuple(map(_role, kept.get("roles", ())))
+    kept["constraints"] = Constraints.read(kept.get("constraints", {}))
     return JobSpec(**kept, labels=dict(job.labels))
+
+
+def _resources(kept: dict[str, Any]) -> Resources:
+    return Resources(**kept | {"gpu_types": tuple(kept.get("gpu_types", ()))})
+
+
+def _role(kept: dict[str, Any]) -> RoleSpec:
+    command = None if kept["command"] is None else tuple(kept["command"])
+    return RoleSpec(**kept | {"resources": _resources(kept["resources"]), "command": command})
 
 
 def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
@@ -165,18 +196,19 @@ def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
         jobs = sum(len(spec.array.indexes) if spec.array else 1 for spec in specs)
-        needs = [(spec.resources, spec.replicas) for spec in specs]
-        largest = Amounts(*(max(getattr(each, name) * replicas for each, replicas in needs) for name in NAMES))
+        needs = [spec.least() for spec in specs]
+        largest = Amounts(*(max(getattr(each, name) for each in needs) for name in NAMES))
         quotas.hold(uow, project_id, jobs, largest)
 
 
 def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
+    asks = asks_of(spec, pool_named(uow, spec)).stored()
     if spec.array is None:
-        return [_make_job(uow, spec, place)]
+        return [_make_job(uow, spec, place, asks)]
     array_id = new_id()
     jobs = []
     for index in spec.array.indexes:
-        job = _make_job(uow, spec, place)
+        job = _make_job(uow, spec, place, asks)
         job.array_id, job.array_index = array_id, index
         jobs.append(job)
     return jobs
@@ -209,7 +241,8 @@ def _chain(uow: UnitOfWork, jobs: Sequence[Job], width: int) -> None:
         add_dependencies(uow, later, [DependencySpec(earlier.id, DependencyKind.AFTER_ANY)])
 
 
-def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
+def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any] | None) -> Job:
+    each = spec.largest()
     return Job(
         id=new_id(),
         created_at=uow.clock.now(),
@@ -224,12 +257,13 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
         priority=spec.priority,
         spec=spec.stored(),
         labels=spec.labels,
-        class_key=class_key(spec, place.project_id, place.queue_id, uow.actor.id),
-        replicas=spec.replicas,
-        cpu_milli=spec.resources.cpu_milli,
-        memory_bytes=spec.resources.memory_bytes,
-        gpu_milli=spec.resources.gpu_milli,
-        gpu_model=spec.resources.gpu_type,
+        class_key=class_key(spec, (place.project_id, place.queue_id, uow.actor.id), asks),
+        asks=asks,
+        replicas=count(spec),
+        cpu_milli=each.cpu_milli,
+        memory_bytes=each.memory_bytes,
+        gpu_milli=each.gpu_milli,
+        gpu_model=each.gpu_type,
         time_limit_s=spec.time_limit_s,
         deadline_at=spec.deadline_at,
         waiting_for=0,

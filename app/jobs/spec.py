@@ -1,11 +1,13 @@
 """What a user asked for: frozen, checked for shape by the schema, kept with the job word for word."""
 
-import hashlib
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from app.core.amounts import NAMES, NOTHING, Amounts
+from app.core.constraints import Constraints
+from scheduler.amounts import slice_milli
 from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, NetworkPolicy
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
@@ -14,12 +16,44 @@ PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What each replica needs; 1000 milli are one whole."""
+    """What each replica needs; 1000 milli are one whole.
+
+    `gpu_type` is the one model that will do, `gpu_types` are they where several will; `mig_profile` asks for one slice
+    of a partitioned device in place of `gpu_milli`.
+    """
 
     cpu_milli: int = 1000
     memory_bytes: int = 1 << 30
     gpu_milli: int = 0
     gpu_type: str = ""
+    gpu_types: tuple[str, ...] = ()
+    mig_profile: str = ""
+
+    def __mul__(self, count: int) -> Amounts:
+        """What so many replicas hold, as quotas count it."""
+        gpu_milli = slice_milli(self.mig_profile) if self.mig_profile else self.gpu_milli
+        return Amounts(self.cpu_milli, self.memory_bytes, gpu_milli) * count
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of GPU that will do; none: any."""
+        return self.gpu_types or ((self.gpu_type,) if self.gpu_type else ())
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """Replicas of a job that are alike: `replicas` of them at the least, up to `max_replicas` where there is room."""
+
+    name: str
+    resources: Resources = field(default_factory=Resources)
+    replicas: int = 1
+    max_replicas: int | None = None
+    command: tuple[str, ...] | None = None
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self.max_replicas or self.replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +84,10 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One submission. Exactly one of `command` and `script` is set."""
+    """One submission. Exactly one of `command` and `script` is set, or every role has a command of its own.
+
+    `replicas` is the fewest that it starts with. With `roles` these say what replicas there are and what each needs.
+    """
 
     name: str = ""
     project: str = ""
@@ -73,38 +110,56 @@ class JobSpec:
     network: NetworkPolicy = NetworkPolicy.NONE
     executor: ExecutorKind = ExecutorKind.PROCESS
     dry_run: bool = False
+    max_replicas: int | None = None
+    roles: tuple[RoleSpec, ...] = ()
+    constraints: Constraints = field(default_factory=Constraints)
+    preemptible: bool = True
+    checkpointable: bool = False
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
         kept = {name: getattr(self, name) for name in _STORED}
         kept["resources"] = _plain(self.resources)
-        kept["retries"] = _plain(self.retries)
+        kept["retries"] = {f.name: getattr(self.retries, f.name) for f in fields(Retries)}
+        kept |= {name: value for name, usual in _SELDOM.items() if (value := getattr(self, name)) != usual}
+        if self.roles:
+            kept["roles"] = [_plain(role) | {"resources": _plain(role.resources)} for role in self.roles]
+        if constraints := self.constraints.stored():
+            kept["constraints"] = constraints
         return kept
 
     def default_name(self) -> str:
         """A name for a job that was given none: its program's."""
-        word = self.command[0].rsplit("/", 1)[-1] if self.command else self.script_name
+        command = self.command or next((role.command for role in self.roles if role.command), None)
+        word = command[0].rsplit("/", 1)[-1] if command and self.script is None else self.script_name
         return word[:200] or "job"
 
+    def parts(self) -> tuple[RoleSpec, ...]:
+        """Its roles; those replicas that are of no role are one without a name."""
+        return self.roles or (RoleSpec("", self.resources, self.replicas, self.max_replicas),)
 
-# What has columns or rows of its own is not stored twice.
-_STORED = [f.name for f in fields(JobSpec)
-           if f.name not in ("project", "depends_on", "array", "dry_run", "deadline_at", "labels")]  # fmt: skip
+    def least(self) -> Amounts:
+        """What it holds at the least once it runs."""
+        return sum((role.resources * role.replicas for role in self.parts()), NOTHING)
+
+    def largest(self) -> Resources:
+        """What no replica needs more of."""
+        if not self.roles:
+            return self.resources
+        most = {name: max(getattr(role.resources, name) for role in self.roles) for name in NAMES}
+        models = {model for role in self.roles for model in role.resources.models}
+        return Resources(**most, gpu_type=models.pop() if len(models) == 1 else "")
 
 
-def _plain(value: Resources | Retries) -> dict[str, Any]:
-    return {f.name: getattr(value, f.name) for f in fields(value)}
+# Of every job; the rest is kept only where it is not as usual, for most jobs have none of it.
+_STORED = (
+    "name", "queue", "command", "script", "script_name", "arguments", "environment", "replicas", "priority",
+    "time_limit_s", "grace_s", "network", "executor",
+)  # fmt: skip
+_SELDOM = {"max_replicas": None, "preemptible": True, "checkpointable": False}
+_SELDOM_OF_RESOURCES = ("gpu_types", "mig_profile")
 
 
-def class_key(spec: JobSpec, project_id: UUID, queue_id: UUID, actor_id: UUID | None) -> str:
-    """Equal for jobs that are equal in everything the scheduler looks at but their age."""
-    parts = (
-        project_id,
-        queue_id,
-        actor_id,
-        spec.priority,
-        spec.replicas,
-        *_plain(spec.resources).values(),
-        spec.time_limit_s,
-    )
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+def _plain(value: Resources | RoleSpec) -> dict[str, Any]:
+    kept = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {name: each for name, each in kept.items() if each or name not in _SELDOM_OF_RESOURCES}

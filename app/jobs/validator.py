@@ -8,12 +8,15 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, String, Uuid, any_, bindparam, cast, select
 
 from app.core.access import Permission
+from app.core.constraints import NODE
 from app.core.ids import read_id
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
 from app.queues.models import Queue
 from app.queues.service import find_queue
+from app.resources.pools import list_pools
+from app.resources.topology import list_levels
 from app.tenancy.models import Project
 from app.tenancy.quotas import are_set_for
 from trellis.errors import Field, Invalid
@@ -71,9 +74,34 @@ def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str
 
 def validate_spec(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> None:
     """Raises Invalid with every fault that the shape alone does not show."""
-    faults = [*_time_faults(uow, spec), *_dependency_faults(uow, spec, project_id)]
+    faults = [*_time_faults(uow, spec), *_level_faults(uow, spec), *_dependency_faults(uow, spec, project_id)]
     if faults:
         raise Invalid(*faults)
+
+
+def pool_named(uow: UnitOfWork, spec: JobSpec) -> UUID | None:
+    """The id of the pool that the constraints name; asks nobody where they name none. Raises Invalid."""
+    name = spec.constraints.pool
+    if not name:
+        return None
+    pools = {pool.name: pool.id for pool in list_pools(uow)}
+    if name not in pools:
+        there = ", ".join(sorted(pools)) or "none"
+        raise Invalid(Field("/constraints/pool", f"there is no pool {name}; there are {there}"))
+    return pools[name]
+
+
+def _level_faults(uow: UnitOfWork, spec: JobSpec) -> list[Field]:
+    """Levels that are named and that the topology lacks; where only nodes are named it need not be asked."""
+    said = spec.constraints
+    named = [("/constraints/topology/level", said.topology.level)]
+    for side in ("affinity", "anti_affinity"):
+        named += [(f"/constraints/{side}/{i}/level", one.level) for i, one in enumerate(getattr(said, side))]
+    if all(level in ("", NODE) for _, level in named):
+        return []
+    levels = (*list_levels(uow), NODE)
+    there = f"is no level of the topology; there are {', '.join(levels)}"
+    return [Field(pointer, there) for pointer, level in named if level and level not in levels]
 
 
 def _time_faults(uow: UnitOfWork, spec: JobSpec) -> list[Field]:

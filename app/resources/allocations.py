@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from app.core.access import Permission
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
-from app.resources.models import Allocation, AllocationGpu, Gpu, Node
+from app.resources.models import Allocation, AllocationGpu, AllocationSlot, Gpu, Node
 from trellis.errors import CapacityTaken, Conflict, Forbidden
 from trellis.vocabulary import NodeState
 
@@ -37,7 +37,7 @@ class Lease:
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What one replica shall hold (its id is the allocation's), or somebody without a job by `lease`; `gpus` maps a
-    device's id to milli.
+    device's id to milli, `slots` the id of a partitioned one to memory slots. `exclusive`: nobody else may be there.
     """
 
     replica_id: UUID
@@ -49,6 +49,13 @@ class Grant:
     memory_bytes: int
     gpus: Mapping[UUID, int]
     lease: Lease | None = None
+    slots: Mapping[UUID, tuple[int, ...]] = field(default_factory=dict)
+    exclusive: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it suffers nobody beside it."""
+        return self.exclusive or (self.lease is not None and self.lease.exclusive)
 
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
@@ -65,12 +72,19 @@ _RELEASE = text(
         UPDATE allocation_gpus SET live = false FROM ended
         WHERE allocation_gpus.allocation_id = ended.id AND allocation_gpus.live
         RETURNING allocation_gpus.gpu_id, allocation_gpus.milli
+    ), slots AS (
+        UPDATE allocation_slots SET live = false FROM ended
+        WHERE allocation_slots.allocation_id = ended.id AND allocation_slots.live
     ), devices AS (
         UPDATE gpus SET milli_used = gpus.milli_used - parts.milli
         FROM (SELECT gpu_id, sum(milli) AS milli FROM freed GROUP BY gpu_id) parts WHERE gpus.id = parts.gpu_id
     )
     UPDATE nodes SET cpu_milli_used = cpu_milli_used - total.cpu_milli,
-                     memory_bytes_used = memory_bytes_used - total.memory_bytes
+                     memory_bytes_used = memory_bytes_used - total.memory_bytes,
+                     exclusive_for = CASE WHEN exclusive_for IS NOT NULL AND EXISTS (
+                         SELECT FROM allocations
+                         WHERE node_id = :node_id AND released_at IS NULL AND exclusive AND id <> ALL(:ids)
+                     ) THEN exclusive_for END
     FROM (SELECT sum(cpu_milli) AS cpu_milli, sum(memory_bytes) AS memory_bytes FROM ended) total
     WHERE nodes.id = :node_id AND total.cpu_milli IS NOT NULL
     """
@@ -108,6 +122,14 @@ def grant(uow: UnitOfWork, grants: Collection[Grant], nodes: Mapping[UUID, Node]
         ]
         if held:
             uow.execute(insert(AllocationGpu), held)
+        slots = [
+            {"allocation_id": claim.replica_id, "gpu_id": gpu_id, "slot": slot, "live": True}
+            for claim in grants
+            for gpu_id, taken in claim.slots.items()
+            for slot in taken
+        ]
+        if slots:
+            uow.execute(insert(AllocationSlot), slots)
     except IntegrityError as error:
         raise CapacityTaken("a device was given to somebody else meanwhile") from error
 
@@ -121,8 +143,13 @@ def release(uow: UnitOfWork, replica_ids: Collection[UUID], node_id: UUID) -> No
 def _book(node: Node | None, claim: Grant) -> None:
     if node is None or node.state is not NodeState.READY:
         raise CapacityTaken(f"node {claim.node_id} is not ready")
-    if claim.lease and claim.lease.exclusive and (node.cpu_milli_used or node.memory_bytes_used):
-        raise CapacityTaken(f"node {node.name} is not empty")
+    whose = claim.job_id or claim.replica_id
+    if node.exclusive_for not in (None, whose):
+        raise CapacityTaken(f"node {node.name} is held by one job alone")
+    if claim.alone and node.exclusive_for is None:
+        if node.cpu_milli_used or node.memory_bytes_used:
+            raise CapacityTaken(f"node {node.name} is not empty")
+        node.exclusive_for = whose
     node.cpu_milli_used += claim.cpu_milli
     node.memory_bytes_used += claim.memory_bytes
     if node.cpu_milli_used > node.cpu_milli or node.memory_bytes_used > node.memory_bytes:
@@ -142,7 +169,7 @@ def _row(claim: Grant) -> dict[str, object]:
     return {
         "owner_id": lease and lease.owner_id,
         "owner_name": lease.owner_name if lease else "",
-        "exclusive": lease is not None and lease.exclusive,
+        "exclusive": claim.alone,
         "expires_at": lease and lease.expires_at,
         "id": claim.replica_id,
         "node_id": claim.node_id,
@@ -158,6 +185,18 @@ def live_on(uow: UnitOfWork, node_ids: Iterable[UUID]) -> list[Allocation]:
     """What the actor may see of what is held on these nodes."""
     statement = uow.visible(Allocation).where(Allocation.node_id.in_(list(node_ids)), Allocation.released_at.is_(None))
     return list(uow.session.execute(statement.order_by(Allocation.created_at).limit(1000)).scalars())
+
+
+def slots_used(uow: UnitOfWork, gpu_ids: Collection[UUID]) -> dict[UUID, list[int]]:
+    """The memory slots of these partitioned devices that slices hold; asks nobody where there is none."""
+    found: dict[UUID, list[int]] = {}
+    if gpu_ids:
+        held = select(AllocationSlot.gpu_id, AllocationSlot.slot).where(
+            AllocationSlot.live, AllocationSlot.gpu_id.in_(gpu_ids)
+        )
+        for gpu_id, slot in uow.session.execute(held.order_by(AllocationSlot.gpu_id, AllocationSlot.slot)):
+            found.setdefault(gpu_id, []).append(slot)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.schema import ReasonSchema
 from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
-from app.resources import allocations, cluster, cordons, pools, reservations, schemas, topology
-from app.resources.allocations import AllocationReport, live_on
+from app.resources import allocations, cluster, cordons, kinds, pools, reservations, schemas, topology
+from app.resources.allocations import AllocationReport, live_on, slots_used
 from app.resources.candidates import labelled
 from app.resources.capacity import PoolReport, report_pools
 from app.resources.gpus import gpu_type
@@ -95,6 +95,16 @@ class Uncordon(MethodView):
     def put(self, body: dict[str, str], node_id: UUID) -> Any:
         """Place work on a node again."""
         return _answer(cordons.uncordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/kinds")
+class Kinds(MethodView):
+    """The machines by what they are."""
+
+    @blp.response(200, schemas.KindsSchema)
+    def get(self) -> Any:
+        """Sum up the nodes by their hardware."""
+        return {"items": kinds.list_kinds(current_uow())}
 
 
 @blp.route("/topology")
@@ -255,6 +265,7 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
     uow = current_uow()
     ids = [node.id for node in nodes]
     gpus, held = gpus_of(uow, ids), live_on(uow, ids)
+    slots = slots_used(uow, [gpu.id for devices in gpus.values() for gpu in devices if gpu.partitioned])
     jobs: dict[UUID, list[dict[str, Any]]] = {node_id: [] for node_id in ids}
     for a in held:
         holder = {"job_id": a.job_id, "name": a.holder_name, "cpu_milli": a.cpu_milli, "memory_bytes": a.memory_bytes}
@@ -272,15 +283,16 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
             "pool": called.get(node.pool_id),
             "usd_per_hour": node.usd_micros_hour / 1_000_000,
             "load_percent": node.telemetry.get("load_percent"),
-            "gpus": [_gpu(gpu, node) for gpu in gpus[node.id]],
+            "gpus": [_gpu(gpu, node, slots.get(gpu.id, [])) for gpu in gpus[node.id]],
             "jobs": jobs[node.id],
         }
         for node in nodes
     ]
 
 
-def _gpu(gpu: Gpu, node: Node) -> dict[str, Any]:
-    shown = ("index", "uuid", "model", "memory_bytes", "milli_used", "numa", "links")
+def _gpu(gpu: Gpu, node: Node, slots: list[int]) -> dict[str, Any]:
+    shown = ("index", "uuid", "model", "memory_bytes", "milli_used", "numa", "links", "partitioned")
     readings: list[dict[str, Any]] = node.telemetry.get("gpus", [])
     reading = next((r for r in readings if r["index"] == gpu.index), {})
-    return {name: getattr(gpu, name) for name in shown} | {k: v for k, v in reading.items() if k != "index"}
+    described = {name: getattr(gpu, name) for name in shown} | ({"slots_used": slots} if gpu.partitioned else {})
+    return described | {k: v for k, v in reading.items() if k != "index"}

@@ -19,7 +19,7 @@ class Part:
     """A part of one node: so much of it, or with `exclusive` all of one that has at least so much.
 
     `labels` are those the node must have, levels of the topology included; `pool` is a name, pools within it included;
-    `tolerates` are keys of taints.
+    `tolerates` are keys of taints, or `key=value`.
     """
 
     amounts: Amounts
@@ -62,5 +62,8 @@ def pools_within(uow: UnitOfWork, name: str) -> Sequence[UUID]:
     return within
 
 
-def _tolerated(node: Node, keys: Collection[str]) -> bool:
-    return all(taint["effect"] != TaintEffect.REFUSE or taint["key"] in keys for taint in node.taints)
+def _tolerated(node: Node, words: Collection[str]) -> bool:
+    return all(
+        taint["effect"] != TaintEffect.REFUSE or taint["key"] in words or f"{taint['key']}={taint['value']}" in words
+        for taint in node.taints
+    )

@@ -1,7 +1,6 @@
 """A whole cluster said at once, as a cluster.yaml does: levels of the topology, pools, and the traits of nodes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ from sqlalchemy import select
 
 from app.core.access import Permission
 from app.core.locks import wait_lock
+from app.core.pointers import below
 from app.core.uow import UnitOfWork
 from app.resources.models import Node, Pool
 from app.resources.pools import PoolSpec, create_pool, set_pool
@@ -67,7 +67,7 @@ def _apply_pools(uow: UnitOfWork, wanted: Sequence[tuple[str, Mapping[str, Any]]
         known[name] = create_pool(uow, PoolSpec(name))
     changed = set(made)
     for number, (name, changes) in enumerate(wanted):
-        with _below(f"/pools/{number}"):
+        with below(f"/pools/{number}"):
             if set_pool(uow, known[name], changes):
                 changed.add(name)
     return sorted(changed)
@@ -81,7 +81,7 @@ def _apply_nodes(uow: UnitOfWork, entries: Sequence[NodeEntry], applied: Applied
     rows = uow.session.execute(locked.execution_options(populate_existing=True)).scalars()
     nodes = {node.name: node for node in rows}
     for entry in entries:
-        with _below(entry.pointer):
+        with below(entry.pointer):
             check_traits(entry.traits, levels)
             pool = pools.get(entry.traits.pool or "")
             if entry.traits.pool and pool is None:
@@ -91,12 +91,3 @@ def _apply_nodes(uow: UnitOfWork, entries: Sequence[NodeEntry], applied: Applied
                 applied.missing.append(entry.name)
             elif set_traits(uow, node, entry.traits, pool):
                 applied.nodes.append(entry.name)
-
-
-@contextmanager
-def _below(pointer: str) -> Iterator[None]:
-    """Faults of a part are named by where it stands in the whole."""
-    try:
-        yield
-    except Invalid as error:
-        raise Invalid(*(Field(f"{pointer}{f.pointer}", f.message) for f in error.fields)) from error

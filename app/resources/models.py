@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, false, text, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.access import Actor, Permission
@@ -18,6 +19,7 @@ class Node(Entity):
     `cpu_milli` and `memory_bytes` are what may be given away: the `real_` amounts times the overcommitment of its pool.
     `own_labels` is what the machine says of itself; labels, taints, domains (level of the topology to name), pool,
     price and `caches` (keys of data near at hand) are its operators'. `cordoned_at`: it shall take nothing new.
+    `exclusive_for`: the job, or the allocation without one, that has it for itself alone.
     """
 
     __tablename__ = "nodes"
@@ -52,6 +54,7 @@ class Node(Entity):
     spot: Mapped[bool] = mapped_column(default=False)
     usd_micros_hour: Mapped[int] = mapped_column(default=0)
     caches: Mapped[list[Any]] = mapped_column(default=list)
+    exclusive_for: Mapped[UUID | None]
     cordoned_at: Mapped[datetime | None]
     cordon_reason: Mapped[str] = mapped_column(default="")
     telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -117,12 +120,15 @@ class Topology(Entity):
 
 
 class Gpu(Entity):
-    """A device of a node; `milli_used` of its 1000 are held."""
+    """A device of a node; `milli_used` of its 1000 are held. One that is `partitioned` is given in slices alone: in
+    those of `cuts`, pairs of profile and first memory slot, or, where that is null, as its model allows.
+    """
 
     __tablename__ = "gpus"
     __table_args__ = (
         UniqueConstraint("node_id", "index"),
         CheckConstraint("milli_used BETWEEN 0 AND 1000", name="given_once"),
+        CheckConstraint("milli_used = 0 OR NOT partitioned", name="whole_or_sliced"),
     )
     read = Permission.NODE_READ
 
@@ -133,6 +139,8 @@ class Gpu(Entity):
     memory_bytes: Mapped[int]
     numa: Mapped[int] = mapped_column(default=0)
     links: Mapped[list[Any]] = mapped_column(default=list)
+    partitioned: Mapped[bool] = mapped_column(default=False)
+    cuts: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
     milli_used: Mapped[int] = mapped_column(default=0)
 
     @classmethod
@@ -143,7 +151,7 @@ class Gpu(Entity):
 
 class Allocation(ProjectOwned):
     """What one replica holds on one node; its id is the replica's. Without a job: what somebody holds for a project
-    until `expires_at`, as an `exclusive` one all there is of the node.
+    until `expires_at`. Beside an `exclusive` one nobody else holds anything of the node; without a job it holds it all.
     """
 
     __tablename__ = "allocations"
@@ -184,6 +192,24 @@ class AllocationGpu(Base):
     allocation_id: Mapped[UUID] = mapped_column(ForeignKey("allocations.id"), primary_key=True)
     gpu_id: Mapped[UUID] = mapped_column(ForeignKey("gpus.id"), primary_key=True)
     milli: Mapped[int]
+    live: Mapped[bool] = mapped_column(default=True)
+
+
+class AllocationSlot(Base):
+    """One memory slot of a partitioned device in an allocation: a slice holds some side by side; `live` until released.
+
+    A row a slot, not a slice: that no two slices overlap is then what a unique index says.
+    """
+
+    __tablename__ = "allocation_slots"
+    __table_args__ = (
+        CheckConstraint("slot BETWEEN 0 AND 8", name="slot"),
+        Index("uq_allocation_slots_live", "gpu_id", "slot", unique=True, postgresql_where=text("live")),
+    )
+
+    allocation_id: Mapped[UUID] = mapped_column(ForeignKey("allocations.id"), primary_key=True)
+    gpu_id: Mapped[UUID] = mapped_column(ForeignKey("gpus.id"), primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True)
     live: Mapped[bool] = mapped_column(default=True)
 
 

@@ -1,18 +1,20 @@
 """Nodes: how one joins, shows that it lives, falls silent and comes back."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ARRAY, LargeBinary, Uuid, any_, bindparam, func, select, text
 
 from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
 from app.core.uow import UnitOfWork
+from app.resources.allocations import lock_nodes
 from app.resources.gpus import gpu_type
-from app.resources.models import Gpu, JoinToken, Node, Pool
+from app.resources.models import AllocationSlot, Gpu, JoinToken, Node, Pool
 from app.resources.overcommit import give
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
 from trellis.vocabulary import LIVING_NODE_STATES, ActorKind, NodeState
@@ -22,6 +24,23 @@ NODE_PREFIX = "trn"
 JOIN_PREFIX = "trj"
 # Half of the nodes silent at once is more likely our fault than theirs: wait this much longer before believing it.
 DOUBT = 6
+# Of how many nodes one request may speak.
+MOST_AT_ONCE = 1000
+_BY_TOKENS = select(Node.id, Node.token_digest).where(
+    Node.token_digest == any_(bindparam("digests", type_=ARRAY(LargeBinary)))
+)
+_LOCKED_STATES = (
+    select(Node.id, Node.state)
+    .where(Node.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .order_by(Node.id)  # every transaction locks nodes in one order
+    .with_for_update(key_share=True)
+)
+_SEEN = text(
+    """
+    UPDATE nodes SET last_seen_at = :now, telemetry = seen.telemetry
+    FROM jsonb_to_recordset(CAST(:seen AS jsonb)) AS seen(id uuid, telemetry jsonb) WHERE nodes.id = seen.id
+    """
+)
 _BY_TOKEN = select(Node.id, Node.name, func.now().label("now")).where(Node.token_digest == bindparam("digest"))
 
 
@@ -64,17 +83,50 @@ def read_node_token(keyring: Keyring, uow: UnitOfWork, secret: str) -> Actor:
     return Actor(ActorKind.NODE, row.id, row.name)
 
 
-def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joined:
-    """Let a machine in. One that comes back under its name keeps its id and gets a new token.
+def read_node_tokens(keyring: Keyring, uow: UnitOfWork, secrets: Sequence[str]) -> list[UUID]:
+    """The nodes that these tokens stand for, in the same order: who holds a node's token may speak for it.
 
-    Raises: Invalid for another protocol version or a broken description, AlreadyExists for a name that a
-    living node on another host holds.
+    Raises: Invalid for none or too many, Unauthenticated if one of them is not known.
+    """
+    if not 0 < len(secrets) <= MOST_AT_ONCE:
+        raise Invalid(Field("/tokens", f"must be 1 to {MOST_AT_ONCE}"))
+    digests = [keyring.digest("node-token", secret) for secret in secrets]
+    known = {bytes(row.token_digest): row.id for row in uow.execute(_BY_TOKENS, {"digests": digests})}
+    if any(digest not in known for digest in digests):
+        raise Unauthenticated("one of these node tokens is not known: let the nodes join again")
+    return [known[digest] for digest in digests]
+
+
+def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joined:
+    """Let one machine in; see `join_all`."""
+    return join_all(uow, keyring, [description])[0]
+
+
+def join_all(uow: UnitOfWork, keyring: Keyring, descriptions: Sequence[NodeDescription]) -> list[Joined]:
+    """Let machines in, all or none. One that comes back under its name keeps its id and gets a new token.
+
+    Raises: Invalid for another protocol version, a broken description or a name that comes twice, AlreadyExists for a
+    name that a living node on another host holds.
     """
     uow.require(Permission.REPLICA_REPORT)
-    _check(description)
+    for description in descriptions:
+        _check(description)
+    names = [description.name for description in descriptions]
+    if len(set(names)) < len(names) or len(names) > MOST_AT_ONCE:
+        raise Invalid(Field("/nodes", f"must be at most {MOST_AT_ONCE}, of different names"))
+    statement = select(Node).where(Node.name.in_(names)).order_by(Node.id).with_for_update(key_share=True)
+    known = {node.name: node for node in uow.session.execute(statement).scalars()}
+    joined = [_let_in(uow, keyring, known.get(one.name), one) for one in descriptions]
+    uow.session.flush()
+    _set_gpus(uow, {one.node.id: said.gpus for one, said in zip(joined, descriptions, strict=True)})
+    for one in joined:
+        _welcome_back(uow, one.node)
+        uow.emit("node.joined", one.node, isolation=str(one.node.isolation), isolation_detail=one.node.isolation_detail)
+    return joined
+
+
+def _let_in(uow: UnitOfWork, keyring: Keyring, node: Node | None, description: NodeDescription) -> Joined:
     token = new_secret(NODE_PREFIX)
-    statement = select(Node).where(Node.name == description.name).with_for_update(key_share=True)
-    node = uow.session.execute(statement).scalar_one_or_none()
     if uow.actor.id is not None and (node is None or node.id != uow.actor.id):
         raise Invalid(Field("/name", "a node's own token lets back in that node alone: use a join token"))
     if node is None:
@@ -87,26 +139,30 @@ def join(uow: UnitOfWork, keyring: Keyring, description: NodeDescription) -> Joi
     _describe(uow, node, description)
     node.token_digest = keyring.digest("node-token", token)
     node.last_seen_at = uow.clock.now()
-    uow.session.flush()
-    _set_gpus(uow, node, description.gpus)
-    _welcome_back(uow, node)
-    uow.emit("node.joined", node, isolation=str(node.isolation), isolation_detail=node.isolation_detail)
     return Joined(node, token)
 
 
-def record_heartbeat(uow: UnitOfWork, heartbeat: Heartbeat) -> Node:
-    """Note that the acting node lives; one that was given up is ready again."""
+def record_heartbeats(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat]) -> None:
+    """Note that these nodes live; one that was given up is ready again. They stay locked.
+
+    Raises: Unauthenticated for an id that is no node's.
+    """
     uow.require(Permission.REPLICA_REPORT)
-    statement = select(Node).where(Node.id == uow.actor.id).with_for_update(key_share=True)
-    node = uow.session.execute(statement).scalar_one_or_none()
-    if node is None:
+    states = {row.id: row.state for row in uow.execute(_LOCKED_STATES, {"ids": list(heartbeats)})}
+    if len(states) < len(heartbeats):
         raise Unauthenticated("no node: join first")
-    node.last_seen_at = uow.clock.now()
-    telemetry: dict[str, Any] = pack(heartbeat)
+    seen = [{"id": str(node_id), "telemetry": _telemetry(beat)} for node_id, beat in heartbeats.items()]
+    # Past the session, in one statement: this runs for every node every few seconds.
+    uow.execute(_SEEN, {"now": uow.clock.now(), "seen": json.dumps(seen)})
+    if back := [node_id for node_id, state in states.items() if state not in LIVING_NODE_STATES]:
+        for node in lock_nodes(uow, back).values():
+            _welcome_back(uow, node)
+
+
+def _telemetry(heartbeat: Heartbeat) -> dict[str, Any]:
+    telemetry: dict[str, Any] = pack(replace(heartbeat, replicas=()))
     telemetry.pop("replicas")
-    node.telemetry = telemetry
-    _welcome_back(uow, node)
-    return node
+    return telemetry
 
 
 def mark_silent(uow: UnitOfWork, heartbeat_s: float, lost_s: float) -> list[Node]:
@@ -179,17 +235,40 @@ def _describe(uow: UnitOfWork, node: Node, description: NodeDescription) -> None
     node.own_labels = description.labels
 
 
-def _set_gpus(uow: UnitOfWork, node: Node, described: Collection[GpuDescription]) -> None:
-    known = {gpu.index: gpu for gpu in uow.session.execute(select(Gpu).where(Gpu.node_id == node.id)).scalars()}
-    for device in described:
-        gpu = known.pop(device.index, None)
+def _set_gpus(uow: UnitOfWork, described: Mapping[UUID, Collection[GpuDescription]]) -> None:
+    """Let these nodes, by id, have the devices that they describe.
+
+    Raises: Invalid where a device of which a job holds something is gone, or cut in another way.
+    """
+    devices = select(Gpu).where(Gpu.node_id.in_(described))
+    known = {(gpu.node_id, gpu.index): gpu for gpu in uow.session.execute(devices).scalars()}
+    busy = _busy(uow, known.values())
+    new: list[Gpu] = []
+    for node_id, device in ((node_id, device) for node_id, all_of in described.items() for device in all_of):
+        gpu = known.pop((node_id, device.index), None)
         if gpu is None:
-            gpu = Gpu(node_id=node.id, index=device.index)
-            uow.session.add(gpu)
+            gpu = Gpu(node_id=node_id, index=device.index)
+            new.append(gpu)
         gpu.uuid, gpu.model, gpu.memory_bytes = device.uuid[:80], device.model[:63], device.memory_bytes
         gpu.numa, gpu.links = device.numa, list(device.links)
+        cuts = None if device.slices is None else [[piece.profile, piece.start] for piece in device.slices]
+        if (gpu.partitioned, gpu.cuts) != (device.partitioned, cuts):
+            if gpu.id in busy:
+                raise Invalid(
+                    Field("/gpus", f"device {device.index} is cut anew, yet a job holds it: wait for its end")
+                )
+            gpu.partitioned, gpu.cuts = device.partitioned, cuts
     for gpu in known.values():
-        if gpu.milli_used:
+        if gpu.id in busy:
             raise Invalid(Field("/gpus", f"device {gpu.index} is gone, yet a job holds it: wait until it has ended"))
         uow.session.delete(gpu)
+    uow.insert(new)
     uow.session.flush()
+
+
+def _busy(uow: UnitOfWork, gpus: Collection[Gpu]) -> set[UUID]:
+    """Those of which something is held, be it a share or a slice."""
+    cut = [gpu.id for gpu in gpus if gpu.partitioned]
+    sliced = select(AllocationSlot.gpu_id).where(AllocationSlot.live, AllocationSlot.gpu_id.in_(cut))
+    held = set(uow.session.execute(sliced).scalars()) if cut else set()
+    return {gpu.id for gpu in gpus if gpu.milli_used} | held

@@ -33,7 +33,8 @@ def give_anew(uow: UnitOfWork, nodes: Sequence[Node], pool: Pool | None) -> None
     """
     ids = [node.id for node in nodes]
     live = (Allocation.node_id.in_(ids), Allocation.exclusive, Allocation.released_at.is_(None))
-    whole = set(uow.session.execute(select(Allocation.node_id).where(*live)).scalars())
+    held = select(Allocation.node_id).where(*live, Allocation.job_id.is_(None))
+    whole = set(uow.session.execute(held).scalars())
     for node in nodes:
         before = (node.cpu_milli, node.memory_bytes)
         give(node, pool)

@@ -7,6 +7,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from app.http.amounts import AmountsSchema, LimitsSchema
+from app.http.constraints import CACHE_KEY, LEVEL
 from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.resources.cluster import ClusterSpec, NodeEntry
@@ -15,10 +16,8 @@ from app.resources.traits import RESERVED, Taint, Traits
 from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
 MOST_NODES = 10_000
-LEVEL = validate.Regexp(r"^[a-z][a-z0-9_-]{0,30}$", error="must be a word such as zone or rack")
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
-CACHE_KEY = validate.Regexp(r"^[\x21-\x7e]{1,200}$", error="must be 1 to 200 visible characters")
 
 
 class TaintSchema(Strict):
@@ -81,6 +80,8 @@ class GpuSchema(Strict):
     milli_used = fields.Integer()
     numa = fields.Integer()
     links = fields.List(fields.Integer())
+    partitioned = fields.Boolean(metadata={"description": "given in slices (MIG) alone"})
+    slots_used = fields.List(fields.Integer(), metadata={"description": "memory slots that slices hold"})
     utilisation_percent = fields.Integer(allow_none=True)
     memory_used_bytes = fields.Integer(allow_none=True)
     temperature_c = fields.Integer(allow_none=True)
@@ -276,6 +277,24 @@ class NewPoolSchema(NamedPoolSchema):
         return PoolSpec(**data | data.pop("overcommit", {}))
 
 
+class KindSchema(Strict):
+    """Nodes with equal hardware: what one of them has, and what is held of all."""
+
+    gpu_model = fields.String()
+    gpus = fields.Integer()
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    held = fields.Nested(AmountsSchema)
+
+
+class KindsSchema(Strict):
+    """The kinds of nodes, those with the most devices first."""
+
+    items = fields.List(fields.Nested(KindSchema))
+
+
 class FiguresSchema(Strict):
     """What nodes have and what is held of it, of the pool and the pools in it."""
 
@@ -338,8 +357,12 @@ class HardwareFields(Strict):
     gpus = Integer(least=0, most=64)
     gpu_type = Text(longest=63)
     gpu_memory_gb = Integer(least=0, most=4096)
+    partitioned = Integer(least=0, most=64, metadata={"description": "so many of its gpus are given in slices (MIG)"})
     cpu_cores = Integer(least=0, most=4096)
     memory_gb = Integer(least=0, most=1 << 20)
+    numa_nodes = Integer(least=0, most=64)
+    gpus_a_link = Integer(least=0, most=64)
+    rack_of = Integer(least=0, most=MOST_NODES, load_default=0, metadata={"description": "so many lie in one rack"})
 
 
 class ClusterNodeSchema(HardwareFields, TraitFields):
@@ -386,7 +409,11 @@ def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:
             if name in part or name in node:
                 said[name] = {**part.get(name, {}), **node.get(name, {})}
         names = [node["name"]] if node["count"] == 1 else [f"{node['name']}-{i}" for i in range(1, node["count"] + 1)]
-        yield from (NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said)) for name in names)
+        for place, name in enumerate(names):
+            if node["rack_of"]:
+                rack = f"{node['name']}-rack-{place // node['rack_of'] + 1}"
+                said["domains"] = {**said.get("domains", {}), "rack": rack}
+            yield NodeEntry(name, f"{pointer}/nodes/{number}", traits_in(said))
 
 
 class AppliedSchema(Strict):

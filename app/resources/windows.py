@@ -29,7 +29,7 @@ class Window:
 
 @dataclass(slots=True)
 class Free:
-    """What is left of one node; `gpus[i]` of device i, in milli."""
+    """What is left of one node; `gpus[i]` of device i, in milli: nothing of one that is partitioned."""
 
     cpu_milli: int
     memory_bytes: int
@@ -43,6 +43,10 @@ class Free:
             if index < len(self.gpus):
                 self.gpus[index] -= milli
 
+    def clear(self) -> None:
+        """Whoever holds a part suffers nobody beside it."""
+        self.cpu_milli, self.memory_bytes, self.gpus = 0, 0, [0] * len(self.gpus)
+
 
 def free_over(uow: UnitOfWork, nodes: Sequence[Node], window: Window, but_for: UUID | None = None) -> dict[UUID, Free]:
     """What is free of each node during the whole window.
@@ -51,12 +55,15 @@ def free_over(uow: UnitOfWork, nodes: Sequence[Node], window: Window, but_for: U
     what is reserved for the project `but_for`.
     """
     ids = [node.id for node in nodes]
-    devices: dict[UUID, int] = defaultdict(int)
-    counted = select(Gpu.node_id, func.count()).where(Gpu.node_id.in_(ids)).group_by(Gpu.node_id)
-    devices.update((row[0], row[1]) for row in uow.session.execute(counted))
-    free = {node.id: Free(node.cpu_milli, node.memory_bytes, [WHOLE] * devices[node.id]) for node in nodes}
+    devices: dict[UUID, list[int]] = defaultdict(list)
+    listed = select(Gpu.node_id, Gpu.partitioned).where(Gpu.node_id.in_(ids)).order_by(Gpu.node_id, Gpu.index)
+    for node_id, partitioned in uow.session.execute(listed):
+        devices[node_id].append(0 if partitioned else WHOLE)
+    free = {node.id: Free(node.cpu_milli, node.memory_bytes, devices[node.id]) for node in nodes}
     for allocation, gpus in _running(uow, ids, window):
         free[allocation.node_id].take(allocation.cpu_milli, allocation.memory_bytes, gpus)
+        if allocation.exclusive:
+            free[allocation.node_id].clear()
     for node_id, taken in _peaks(reserved_on(uow, ids, window), window, but_for).items():
         free[node_id].take(taken.cpu_milli, taken.memory_bytes, enumerate(taken.gpus))
     return free
@@ -83,7 +90,13 @@ def _running(uow: UnitOfWork, ids: Sequence[UUID], window: Window) -> Iterable[t
     began = func.coalesce(_JOBS.c.started_at, now)
     ends_at = func.coalesce(Allocation.expires_at, began + func.make_interval(0, 0, 0, 0, 0, 0, _JOBS.c.time_limit_s))
     statement = (
-        select(Allocation.id, Allocation.node_id, Allocation.cpu_milli, Allocation.memory_bytes)
+        select(
+            Allocation.id,
+            Allocation.node_id,
+            Allocation.cpu_milli,
+            Allocation.memory_bytes,
+            Allocation.exclusive,
+        )
         .outerjoin(_JOBS, _JOBS.c.id == Allocation.job_id)
         .where(Allocation.released_at.is_(None), Allocation.node_id.in_(ids))
     )

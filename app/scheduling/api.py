@@ -3,18 +3,21 @@
 from typing import Any
 from uuid import UUID
 
+from flask import current_app
 from flask.views import MethodView
 
 from app.core.paging import Page, Sort
+from app.core.throttle import OneAtATime
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
-from app.http.transaction import current_uow, etag, if_match
+from app.http.transaction import current_uow, etag, if_match, outside, reading, signed_in
 from app.resources.allocations import AllocationReport, report
 from app.resources.models import Reservation
 from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
-from app.scheduling import claims, policy, schemas
+from app.scheduling import claims, policy, schemas, whatif
 from app.scheduling.explain import QueueExplained, explain_queue
+from app.scheduling.idleness import CapacityReport, report_capacity
 from app.scheduling.models import PolicyVersion
 
 resources = Blueprint("claims", __name__, url_prefix="/resources", description="Capacity outside the queues.")
@@ -61,6 +64,33 @@ class Maintenance(MethodView):
         return _reserved(claims.plan_maintenance(current_uow(), spec))
 
 
+@resources.route("/what-if")
+class WhatIf(MethodView):
+    """Asking before submitting."""
+
+    @outside
+    @signed_in
+    @resources.arguments(schemas.WhatIfSchema)
+    @resources.response(200, schemas.WhatIfAnswerSchema)
+    def post(self, wish: whatif.WishSpec) -> dict[str, Any]:
+        """Say what would become of a job if it were submitted now: where, when, who would go; nothing is changed."""
+        one_at_a_time: OneAtATime = current_app.extensions["what_if"]
+        with one_at_a_time.turn():
+            case = reading(lambda uow: whatif.read_case(uow, wish))
+            seen = whatif.plan_case(case)
+        return reading(lambda uow: whatif.report_case(uow, case, seen))
+
+
+@resources.route("/capacity")
+class Capacity(MethodView):
+    """The whole cluster."""
+
+    @resources.response(200, schemas.CapacitySchema)
+    def get(self) -> CapacityReport:
+        """Show what the cluster has and gives, which devices are idle, and how much of that is fragmented."""
+        return report_capacity(current_uow())
+
+
 @scheduling.route("/policy")
 class Policy(MethodView):
     """How the platform schedules."""
@@ -93,10 +123,11 @@ class PolicyVersions(MethodView):
 class Explanation(MethodView):
     """Why its jobs wait."""
 
+    @explanations.arguments(schemas.ExplainQuerySchema, location="query")
     @explanations.response(200, schemas.QueueExplainedSchema)
-    def get(self, queue_id: UUID) -> QueueExplained:
-        """Say in which order the jobs of a queue wait, and why each kind of them does."""
-        return explain_queue(current_uow(), queue_id)
+    def get(self, query: dict[str, UUID], queue_id: UUID) -> QueueExplained:
+        """Say in which order the jobs of a queue wait, and why each kind of them does; or what waits before one job."""
+        return explain_queue(current_uow(), queue_id, query.get("job"))
 
 
 def _tagged(found: policy.InForce) -> tuple[policy.SchedulingPolicy, dict[str, str]]:

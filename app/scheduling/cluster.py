@@ -1,7 +1,8 @@
 """Rows to what the scheduler is told of the cluster and of how it is shared: a statement or two a table."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,41 +14,59 @@ from app.resources.models import Gpu, Node
 from app.resources.pools import list_pools
 from app.resources.reservations import list_reservations
 from app.resources.topology import list_levels
-from app.scheduling.jobs import Classes, load_jobs
+from app.scheduling.classes import ISOLATION, Classes
+from app.scheduling.jobs import load_blocked, load_jobs
 from app.scheduling.policy import policy_in_force
+from app.scheduling.popular import popular_shapes
+from app.scheduling.predictions import Expected
 from app.scheduling.shares import account_id, past_use
 from app.tenancy.models import Organisation, Project
 from app.tenancy.quotas import Subject, list_quotas
 from scheduler import snapshot as plain
-from trellis.vocabulary import Isolation, NodeState, QueueState
-
-# Stronger is higher: a job may ask for at least so much.
-_ISOLATION = {Isolation.BASIC: 0, Isolation.LANDLOCK: 1, Isolation.NAMESPACES: 2}
+from trellis.vocabulary import NodeState, QueueState
 
 
-def load_snapshot(uow: UnitOfWork, classes: Classes) -> plain.Snapshot:
+def load_snapshot(uow: UnitOfWork, classes: Classes, expected: Expected) -> plain.Snapshot:
     """The cluster, all that wait and all that run, in a fixed number of statements."""
-    jobs = load_jobs(uow, classes)
+    jobs = load_jobs(uow, classes, expected)
     levels = list_levels(uow)
     return plain.Snapshot(
         now=uow.clock.now().timestamp(),
-        nodes=tuple(_nodes(uow, levels)),
+        nodes=tuple(load_nodes(uow, levels)),
         queues=tuple(_queues(uow)),
         pending=jobs.pending,
         running=jobs.running,
-        pools=tuple(_pools(uow)),
-        accounts=tuple(_accounts(uow)),
+        pools=tuple(load_pools(uow)),
+        accounts=tuple(load_accounts(uow)),
         reservations=tuple(_reservations(uow)),
+        blocked=load_blocked(uow, expected),
+        shapes=popular_shapes(uow),
         levels=levels,
     )
 
 
-def _nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
+def load_empty(uow: UnitOfWork) -> plain.Snapshot:
+    """The cluster and how it is shared, without anybody's jobs; every queue is open."""
+    levels = list_levels(uow)
+    return plain.Snapshot(
+        now=uow.clock.now().timestamp(),
+        nodes=tuple(load_nodes(uow, levels)),
+        queues=tuple(replace(queue, paused=False) for queue in _queues(uow)),
+        pending=(),
+        pools=tuple(load_pools(uow)),
+        accounts=tuple(load_accounts(uow)),
+        levels=levels,
+    )
+
+
+def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
+    """Every node with what is free of it."""
     devices: dict[UUID, list[Gpu]] = defaultdict(list)
     for gpu in uow.session.execute(select(Gpu).order_by(Gpu.node_id, Gpu.index)).scalars():
         devices[gpu.node_id].append(gpu)
     for node in uow.session.execute(select(Node).order_by(Node.id)).scalars():
         gpus = devices[node.id]
+        cuts = _cuts(gpus)
         yield plain.Node(
             id=str(node.id),
             name=node.name,
@@ -57,18 +76,37 @@ def _nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]:
             cpu_milli_free=node.cpu_milli - node.cpu_milli_used,
             memory_bytes_free=node.memory_bytes - node.memory_bytes_used,
             gpu_model=node.gpu_model,
-            gpu_milli_free=tuple(1000 - gpu.milli_used for gpu in gpus),
+            gpu_milli_free=tuple(0 if gpu.partitioned else 1000 - gpu.milli_used for gpu in gpus),
             gpu_links=_cliques(gpus),
             gpu_numa=tuple(gpu.numa for gpu in gpus),
+            partitioned=tuple(gpu.index for gpu in gpus if _is_cut(gpu) and _pairs_in(gpu) == cuts),
+            cuts=cuts,
+            # Of the others it is no matter, and nodes that differ in it by a few bytes alone shall be alike.
+            gpu_memory_bytes=next((gpu.memory_bytes for gpu in gpus if gpu.partitioned), 0),
             domains=tuple(node.domains.get(level, "") for level in levels),
             labels=tuple(sorted(node.all_labels.items())),
             taints=tuple(plain.Taint(one["key"], one["value"], plain.Effect(one["effect"])) for one in node.taints),
             pool_id="" if node.pool_id is None else str(node.pool_id),
-            isolation=_ISOLATION[node.isolation],
+            isolation=ISOLATION[node.isolation],
             spot=node.spot,
             usd_micros_hour=node.usd_micros_hour,
             caches=frozenset(node.caches),
         )
+
+
+def _cuts(gpus: list[Gpu]) -> tuple[tuple[str, int], ...]:
+    """How most of a node's partitioned devices are cut; one that is cut in another way is given to nobody."""
+    ways = Counter(_pairs_in(gpu) for gpu in gpus if _is_cut(gpu))
+    return min(ways, key=lambda way: (-ways[way], way), default=())
+
+
+def _is_cut(gpu: Gpu) -> bool:
+    """Whether there are slices of it to give: of one that is partitioned into none there are not."""
+    return gpu.partitioned and gpu.cuts != []
+
+
+def _pairs_in(gpu: Gpu) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((profile, start) for profile, start in gpu.cuts or ()))
 
 
 def _cliques(gpus: list[Gpu]) -> tuple[int, ...]:
@@ -83,21 +121,26 @@ def _cliques(gpus: list[Gpu]) -> tuple[int, ...]:
 
 
 def _queues(uow: UnitOfWork) -> Iterable[plain.Queue]:
-    for queue in uow.session.execute(select(Queue).order_by(Queue.id)).scalars():
-        yield plain.Queue(
-            id=str(queue.id),
-            name=queue.name,
-            paused=queue.state is QueueState.PAUSED,
-            weight=queue.weight,
-            policy=queue.policy,
-            second_policy=queue.second_policy,
-            pool_id="" if queue.pool_id is None else str(queue.pool_id),
-            most=_limit(queue.most),
-            most_running=plain.UNLIMITED if queue.most_running is None else queue.most_running,
-        )
+    return map(plain_queue, uow.session.execute(select(Queue).order_by(Queue.id)).scalars())
 
 
-def _pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
+def plain_queue(queue: Queue) -> plain.Queue:
+    """What a queue is to the scheduler."""
+    return plain.Queue(
+        id=str(queue.id),
+        name=queue.name,
+        paused=queue.state is QueueState.PAUSED,
+        weight=queue.weight,
+        policy=queue.policy,
+        second_policy=queue.second_policy,
+        pool_id="" if queue.pool_id is None else str(queue.pool_id),
+        most=_limit(queue.most),
+        most_running=plain.UNLIMITED if queue.most_running is None else queue.most_running,
+    )
+
+
+def load_pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
+    """Every pool."""
     for pool in list_pools(uow):
         yield plain.Pool(
             id=str(pool.id),
@@ -110,7 +153,7 @@ def _pools(uow: UnitOfWork) -> Iterable[plain.Pool]:
         )
 
 
-def _accounts(uow: UnitOfWork) -> Iterable[plain.Account]:
+def load_accounts(uow: UnitOfWork) -> Iterable[plain.Account]:
     """The tree of organisations, projects, and actors that used something or have a quota of their own."""
     most = {_account_of(quota.subject): _limit(quota.most.stored()) for quota in list_quotas(uow)}
     used = past_use(uow, policy_in_force(uow).policy.fair_share)

@@ -12,7 +12,7 @@ from app.core.events import Event
 from app.core.locks import take_turn
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job
-from app.scheduling.apply import apply_plan, note_verdicts
+from app.scheduling.apply import apply_plan, keep_promises, note_verdicts
 from app.scheduling.mirror import Mirror
 from app.scheduling.models import Cycle
 from trellis.vocabulary import JobState
@@ -58,9 +58,12 @@ def run_cycle(uow: UnitOfWork, mirror: Mirror) -> Outcome:
         return Outcome(0, more=False)
     seen = uow.execute(_NEWEST).scalar_one()
     with mirror.lent(uow) as planner:
+        sizes = {job_id: one.size for job_id, one in planner.occupants.elastic.items()}
         made = planner.plan(uow.clock.now().timestamp())
         mirror.expect(made)
-    started = apply_plan(uow, made)
+    started = apply_plan(uow, made, sizes)
+    if changed := mirror.promised(made):
+        keep_promises(uow, changed)
     note_verdicts(uow, mirror.by_key(made.verdicts))
     _remember(uow, seen)
     return Outcome(started, more=len(made.placements) >= planner.config.max_placements and started > 0)

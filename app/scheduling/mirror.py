@@ -8,18 +8,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, select, text
 
 from app.core.events import Event
 from app.core.uow import UnitOfWork
+from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
-from app.scheduling.jobs import Classes, Jobs, left_by, load_jobs
+from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs, write_holding
 from app.scheduling.policy import SchedulingPolicy, config_of, policy_in_force
+from app.scheduling.predictions import Expected, expected_by
 from scheduler.backfill import Release
 from scheduler.engine import Planner
 from scheduler.plan import Plan, Verdict
+from scheduler.snapshot import BlockedJob, RunningJob
 
 # Read all anew now and then, whatever the events said: what a fault put wrong is right again after that.
 REFRESH = timedelta(minutes=5)
@@ -87,11 +91,14 @@ class Mirror:
 
     def __init__(self) -> None:
         self.classes = Classes()
+        self._expected = Expected()
         self._planner: Planner | None = None
         self.interval_s = SchedulingPolicy().scheduling_interval_ms / 1000
         self._news = _News()
         self._built_at: datetime | None = None
         self._unconfirmed: set[UUID] = set()
+        self._lenders: frozenset[str] = frozenset()
+        self._owed: dict[str, list[Any]] = {}
 
     @contextmanager
     def lent(self, uow: UnitOfWork) -> Iterator[Planner]:
@@ -104,7 +111,16 @@ class Mirror:
     def expect(self, made: Plan) -> None:
         """Note what was planned: until its rows are seen, nobody knows whether that was committed."""
         told = [[one.job_id for one in made.placements], [one.job_id for one in made.evictions]]
+        told.append([one.job_id for one in made.resizes])
         self._unconfirmed = {UUID(job_id) for job_ids in told for job_id in job_ids}
+
+    def promised(self, made: Plan) -> dict[UUID, list[Any] | None]:
+        """Which jobs are owed something else after this plan than before, and what; None: nothing any more."""
+        owed = {one.job_id: [write_holding(each) for each in one.holdings] for one in made.promises if one.holdings}
+        before, self._owed = self._owed, owed
+        started = {one.job_id for one in made.placements}
+        void = {UUID(job_id): None for job_id in before.keys() - owed.keys() - started}
+        return void | {UUID(job_id): kept for job_id, kept in owed.items() if before.get(job_id) != kept}
 
     def by_key(self, verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
         """The verdicts of a plan by the `class_key` of the jobs' rows."""
@@ -114,11 +130,28 @@ class Mirror:
         if planner is None or self._is_old(uow):
             return self._build(uow)
         changed = self._changed(uow)
-        if changed is None:
-            return self._build(uow)
-        if changed and not _update(planner, changed, load_jobs(uow, self.classes, list(changed))):
+        if changed is None or (changed and not self._follow(uow, planner, changed)):
             return self._build(uow)
         return planner
+
+    def _follow(self, uow: UnitOfWork, planner: Planner, changed: set[UUID]) -> bool:
+        """Bring what the planner knows of these jobs in line with their rows; False where the paper does not add up."""
+        self._expected.learn(uow, [job_id for job_id in changed if planner.find_release(str(job_id)) is not None])
+        jobs = load_jobs(uow, self.classes, self._expected, list(changed))
+        concerned = bool(jobs.blocked) or not self._lenders.isdisjoint(map(str, changed))
+        if concerned:
+            planner.block(())  # who waited for others may be about to be queued: nobody is to be known as both
+        if not _update(planner, changed, jobs):
+            return False
+        if concerned:
+            self._block(uow, planner)
+        return True
+
+    def _block(self, uow: UnitOfWork, planner: Planner) -> None:
+        """Tell of those that wait for others, and remember whose change would change what they lend."""
+        blocked = load_blocked(uow, self._expected)
+        self._lenders = _lenders(blocked)
+        planner.block([job for job in blocked if planner.find_pending(job.id) is None])
 
     def _build(self, uow: UnitOfWork) -> Planner:
         self.classes = Classes()
@@ -128,7 +161,12 @@ class Mirror:
         self._built_at = uow.clock.now()
         policy = policy_in_force(uow).policy
         self.interval_s = policy.scheduling_interval_ms / 1000
-        return Planner(load_snapshot(uow, self.classes), config_of(policy))
+        self._expected = expected_by(uow, policy)
+        snapshot = load_snapshot(uow, self.classes, self._expected)
+        self._lenders = _lenders(snapshot.blocked)
+        owed = {job.id: job.owed for job in snapshot.pending} | {job.id: job.owed for job in snapshot.running}
+        self._owed = {job_id: [write_holding(each) for each in kept] for job_id, kept in owed.items() if kept}
+        return Planner(snapshot, config_of(policy))
 
     def _is_old(self, uow: UnitOfWork) -> bool:
         return self._built_at is None or not timedelta() <= uow.clock.now() - self._built_at < REFRESH
@@ -141,6 +179,11 @@ class Mirror:
         changed = {job_id for job_id, _ in news if job_id is not None} | self._unconfirmed
         self._unconfirmed = set()
         return changed
+
+
+def _lenders(blocked: Iterable[BlockedJob]) -> frozenset[str]:
+    """Those whose change would change what is lent: who waits, and for whom."""
+    return frozenset(job_id for job in blocked for job_id in (job.id, *job.needs))
 
 
 def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
@@ -158,7 +201,7 @@ def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
             planner.withdraw(job_id)
         for name in (job_id, left_by(job_id)):
             known = planner.find_release(name)
-            if known is not None and name in running and _agree(known, planner.release_of(running[name])):
+            if known is not None and name in running and _is_as(planner, running[name], known):
                 del running[name]
             elif known is not None:
                 planner.end(name)
@@ -170,6 +213,13 @@ def _update(planner: Planner, changed: set[UUID], jobs: Jobs) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_as(planner: Planner, job: RunningJob, known: Release) -> bool:
+    """Whether the paper says of a running job what its row says: what it holds, what of it goes, what it is owed."""
+    leaving = {place for place, one in enumerate(job.holdings) if one.releasing_at is not None}
+    goes = planner.occupants.by_id[job.id].leaving.keys() == leaving
+    return goes and (not job.owed or job.id in planner.debts) and _agree(known, planner.release_of(job))
 
 
 def _agree(one: Release, other: Release) -> bool:

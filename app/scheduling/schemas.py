@@ -2,14 +2,18 @@
 
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import ValidationError, fields, post_load, pre_load, validate, validates_schema
 
 from app.core.amounts import Amounts
-from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.http.constraints import Flag, WhereFields
+from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
+from app.jobs.schemas import JobSubmitSchema
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
 from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
 from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
+from app.scheduling.whatif import MoreNodes, WishSpec
+from scheduler.foresight import Certainty
 from trellis.vocabulary import QueueState
 
 MOST_PARTS = 1000
@@ -17,7 +21,7 @@ AMOUNTS = frozenset(Amounts.__slots__)
 PART = frozenset(Part.__slots__) - {"amounts"}
 
 
-class PartFields(Strict):
+class PartFields(WhereFields):
     """What is asked for of one node, and which nodes would do."""
 
     cpu_milli = Amount("milli", least=1, most=4096_000, data_key="cpus", load_default=1000, metadata={"example": 4})
@@ -26,18 +30,6 @@ class PartFields(Strict):
     )
     gpu_milli = Amount("milli", least=0, most=64_000, data_key="gpus", load_default=0, metadata={"example": 1})
     gpu_type = Text(longest=63)
-    exclusive = fields.Boolean(
-        truthy={True}, falsy={False}, metadata={"description": "a whole node that has at least so much"}
-    )
-    pool = Text(longest=63, metadata={"description": "of this pool or one within it"})
-    labels = fields.Dict(
-        fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64),
-        metadata={"description": "labels that the node has, or domains that it lies in", "example": {"zone": "north"}},
-    )  # fmt: skip
-    tolerates = fields.List(
-        fields.String(validate=LABEL_NAME), validate=validate.Length(max=32),
-        metadata={"description": "keys of taints that are no obstacle"},
-    )  # fmt: skip
 
     @validates_schema(skip_on_field_errors=True)
     def whole_or_share(self, data: dict[str, Any], **_: Any) -> None:
@@ -105,13 +97,6 @@ class MaintenanceSchema(Strict):
 
 
 DAY_S = 86_400
-
-
-class Flag(fields.Boolean):
-    """True or false, and nothing that merely looks like it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(truthy={True}, falsy={False}, **options)
 
 
 class Fraction(Amount):
@@ -234,10 +219,16 @@ class PolicyVersionSchema(Strict):
     policy = fields.Nested(PolicySchema, attribute="body")
 
 
+class ExplainQuerySchema(Strict):
+    """Before which job."""
+
+    job = fields.UUID(metadata={"description": "only what waits before this one, and its own position"})
+
+
 class HeadSchema(Strict):
     """Jobs that wait for one reason; those of projects that are not one's own without a name."""
 
-    position = fields.Integer(metadata={"description": "of the first of them, by priority and age, from 1"})
+    position = fields.Integer(metadata={"description": "of the first of them, as the scheduler ranks them, from 1"})
     count = fields.Integer()
     priority = fields.Integer()
     reason = fields.String(allow_none=True, metadata={"description": "null: the scheduler has not looked yet"})
@@ -258,4 +249,158 @@ class QueueExplainedSchema(Strict):
     state = fields.Enum(QueueState, by_value=True, attribute="queue.state")
     policy = fields.String()
     second_policy = fields.String()
+    position = fields.Integer(allow_none=True, metadata={"description": "of the job that was asked about"})
     heads = fields.List(fields.Nested(HeadSchema))
+
+
+class WishedJobSchema(JobSubmitSchema):
+    """A job as it would be submitted; what it runs may be left out."""
+
+    @pre_load
+    def any_program(self, data: Any, **_: Any) -> Any:
+        """Where it would run does not depend on what it runs."""
+        said = isinstance(data, dict) and not {"command", "script", "arguments"} & data.keys()
+        return data | {"command": ["true"]} if said else data
+
+
+class MoreNodesSchema(Strict):
+    """Nodes that are supposed to be there beside those that are."""
+
+    like = Text(
+        longest=63, shortest=1, required=True,
+        metadata={"description": "a node, or a profile that some node has", "example": "gpu-1"},
+    )  # fmt: skip
+    count = Integer(least=1, most=MOST_PARTS)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> MoreNodes:
+        """Hand the rules a value, not a dictionary."""
+        return MoreNodes(**data)
+
+
+class WhatIfSchema(Strict):
+    """A job that somebody thinks of submitting, and what is to be supposed of the cluster."""
+
+    job = fields.Nested(WishedJobSchema, required=True)
+    copies = Integer(least=1, most=100, metadata={"description": "how many such jobs"})
+    more = fields.List(fields.Nested(MoreNodesSchema), validate=validate.Length(max=20))
+    without = fields.List(
+        Text(longest=63), validate=validate.Length(max=MOST_PARTS),
+        metadata={"description": "names of nodes, taken away with what runs there"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> WishSpec:
+        """Hand the rules a value, not a dictionary."""
+        return WishSpec(**data | {name: tuple(data[name]) for name in ("more", "without") if name in data})
+
+
+class PartOfGpuSchema(Strict):
+    """A device, or a share of one."""
+
+    index = fields.Integer()
+    milli = fields.Integer(metadata={"description": "thousandths of it"})
+
+
+class SliceSchema(Strict):
+    """A slice of a partitioned device."""
+
+    index = fields.Integer()
+    profile = fields.String()
+
+
+class SeatSchema(Strict):
+    """Where one replica would be."""
+
+    index = fields.Integer()
+    role = fields.Integer()
+    node = fields.String()
+    gpus = fields.List(fields.Nested(PartOfGpuSchema))
+    slices = fields.List(fields.Nested(SliceSchema))
+
+
+class CopySchema(Strict):
+    """What would become of one copy of the job."""
+
+    certainty = fields.Enum(
+        Certainty, by_value=True,
+        metadata={"description": "now; promised: no later, if limits hold and nobody of a higher rank comes; expected: if "
+                  "all take what their limits allow and nobody comes; later than was looked at; unknown; never"},
+    )  # fmt: skip
+    starts_at = fields.AwareDateTime(allow_none=True)
+    not_before = fields.AwareDateTime(allow_none=True)
+    position = fields.Integer(allow_none=True, metadata={"description": "in its queue, from 1; null: it starts now"})
+    nodes = fields.List(fields.String())
+    replicas = fields.List(fields.Nested(SeatSchema))
+    reason = fields.String(metadata={"description": "why there"})
+
+
+class BecauseSchema(Strict):
+    """Why those wait that do not start now, with the nearest miss."""
+
+    reason = fields.String()
+    message = fields.String()
+
+
+class DisplacedJobSchema(Strict):
+    """A job of one's own that would make room."""
+
+    job_id = fields.UUID()
+    name = fields.String()
+    priority = fields.Integer()
+    how = fields.String(metadata={"description": "preempt, reclaim, consolidate: all of it; shrink: some replicas"})
+    grace_s = fields.Float()
+
+
+class DisplacedSchema(Strict):
+    """Who would make room at once."""
+
+    jobs = fields.List(fields.Nested(DisplacedJobSchema))
+    others = fields.Integer(metadata={"description": "jobs of projects that are not one's own"})
+
+
+class WhatIfAnswerSchema(Strict):
+    """What would become of the job."""
+
+    queue = fields.String()
+    asked_at = fields.AwareDateTime()
+    copies = fields.List(fields.Nested(CopySchema))
+    starting_now = fields.Integer()
+    could_ever_start = fields.Boolean()
+    why = fields.Nested(BecauseSchema, allow_none=True)
+    refused = fields.String(allow_none=True, metadata={"description": "why a quota would refuse the submission"})
+    displaced = fields.Nested(DisplacedSchema)
+    requeued = fields.Integer(metadata={"description": "jobs that would wait again for the nodes taken away"})
+
+
+class StockSchema(Strict):
+    """What there is, and what of it is held."""
+
+    capacity = fields.Integer()
+    held = fields.Integer()
+
+
+class IdleSchema(Strict):
+    """The devices of one model on nodes that are ready; those cut into slices are left out."""
+
+    gpu_type = fields.String(attribute="model")
+    nodes = fields.Integer()
+    devices = fields.Integer()
+    idle_milli = fields.Integer()
+    whole = fields.Integer(metadata={"description": "devices of which nothing is held"})
+    most_on_one_node = fields.Integer(metadata={"description": "the most of these that any node has"})
+    useless_milli = fields.Integer(
+        allow_none=True,
+        metadata={"description": "of what is idle, what a job like those that came last could not use on the average "
+                  "(its fragmentation); null: none came"},
+    )  # fmt: skip
+
+
+class CapacitySchema(Strict):
+    """The whole cluster."""
+
+    nodes = fields.Integer()
+    nodes_ready = fields.Integer()
+    cpu_milli = fields.Nested(StockSchema)
+    memory_bytes = fields.Nested(StockSchema)
+    gpus = fields.List(fields.Nested(IdleSchema))

@@ -114,7 +114,16 @@ def hold(uow: UnitOfWork, project_id: UUID, jobs: int, largest: Amounts) -> None
     Whoever submits there at the same moment waits for our commit, so that no two pass where one may.
     Raises: QuotaExceeded that says whose quota it is, and what of it.
     """
-    for quota in _lock(uow, project_id):
+    _require_submission(uow, _lock(uow, project_id), jobs, largest)
+
+
+def require_submission(uow: UnitOfWork, project_id: UUID, jobs: int, largest: Amounts) -> None:
+    """Judge as `hold` does what nobody is about to submit: nothing is locked. Raises QuotaExceeded."""
+    _require_submission(uow, uow.session.execute(_concerning(uow, project_id)).scalars().all(), jobs, largest)
+
+
+def _require_submission(uow: UnitOfWork, quotas: Sequence[Quota], jobs: int, largest: Amounts) -> None:
+    for quota in quotas:
         _require_it_can_ever_start(quota, largest)
         if quota.hard_jobs is not None:
             there = open_jobs_of(uow, _projects_of(quota), quota.actor_id)
@@ -226,11 +235,14 @@ def are_set_for(project: type[Project]) -> ColumnElement[bool]:
 
 def _lock(uow: UnitOfWork, project_id: UUID) -> Sequence[Quota]:
     """Every quota that concerns the actor's work in a project. Sorted by id: all lock them in one order."""
+    locked = _concerning(uow, project_id).with_for_update(key_share=True)
+    return uow.session.execute(locked.execution_options(populate_existing=True)).scalars().all()
+
+
+def _concerning(uow: UnitOfWork, project_id: UUID) -> Select[Quota]:
     here = (Quota.project_id == project_id) & (Quota.actor_id.is_(None) | (Quota.actor_id == uow.actor.id))
     above = select(Project.organisation_id).where(Project.id == project_id).scalar_subquery()
-    statement = select(Quota).where(here | (Quota.organisation_id == above)).order_by(Quota.id)
-    locked = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return uow.session.execute(locked).scalars().all()
+    return select(Quota).where(here | (Quota.organisation_id == above)).order_by(Quota.id)
 
 
 def _projects_of(quota: Quota) -> Select[Any]:

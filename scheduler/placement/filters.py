@@ -141,8 +141,9 @@ def _refusals(terrain: Terrain, constraints: Constraints) -> Iterator[Callable[[
     if constraints.within_required and level not in (*terrain.levels, NODE):
         yield lambda _: f"level {level!r}, which the cluster has not"
     if constraints.pool_id:
-        pools, named = terrain.pools_within(constraints.pool_id), f"pool {constraints.pool_id!r}"
-        yield lambda number: None if nodes[number].pool_id in pools else named
+        pools = terrain.pools_within(constraints.pool_id)
+        name = next((pool.name for pool in terrain.pools if pool.id == constraints.pool_id), constraints.pool_id)
+        yield lambda number: None if nodes[number].pool_id in pools else f"not being in pool {name!r}"
     if constraints.within_required and level in terrain.levels:
         yield _refusal_of(terrain, Term(level, Operator.EXISTS), f"having no known {level}")
     for term in constraints.selector:

@@ -42,6 +42,7 @@ def layout_of(node: Node) -> Layout:
         node.gpu_numa,
         tuple(sorted(node.partitioned)),
         node.gpu_memory_bytes,
+        node.cuts,
     )
 
 
@@ -58,6 +59,7 @@ def _layout(
     numa: tuple[int, ...],
     partitioned: tuple[int, ...],
     memory_bytes: int,
+    cuts: tuple[tuple[str, int], ...] = (),
 ) -> Layout:
     for name, values in (("gpu_links", links), ("gpu_numa", numa)):
         if values and len(values) != devices:
@@ -66,6 +68,8 @@ def _layout(
         raise ValueError(f"partitioned names device {partitioned[-1]} of a node with {devices}")
     alike = (0,) * devices
     geometry = geometry_of(model, memory_bytes) if partitioned else None
+    if geometry is not None and cuts:
+        geometry = geometry.only(cuts)
     links, numa = links or alike, numa or alike
     largest_clique = max(Counter(links).values(), default=0)
     return Layout(model, links, numa, partitioned, geometry, largest_clique, len({*zip(links, numa, strict=True)}) <= 1)

@@ -6,7 +6,7 @@ of media engines. Source: NVIDIA Multi-Instance GPU User Guide, "Supported MIG P
 `nvidia-smi mig -lgipp` lists there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,6 +24,13 @@ class Geometry:
     """What one device can be cut into: for each profile the masks that it may take, lowest start first."""
 
     masks: Mapping[str, tuple[int, ...]]
+
+    def only(self, cuts: Collection[tuple[str, int]]) -> "Geometry":
+        """Return what is left of it once a device has been cut: pairs of profile and first slot; unknown ones fall away."""
+        kept = {
+            name: tuple(mask for mask in masks if (name, start_of(mask)) in cuts) for name, masks in self.masks.items()
+        }
+        return Geometry({name: masks for name, masks in kept.items() if masks})
 
     def free(self, taken: int, profile: str) -> list[int]:
         """Return the masks at which `profile` fits beside what is `taken`; none for a profile the device has not."""
@@ -79,6 +86,23 @@ def geometry_of(model: str, memory_bytes: int) -> Geometry | None:
         return None
     wanted = memory_bytes or max(sizes) * GIB
     return Geometry(sizes[min(sizes, key=lambda gb: abs(gb * GIB - wanted))])
+
+
+def slots_of(model: str, memory_bytes: int, piece: Slice) -> tuple[int, ...]:
+    """Return the memory slots that a slice takes, and for the media engines the one above them all.
+
+    Raises: ValueError for a slice that such a device cannot have.
+    """
+    geometry = geometry_of(model, memory_bytes)
+    if geometry is None:
+        raise ValueError(f"device {piece.device} is a {model}, of which no slices are known")
+    mask = geometry.mask_of(piece)
+    return tuple(slot for slot in range(mask.bit_length()) if mask >> slot & 1)
+
+
+def profiles() -> frozenset[str]:
+    """Return the names of all slices that some model can be cut into."""
+    return frozenset(name for sizes in _MODELS.values() for profiles in sizes.values() for name in profiles)
 
 
 def _masks(size: int, starts: Iterable[int], extra: int = 0) -> tuple[int, ...]:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from scheduler.snapshot import WHOLE, Labels, Node
+from scheduler.snapshot import WHOLE, Labels, Node, Taint
 
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """So many nodes that are alike; `rack_of` nodes share a rack, 0: nothing is known of racks."""
+    """So many nodes that are alike; `rack_of` nodes share a rack, 0: all are in `rack`, "" where that is not known.
+
+    The last `partitioned` of a node's devices are given in slices: nobody has one whole.
+    """
 
     name: str
     count: int = 1
@@ -19,6 +22,9 @@ class NodeGroup:
     gpus_a_link: int = 0
     rack_of: int = 0
     labels: Labels = ()
+    rack: str = ""
+    taints: tuple[Taint, ...] = ()
+    partitioned: int = 0
 
 
 LEVELS = ("rack",)
@@ -44,6 +50,7 @@ def one_node_a_processor(processors: int) -> tuple[Node, ...]:
 
 
 def _nodes_of(group: NodeGroup) -> Iterator[Node]:
+    whole = group.gpus - group.partitioned
     for number in range(group.count):
         name = f"{group.name}-{number + 1:05}" if group.count > 1 else group.name
         links = tuple(device // group.gpus_a_link for device in range(group.gpus)) if group.gpus_a_link else ()
@@ -56,8 +63,10 @@ def _nodes_of(group: NodeGroup) -> Iterator[Node]:
             cpu_milli_free=group.cpu_milli,
             memory_bytes_free=group.memory_bytes,
             gpu_model=group.gpu_model if group.gpus else "",
-            gpu_milli_free=(WHOLE,) * group.gpus,
+            gpu_milli_free=(WHOLE,) * whole + (0,) * group.partitioned,
             gpu_links=links,
-            domains=(f"{group.name}-rack-{number // group.rack_of + 1}" if group.rack_of else "",),
+            partitioned=tuple(range(whole, group.gpus)),
+            domains=(f"{group.name}-rack-{number // group.rack_of + 1}" if group.rack_of else group.rack,),
             labels=group.labels,
+            taints=group.taints,
         )

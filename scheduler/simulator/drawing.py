@@ -69,7 +69,7 @@ def _draw_use(history: History, axis: _Axis, top: float) -> tuple[list[str], int
     height = 160
     marks = [*axis.ticks(top, height), *_scale(top, height, ("100", "50", "0"))]
     moments = _thin(follow(history).moments)
-    has_gpus = any(node.gpu_milli_free for node in history.scenario.nodes)
+    has_gpus = any(any(node.gpu_milli_free) for node in history.scenario.nodes)
     lines = [("CPUs", _ORANGE, [moment.cpu for moment in moments])]
     if has_gpus:
         lines.append(("GPUs", _BLUE, [moment.gpu for moment in moments]))
@@ -120,8 +120,8 @@ def _draw_nodes(history: History, axis: _Axis, top: float) -> tuple[list[str], i
     for node, row in zip(nodes, row_of.values(), strict=True):
         marks.append(_line(LEFT, top + row * each, WIDTH - RIGHT, top + row * each, _PALE))
         marks.append(_text(LEFT - 6, top + row * each + min(each, 14) - 2, node.name[:14], anchor="end", size=10))
-    room = {node.id: len(node.gpu_milli_free) * WHOLE or node.cpu_milli for node in nodes}
-    with_gpus = {node.id for node in nodes if node.gpu_milli_free}
+    room = {node.id: sum(node.gpu_milli_free) or node.cpu_milli for node in nodes}
+    with_gpus = {node.id for node in nodes if any(node.gpu_milli_free)}
     taken: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for span in sorted(history.spans, key=lambda span: span.started_at)[:MOST_BARS]:
         for node_id, milli in sorted(_held(span, with_gpus).items()):

@@ -58,9 +58,9 @@ class _Board:
     """What is held now, node by node."""
 
     def __init__(self, nodes: tuple[Node, ...]) -> None:
-        self.gpu_milli = sum(WHOLE * len(node.gpu_milli_free) for node in nodes)
+        self.gpu_milli = sum(sum(node.gpu_milli_free) for node in nodes)
         self._cpu_milli = sum(node.cpu_milli for node in nodes)
-        self._size = {node.id: WHOLE * len(node.gpu_milli_free) for node in nodes}
+        self._size = {node.id: sum(node.gpu_milli_free) for node in nodes}
         self._held = dict.fromkeys(self._size, 0)
         self._cpu_held = 0
         self._gpu_held = 0

@@ -135,9 +135,9 @@ class _Machine:
     """What of a cluster one job may ask for: its largest kind of node is what requests are cut to."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self._largest = max(nodes, key=lambda node: (len(node.gpu_milli_free), node.cpu_milli), default=None)
+        self._largest = max(nodes, key=lambda node: (sum(node.gpu_milli_free), node.cpu_milli), default=None)
         self._nodes = sum(node.cpu_milli >= self._per_node.cpu_milli for node in nodes) if nodes else 0
-        gpus = sum(len(node.gpu_milli_free) for node in nodes)
+        gpus = sum(sum(node.gpu_milli_free) for node in nodes) // WHOLE
         self.units = gpus or sum(node.cpu_milli for node in nodes) // WHOLE
         if not self.units:
             raise ValueError("the cluster has neither GPUs nor CPUs")
@@ -151,7 +151,7 @@ class _Machine:
     def job_class(self, size: int, limit_s: int, user_id: str, project_id: str) -> JobClass:
         """A job of `size` GPUs, or CPUs: on one node if it holds as many, else on several whole ones."""
         node = self._per_node
-        gpus = len(node.gpu_milli_free)
+        gpus = sum(node.gpu_milli_free) // WHOLE
         per_node = gpus or node.cpu_milli // WHOLE
         replicas = -(-size // per_node)
         each = -(-size // replicas)

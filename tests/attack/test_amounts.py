@@ -1,6 +1,7 @@
 """DEF-2: amounts that are negative, fractional where they may not be, not finite, huge, booleans or text."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,6 +25,15 @@ FIELDS = [
     ("/grace", NOT_AMOUNTS),
     ("/retries/limit", [*NOT_WHOLE, 21]),
     ("/retries/backoff_s", NOT_AMOUNTS),
+    ("/min_replicas", [*NOT_WHOLE, 0, 4097]),
+    ("/max_replicas", [*NOT_WHOLE, 0, 4097]),
+    ("/roles/0/replicas", [*NOT_WHOLE, 0, 4097]),
+    ("/roles/0/max_replicas", [*NOT_WHOLE, 0, 4097]),
+    ("/roles/0/resources/cpus", [*NOT_AMOUNTS, 0, 0.00001]),
+    ("/roles/0/resources/memory", [*NOT_AMOUNTS, 0, 1.5]),
+    ("/roles/0/resources/gpus", [*NOT_AMOUNTS, 1.5, 1025]),
+    ("/constraints/prefers/0/weight", [*NOT_WHOLE, 0, 101]),
+    ("/resources/mig_profile", [True, [], {}, None, -1, 2**63, "9g.10gb", "1g.10GB", "x" * 21]),
 ]
 
 
@@ -35,9 +45,12 @@ def member(stack: Stack, world: World) -> Caller:
 def body_with(pointer: str, value: Any) -> dict[str, Any]:
     body: dict[str, Any] = {"command": ["true"]}
     *parents, last = pointer.strip("/").split("/")
-    inner = body
-    for name in parents:
-        inner = inner.setdefault(name, {})
+    inner: Any = body
+    for name, below in pairwise([*parents, last]):
+        if name == "0":
+            inner = inner[0]
+        else:
+            inner = inner.setdefault(name, [{}] if below == "0" else {})
     inner[last] = value
     return body
 
@@ -118,6 +131,14 @@ def test_a_body_over_the_limit_is_refused_with_413(stack: Stack, member: Caller)
         ({"command": ["x"], "state": "succeeded"}, "/state"),
         ({"command": ["x"], "fence": 3}, "/fence"),
         ({"command": ["x"], "resources": {"gpu_type": "H100"}}, "/resources/gpu_type"),
+        ({"command": ["x"], "constraints": {"pool": "no-such"}}, "/constraints/pool"),
+        ({"command": ["x"], "constraints": {"topology": {"level": "aisle"}}}, "/constraints/topology/level"),
+        (
+            {"command": ["x"], "constraints": {"affinity": [{"labels": {"placement/a": "b"}, "level": "aisle"}]}},
+            "/constraints/affinity/0/level",
+        ),
+        ({"command": ["x"], "asks": {}}, "/asks"),
+        ({"command": ["x"], "constraints": {"pool_id": "x"}}, "/constraints/pool_id"),
     ],
 )
 def test_every_fault_of_a_submission_names_its_field(
@@ -153,6 +174,28 @@ def test_a_claim_of_what_is_no_amount_is_refused_by_name_and_nothing_is_written(
             named = [error["pointer"] for error in answer.json["errors"]]
             assert (answer.status, pointer in named) == (422, True), (pointer, value, answer.text)
     assert stack.dump() == before
+
+
+WISHES = {
+    "/copies": [*NOT_WHOLE, 0, 101],
+    "/more/0/count": [*NOT_WHOLE, 0, 1001],
+    "/job/resources/gpus": [*NOT_AMOUNTS, 1.5, 1025],
+    "/job/replicas": [*NOT_WHOLE, 0, 4097],
+}
+
+
+def test_a_question_about_what_is_no_amount_is_refused_by_name(stack: Stack, member: Caller) -> None:
+    for pointer, values in WISHES.items():
+        for value in values:
+            body: dict[str, Any] = {"job": {}, "more": [{"like": "node-1"}]}
+            *parents, last = pointer.strip("/").split("/")
+            inner: Any = body
+            for name in parents:
+                inner = inner[int(name)] if name.isdigit() else inner.setdefault(name, {})
+            inner[last] = value
+            answer = member.post("/resources/what-if", body)
+            named = [error["pointer"] for error in answer.json["errors"]]
+            assert (answer.status, pointer in named) == (422, True), (pointer, value, answer.text)
 
 
 LIMITS = [value for value in NOT_AMOUNTS if value is not None]

@@ -66,7 +66,9 @@ PUBLIC = {
 # What a stranger may call on their own behalf. Everything else that is no plain list answers 403 or 404.
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
-REFUSED_AS_INPUT = {"POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve"}
+REFUSED_AS_INPUT = {
+    "POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
+}  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
 
@@ -117,6 +119,7 @@ class Victim:
             "POST /resources/allocate": {"project": str(self.ids["project_id"]), "cpus": 0.5},
             "POST /resources/reserve": {"project": str(self.ids["project_id"]), "ends_at": "2099-01-01T00:00:00Z"},
             "POST /resources/maintenance": {"nodes": ["node-1"], "ends_at": "2099-01-01T00:00:00Z"},
+            "POST /resources/what-if": {"job": job},
             "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
@@ -125,6 +128,17 @@ class Victim:
             "POST /agent/heartbeat": wire.pack(wire.Heartbeat((), 1, 1, 1)),
             "POST /agent/specs": {"replicas": [[self.spec.replica_id, self.spec.fence]]},
             "POST /agent/shipments": wire.pack(wire.Shipment((), (), (report,))),
+            "POST /agent/host/register": wire.pack(wire.HostRegistration((a_description("node-9"),))),
+            "POST /agent/host/heartbeats": wire.pack(
+                wire.HostHeartbeat(("trn_guessed",), (wire.Heartbeat((), 1, 1, 1),))
+            ),
+            "POST /agent/host/specs": {
+                "tokens": ["trn_guessed"],
+                "replicas": [[self.spec.replica_id, self.spec.fence]],
+            },
+            "POST /agent/host/shipments": wire.pack(
+                wire.HostShipment(("trn_guessed",), wire.Shipment((), (), (report,)))
+            ),
             "PUT /agent/replicas/<uuid:replica_id>/artifacts": None,
         }
 

@@ -1,5 +1,6 @@
 """The pages that follow from the code say what the code says, and the others name what is there."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -12,6 +13,8 @@ from urllib.parse import unquote
 import pytest
 from typer.main import get_command
 
+from app.http.constraints import ConstraintsSchema
+from app.jobs.schemas import JobSubmitSchema
 from docs.generate import PROCESSES, documents, meanings_of
 from trellis.cli.extras import load
 from trellis.cli.root import app
@@ -77,8 +80,11 @@ def commands_in(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("words", commands_in(ROOT / "README.md"), ids=" ".join)
-def test_every_command_that_the_readme_shows_can_be_typed(words: list[str]) -> None:
+SHOWN = [words for page in (ROOT / "README.md", ROOT / "docs/guides/placement.md") for words in commands_in(page)]
+
+
+@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
+def test_every_command_that_is_shown_can_be_typed(words: list[str]) -> None:
     registered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["trellis.commands"]
     command: Any = get_command(app)
     if words[0] in registered:
@@ -89,6 +95,19 @@ def test_every_command_that_the_readme_shows_can_be_typed(words: list[str]) -> N
     while (inner := getattr(command, "commands", {})) and rest:
         command, rest = inner[rest[0]], rest[1:]
     command.make_context(words[0], rest)
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```json\n(.*?)```", (ROOT / "docs/guides/placement.md").read_text(), re.DOTALL)
+)
+def test_every_submission_that_the_guide_shows_is_one(text: str) -> None:
+    spec = JobSubmitSchema().load(json.loads(text))
+    assert (spec.command, spec.parts()[0].replicas >= 1) == (tuple(json.loads(text)["command"]), True)
+
+
+def test_the_guide_names_all_that_constraints_can_say() -> None:
+    page = (ROOT / "docs/guides/placement.md").read_text()
+    assert not [name for name in ConstraintsSchema().fields if f"`{name}`" not in page]
 
 
 def test_the_readme_shows_the_two_commands_and_says_what_was_not_run() -> None:

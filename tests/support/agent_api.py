@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, StopReason
 from trellis.wire import (
     Heartbeat,
+    HostOrders,
+    HostWelcome,
     NodeDescription,
     Orders,
     Receipt,
@@ -115,7 +117,23 @@ class ControlPlane:
         split = [line.split(" ", 2) for line in self.logs[replica_id].splitlines()]
         return [text for _, stream, text in split if stream == mark]
 
-    # What a node may call
+    # What a node may call, and a host of several; one node is all that there is here
+
+    def host_register(self, body: Any) -> Any:
+        (node,) = body["nodes"]
+        return HostWelcome((self.register(node),))
+
+    def host_heartbeats(self, body: Any) -> Any:
+        assert body["tokens"] == [self.known_token]
+        return HostOrders((self.heartbeat(body["heartbeats"][0]),))
+
+    def host_specs(self, body: Any) -> Any:
+        assert body["tokens"] == [self.known_token]
+        return self.specs(body)
+
+    def host_shipments(self, body: Any) -> Any:
+        assert body["tokens"] == [self.known_token]
+        return self.shipments_(body["shipment"])
 
     def register(self, body: Any) -> Any:
         self.descriptions.append(unpack(NodeDescription, body))
@@ -179,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         plane = self.control_plane
         body = self.rfile.read(int(self.headers["Content-Length"]))
         name = self.path.removeprefix("/api/v1/agent/")
-        token = JOIN_TOKEN if name == "register" else plane.known_token
+        token = JOIN_TOKEN if name.endswith("register") else plane.known_token
         if plane.down:
             return self._answer(503, {"code": "unavailable"})
         if self.headers["Authorization"] not in (f"Bearer {token}", f"Bearer {plane.known_token}"):
@@ -187,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "shipments" and any(refused in body.decode() for refused in plane.refused):
             return self._answer(422, {"code": "invalid", "errors": []})
         with plane.lock:
-            method = getattr(plane, {"shipments": "shipments_"}.get(name, name))
+            method = getattr(plane, {"shipments": "shipments_"}.get(name, name.replace("/", "_")))
             return self._answer(200, pack(method(json.loads(body))))
 
     def do_PUT(self) -> None:

@@ -8,12 +8,19 @@ from trellis import wire
 from trellis.vocabulary import Cause, ExecutorKind, Isolation, ReplicaState
 
 
-def a_description(name: str = "node-1", cpus: int = 8, gpus: int = 0, **values: Any) -> wire.NodeDescription:
-    """A machine with that many CPUs and GPUs and 64 GiB."""
-    devices = tuple(wire.GpuDescription(i, f"GPU-{name}-{i}", "H100", 80 << 30) for i in range(gpus))
+def a_description(
+    name: str = "node-1",
+    cpus: int = 8,
+    gpus: int = 0,
+    devices: tuple[wire.GpuDescription, ...] | None = None,
+    **values: Any,
+) -> wire.NodeDescription:
+    """A machine with that many CPUs and GPUs (or these devices) and 64 GiB."""
+    described = tuple(wire.GpuDescription(i, f"GPU-{name}-{i}", "H100", 80 << 30) for i in range(gpus))
     defaults: dict[str, Any] = {
         "name": name, "hostname": f"{name}.test", "boot_id": "boot", "version": wire.VERSION,
-        "cpu_milli": cpus * 1000, "memory_bytes": 64 << 30, "gpus": devices,
+        "cpu_milli": cpus * 1000, "memory_bytes": 64 << 30,
+        "gpus": described if devices is None else devices,
         "isolation": Isolation.BASIC, "isolation_detail": "a test", "executors": (ExecutorKind.PROCESS,),
     }  # fmt: skip
     return wire.NodeDescription(**defaults | values)

@@ -35,13 +35,18 @@ LEASH = (sys.executable, "-m", "tests.support.leash")  # a test session that is 
 
 @dataclass
 class Platform:
-    """One `trellis up` with its home below `folder`; `environment` is put over ours."""
+    """One `trellis up` with its home below `folder`; `environment` is put over ours.
+
+    Its nodes are of `profile`, or not there at all: `simulation` is the YAML that says which, and how they play.
+    """
 
     folder: Path
     nodes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
     port: int = field(default_factory=free_port)
     flower_port: int = 0
+    simulation: str = ""
     _up: "subprocess.Popen[bytes] | None" = None
     _started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
@@ -60,11 +65,18 @@ class Platform:
         """Type `trellis up`, in a terminal of its own."""
         with self.screen.open("wb") as output:
             self._up = subprocess.Popen(
-                [*LEASH, *self.argv("up", "--no-example", "--nodes", str(self.nodes), *self.ports)],
+                [*LEASH, *self.argv("up", "--no-example", *self._machines(), *self.ports)],
                 cwd=ROOT, env=self.env, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         return self._up
+
+    def _machines(self) -> list[str]:
+        if not self.simulation:
+            return ["--nodes", str(self.nodes), *(("--profile", self.profile) if self.profile else ())]
+        file = self.folder / "profile.yaml"
+        file.write_text(self.simulation)
+        return ["--simulate", str(file)]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal, as Ctrl-C or a shutdown does; its exit code."""
@@ -283,12 +295,12 @@ def _environ(process: psutil.Process) -> bytes:
 
 
 @contextmanager
-def a_platform(nodes: int = 1, **environment: str) -> Iterator[Platform]:
+def a_platform(nodes: int = 1, profile: str = "", simulation: str = "", **environment: str) -> Iterator[Platform]:
     """A platform that is not started yet, and is gone afterwards. Its logs are printed if the test failed."""
     # Not below pytest's own folder: that is closed to the account that the servers run as.
     folder = Path(tempfile.mkdtemp(prefix="trellis-e2e-"))
     folder.chmod(0o711)
-    platform = Platform(folder, nodes, environment)
+    platform = Platform(folder, nodes, environment, profile, simulation=simulation)
     try:
         yield platform
     finally:
@@ -298,9 +310,9 @@ def a_platform(nodes: int = 1, **environment: str) -> Iterator[Platform]:
 
 
 @contextmanager
-def running(nodes: int = 1, **environment: str) -> Iterator[Platform]:
+def running(nodes: int = 1, profile: str = "", simulation: str = "", **environment: str) -> Iterator[Platform]:
     """A platform that is up."""
-    with a_platform(nodes, **environment) as platform:
+    with a_platform(nodes, profile, simulation, **environment) as platform:
         platform.start()
         yield platform
 

@@ -1,16 +1,18 @@
 """`trellis nodes`, `trellis node-token` and `trellis queues`."""
 
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
 from trellis.answers import Queue
 from trellis.cli.context import AsJson, Here, here
-from trellis.cli.tables import gpus_table, nodes_table, queues_table, traits_table
+from trellis.cli.tables import gpus_table, kinds_table, nodes_table, queues_table, traits_table
 from trellis.errors import Field, Invalid, NotFound
 from trellis.units import parse_seconds
 from trellis.vocabulary import NodeState
 
+MOST_LINES = 100
 queues = typer.Typer(help="List, make, pause and resume queues.\n\nFor example: trellis queues pause default")
 QueueWord = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name or id.")]
 
@@ -30,15 +32,23 @@ def nodes(
     pool: Annotated[str | None, typer.Option(help="In this pool.")] = None,
     gpus: Annotated[bool, typer.Option("--gpus", help="One line a device.")] = False,
     traits: Annotated[bool, typer.Option("--traits", help="Where they lie and what is said of them.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="One line a node, however many there are.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the machines and what is used of each.
+    """List the machines and what is used of each; of more than a hundred, how many of each kind there are.
 
     For example: trellis nodes --gpus
     """
     run = here(context)
     wanted = label.replace("=", ":", 1) if label else None
-    found = list(run.client.nodes.list(state=state, gpu_type=gpu_type, label=wanted, pool=pool))
+    coming = run.client.nodes.list(state=state, gpu_type=gpu_type, label=wanted, pool=pool)
+    found = list(islice(coming, MOST_LINES))
+    some = every or gpus or traits or state or gpu_type or label or pool
+    if not (some or run.as_json) and next(coming, None):
+        run.out.print(kinds_table(run.client.nodes.kinds()))
+        run.note("`trellis nodes --all` lists each of them; `--label`, `--pool` and `--state` list some.")
+        return
+    found += coming
 
     def show() -> None:
         if found:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import trellis
-from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, quota, submit, watching
+from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, quota, submit, watching, whatif
 from trellis.cli.context import AsJson
 from trellis.cli.extras import Root
 
@@ -20,6 +20,7 @@ submit.register(app)
 jobs.register(app)
 logs.register(app)
 watching.register(app)
+whatif.register(app)
 cluster.register(app)
 machines.register(app)
 holdings.register(app)

@@ -1,5 +1,6 @@
 """`trellis submit`: a command, a script, or a batch script of Slurm."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,13 @@ from typer.core import TyperCommand
 
 from trellis import sbatch
 from trellis.answers import Job, JobArray
-from trellis.cli import logs
+from trellis.cli import logs, whatif
 from trellis.cli.context import FAILED, AsJson, Here, here
-from trellis.cli.options import dependencies, pairs
-from trellis.cli.tables import needs
+from trellis.cli.options import counted, dependencies, one_or_many, pairs, terms, topology
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
-from trellis.vocabulary import JobState, NetworkPolicy
+from trellis.vocabulary import JobState, NetworkPolicy, Strategy
 
 TIMED_OUT = 124
 CANCELLED = 130
@@ -58,12 +58,27 @@ def submit(  # one parameter an option, that is how Typer declares them
     project: Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")] = None,
     queue: Annotated[str | None, typer.Option("--queue", "-p", help="Where it waits.")] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", "-G", help="Devices a replica, such as 1 or 0.5.")] = None,
-    gpu_type: Annotated[str | None, typer.Option(help="Their type, such as H100.")] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="Their type, such as H100, or H100,A100.")] = None,
+    mig_profile: Annotated[str | None, typer.Option(help="A slice of a device, such as 2g.20gb.")] = None,
     cpus: Annotated[str | None, typer.Option("--cpus", "-c", help="Cores a replica, such as 2 or 500m.")] = None,
     mem: Annotated[str | None, typer.Option("--mem", help="Memory a replica, such as 16GiB.")] = None,
     time: Annotated[str | None, typer.Option("--time", "-t", help="Longest run, such as 90s, 2h, 1-12:00:00.")] = None,
     priority: Annotated[int | None, typer.Option(help="From -1000 to 1000; higher goes first.")] = None,
-    replicas: Annotated[int | None, typer.Option("--replicas", "-N", help="Started together or not at all.")] = None,
+    replicas: Annotated[
+        str | None, typer.Option("--replicas", "-N", help="Started together or not at all: 4, or from 2 to 8 as 2-8.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option("--constraint", "-C", help="Labels of nodes: disk, !disk, zone=north,south, cores>8."),
+    ] = None,
+    tolerate: Annotated[list[str] | None, typer.Option(help="Taints that are no obstacle: KEY or KEY=VALUE.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Nodes of this pool or one within it.")] = None,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="Nodes with nothing else on them.")] = False,
+    within: Annotated[str | None, typer.Option(help="All replicas in one domain of this level, such as rack.")] = None,
+    near: Annotated[str | None, typer.Option(help="The same where it can be.")] = None,
+    strategy: Annotated[Strategy | None, typer.Option(help="Which of equally liked places.")] = None,
+    no_preempt: Annotated[bool, typer.Option("--no-preempt", help="It is not evicted for a higher priority.")] = False,
+    checkpointable: Annotated[bool, typer.Option("--checkpointable", help="It goes on where it was.")] = False,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="K=V; may be given again.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V; may be given again.")] = None,
     array: Annotated[str | None, typer.Option("--array", "-a", help="One job an index, such as 0-9:2%4.")] = None,
@@ -75,7 +90,9 @@ def submit(  # one parameter an option, that is how Typer declares them
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing to stay: where and when it would start.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and exit as the job does.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and exit as it does.")] = False,
     as_json: AsJson = False,
@@ -88,12 +105,21 @@ def submit(  # one parameter an option, that is how Typer declares them
 
     A batch script:  trellis submit train.sbatch
 
-    Lines that begin with #SBATCH are read; options given here win over them.
+    A submission:    trellis submit job.json
+
+    Lines that begin with #SBATCH are read, and so is a submission as the API takes it; options given here win over them.
 
     With --wait or --follow the exit code is the job's: 124 when out of time, 130 when cancelled, 1 when it has none.
     """
     run = here(context)
-    resources = {"cpus": cpus, "memory": mem, "gpus": gpus, "gpu_type": gpu_type}
+    resources = {
+        "cpus": cpus, "memory": mem, "gpus": gpus, "gpu_type": one_or_many(gpu_type), "mig_profile": mig_profile,
+    }  # fmt: skip
+    constraints = {
+        "selector": terms("constraint", constraint), "tolerates": tolerate, "pool": pool,
+        "exclusive": exclusive or None, "strategy": None if strategy is None else str(strategy),
+        "topology": topology(within, near),
+    }  # fmt: skip
     given: dict[str, Any] = {
         "name": name,
         "project": project,
@@ -101,7 +127,10 @@ def submit(  # one parameter an option, that is how Typer declares them
         "resources": _present(resources),
         "time_limit": _time(time),
         "priority": priority,
-        "replicas": replicas,
+        **counted(replicas),
+        "constraints": _present(constraints),
+        "preemptible": False if no_preempt else None,
+        "checkpointable": checkpointable or None,
         "environment": pairs("env", env),
         "labels": pairs("label", label),
         "array": _array(array),
@@ -119,6 +148,8 @@ def described(source: Source, without: Any = ()) -> dict[str, Any]:
     if source.file is None:
         return {"name": Path(source.words[0]).name, "command": list(source.words)}
     text = _read(source.file)
+    if source.file.suffix == ".json":
+        return _submission(source, text)
     if sbatch.is_batch_script(text):
         return sbatch.parse(text, name=source.file.name, arguments=source.words, without=frozenset(without))
     body: dict[str, Any] = {
@@ -129,10 +160,22 @@ def described(source: Source, without: Any = ()) -> dict[str, Any]:
     return {**body, "arguments": list(source.words)} if source.words else body
 
 
+def _submission(source: Source, text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise Invalid(Field("FILE", f"{source.file} is no JSON: {error}")) from error
+    if not isinstance(body, dict):
+        raise Invalid(Field("FILE", f"{source.file} is no submission: it must hold an object"))
+    return {**body, "arguments": list(source.words)} if source.words else body
+
+
 def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The submission with what was given on the command line put over it; mappings are merged key by key."""
-    both = {**base, **given}
-    for key in ("resources", "environment", "labels"):
+    counts = {"replicas", "min_replicas", "max_replicas"}
+    kept = {key: value for key, value in base.items() if key not in counts or not counts & given.keys()}
+    both = {**kept, **given}
+    for key in ("resources", "environment", "labels", "constraints"):
         if key in base and key in given:
             both[key] = {**base[key], **given[key]}
     return both
@@ -197,6 +240,9 @@ def _array(text: str | None) -> dict[str, Any] | None:
 
 
 def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
+    if job.pop("dry_run", False):
+        _ask(run, job)
+        return
     if "array" in job:
         if wait or follow:
             raise Invalid(Field("--wait, --follow", "an array is many jobs: follow them one by one"))
@@ -204,9 +250,7 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         run.answer(made_array, lambda: _say_array(run, made_array))
         return
     made = run.client.jobs.submit(**job)
-    if job.get("dry_run"):
-        run.answer(made, lambda: run.say(f"It would be accepted: {needs(made.resources, made.replicas)}."))
-    elif follow:
+    if follow:
         run.note(f"Submitted job {made.id}.")
         logs.show(run, made.id, run.client.jobs.logs(made, follow=True))
         _finish(run, run.client.jobs.get(made))
@@ -214,6 +258,15 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         _finish(run, _wait(run, made))
     else:
         run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
+
+
+def _ask(run: Here, job: dict[str, Any]) -> None:
+    """Send nothing to stay: say what would become of it. An array is only checked: its elements are too many to place."""
+    if "array" in job:
+        checked = run.client.jobs.submit_array(**job, dry_run=True)
+        run.answer(checked, lambda: run.say(f"It would be accepted: {checked.count or len(checked.items)} jobs."))
+    else:
+        whatif.show(run, run.client.resources.what_if(**job))
 
 
 def _say_array(run: Here, made: JobArray) -> None:

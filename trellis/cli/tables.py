@@ -1,12 +1,13 @@
 """Tables and sheets that fit a terminal of 100 columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trellis.answers import Amounts, Attempt, Gpu, Job, Node, Project, Queue
+from trellis.answers import Amounts, Attempt, Gpu, Job, Kind, Node, Project, Queue
 from trellis.cli.text import cell, cores, moment, span, state_cell
 from trellis.units import format_bytes
 
@@ -61,7 +62,8 @@ def job_sheet(job: Job) -> RenderableType:
         ("Project", cell(job.project or job.project_id)),
         ("Queue", cell(f"{job.queue}, priority {job.priority}")),
         ("User", cell(job.user)),
-        ("Needs", cell(needs(job.resources, job.replicas))),
+        ("Needs", cell(wants(job))),
+        *_optional("Where", _where(job.constraints)),
         ("Submitted", cell(f"{moment(job.submitted_at)}, waited {span(job.wait_s)}")),
         ("Started", cell(moment(job.started_at))),
         ("Ended", cell(f"{moment(job.ended_at)}, ran {span(job.run_s)}" if job.ended_at else "-")),
@@ -101,6 +103,22 @@ def nodes_table(nodes: Iterable[Node]) -> Table:
         gpus, seen = cell(_gpus(node)), cell(moment(node.last_seen_at))
         rows.append((cell(node.name), state_cell(node.state), cpus, memory, gpus, cell(node.isolation), seen))
     return table(headings, rows, right=("CPUS", "MEMORY"), gives="GPUS")
+
+
+def kinds_table(kinds: Iterable[Kind]) -> Table:
+    """One line for all nodes that are alike."""
+    headings = ["NODES", "READY", "EACH", "CPUS HELD", "MEMORY HELD", "GPUS HELD"]
+    rows = []
+    for kind in kinds:
+        gpus = f"{kind.gpus} {kind.gpu_model}, " if kind.gpus else ""
+        each = f"{gpus}{cores(kind.cpu_milli)} CPU, {format_bytes(kind.memory_bytes)}"
+        held = kind.held
+        cpus = f"{cores(held['cpu_milli'])}/{cores(kind.nodes * kind.cpu_milli)}"
+        memory = f"{format_bytes(held['memory_bytes'])} / {format_bytes(kind.nodes * kind.memory_bytes)}"
+        devices = f"{cores(held['gpu_milli'])}/{kind.nodes * kind.gpus}" if kind.gpus else "-"
+        words = (f"{kind.nodes:,}", f"{kind.nodes_ready:,}", each, cpus, memory, devices)
+        rows.append(tuple(cell(word) for word in words))
+    return table(headings, rows, right=("NODES", "READY", "CPUS HELD", "MEMORY HELD", "GPUS HELD"), gives="EACH")
 
 
 def gpus_table(nodes: Iterable[Node]) -> Table:
@@ -169,8 +187,31 @@ def needs(amounts: Amounts, replicas: int) -> str:
     """What a job asks for, in words."""
     parts = [f"{cores(amounts.cpu_milli)} CPU", format_bytes(amounts.memory_bytes)]
     if amounts.gpu_milli:
-        parts.append(f"{cores(amounts.gpu_milli)} GPU{f' {amounts.gpu_type}' if amounts.gpu_type else ''}")
+        model = " or ".join(amounts.gpu_types) or amounts.gpu_type
+        parts.append(f"{cores(amounts.gpu_milli)} GPU{f' {model}' if model else ''}")
+    if amounts.mig_profile:
+        parts.append(f"a slice {amounts.mig_profile}")
     return ", ".join(parts) + (f", on each of {replicas} replicas" if replicas > 1 else "")
+
+
+def wants(job: Job) -> str:
+    """What all of a job's replicas ask for, in words."""
+    if not job.roles:
+        return needs(job.resources, job.replicas) + (
+            f", up to {job.max_replicas}" if job.max_replicas > job.replicas else ""
+        )
+    return "; ".join(f"{role.name}: {needs(role.resources, role.min_replicas)}" for role in job.roles)
+
+
+def _where(constraints: Mapping[str, Any]) -> str:
+    """What it asks of its nodes, as it was submitted."""
+    return ", ".join(f"{name} {_said(value)}" for name, value in constraints.items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_said(inner)}" for key, inner in value.items())
+    return " ".join(map(_said, value)) if isinstance(value, list) else str(value)
 
 
 def _optional(name: str, value: object) -> list[tuple[str, Text]]:

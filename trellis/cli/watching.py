@@ -1,6 +1,7 @@
 """`trellis why` and `trellis top`: why a job waits, and how the cluster is."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -10,14 +11,15 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from trellis.answers import Job, Node, Queue, plain
+from trellis.answers import Job, Kind, Queue, plain
 from trellis.cli.cluster import find_queue
 from trellis.cli.context import AsJson, Here, JobWord, here
 from trellis.cli.tables import queues_table, table
 from trellis.cli.text import cell, cores, moment, safe, span, state_cell
-from trellis.holdings import Head
+from trellis.errors import NotFound
+from trellis.holdings import Head, IdleGpus
 from trellis.units import format_bytes
-from trellis.vocabulary import JobState, NodeState
+from trellis.vocabulary import JobState
 
 HEADS = 5
 LINES = 10
@@ -36,28 +38,20 @@ def why(context: typer.Context, job: JobWord, as_json: AsJson = False) -> None:
     """
     run = here(context)
     found = run.client.jobs.get(run.job_id(job), verbose=True)
-    ahead = _ahead(run, found) if found.state == JobState.QUEUED else []
+    ahead = _ahead(run, found) if found.state == JobState.QUEUED else ()
     body = {"job": plain(found), "ahead": [plain(head) for head in ahead]}
     run.answer(body, lambda: run.out.print(_reasons(found, ahead)))
 
 
-def _ahead(run: Here, job: Job) -> list[Head]:
-    """What comes before the job in its queue, by priority and age."""
-    rows = run.client.queues.explain(find_queue(run, job.queue).id).heads
-    since = job.submitted_at
-    return [
-        head
-        for head in rows
-        if head.job_id != job.id
-        and (head.priority > job.priority or (head.priority == job.priority and _before(head, since)))
-    ]
+def _ahead(run: Here, job: Job) -> tuple[Head, ...]:
+    """What comes before the job in its queue; nothing where it has started meanwhile."""
+    try:
+        return run.client.queues.explain(find_queue(run, job.queue).id, job.id).heads
+    except NotFound:
+        return ()
 
 
-def _before(head: Head, since: Any) -> bool:
-    return head.waiting_since is not None and since is not None and head.waiting_since < since
-
-
-def _reasons(job: Job, ahead: list[Head]) -> RenderableType:
+def _reasons(job: Job, ahead: Sequence[Head]) -> RenderableType:
     lines: list[RenderableType] = [Text(safe(f"Job {job.id} ({job.name}) is {job.state.replace('_', ' ')}."))]
     if job.why:
         lines.append(Text(safe(f"It waits: {job.why}.")))
@@ -91,25 +85,29 @@ def _head_row(head: Head) -> tuple[Text, ...]:
 class Sight:
     """The cluster at one moment."""
 
-    nodes: list[Node]
+    kinds: Sequence[Kind]
     queues: list[Queue]
     running: list[Job]
     waiting: list[Job]
+    idle: tuple[IdleGpus, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For programs: figures, queues and the jobs that are shown."""
-        gpus = [gpu for node in self.nodes for gpu in node.gpus]
+        there = {
+            "cpu_milli": sum(kind.nodes * kind.cpu_milli for kind in self.kinds),
+            "memory_bytes": sum(kind.nodes * kind.memory_bytes for kind in self.kinds),
+            "gpu_milli": sum(kind.nodes * kind.gpus * 1000 for kind in self.kinds),
+        }
         return {
-            "nodes": {"total": len(self.nodes), "ready": sum(n.state == NodeState.READY for n in self.nodes)},
-            "cpu_milli": {
-                "total": sum(n.cpu_milli for n in self.nodes),
-                "held": sum(n.cpu_milli_used for n in self.nodes),
+            "nodes": {
+                "total": sum(kind.nodes for kind in self.kinds),
+                "ready": sum(kind.nodes_ready for kind in self.kinds),
             },
-            "memory_bytes": {
-                "total": sum(n.memory_bytes for n in self.nodes),
-                "held": sum(n.memory_bytes_used for n in self.nodes),
+            **{
+                name: {"total": total, "held": sum(kind.held[name] for kind in self.kinds)}
+                for name, total in there.items()
             },
-            "gpu_milli": {"total": 1000 * len(gpus), "held": sum(gpu.milli_used for gpu in gpus)},
+            "idle_gpus": [plain(one) for one in self.idle],
             "queues": [plain(queue) for queue in self.queues],
             "running": [plain(job) for job in self.running],
             "waiting": [plain(job) for job in self.waiting],
@@ -145,8 +143,8 @@ def _look(run: Here) -> Sight:
     running = jobs.list(state=["running", "starting", "checkpointing"], sort="submitted_at", limit=LINES)
     waiting = jobs.list(state=["queued"], sort="-priority", limit=LINES)
     return Sight(
-        list(run.client.nodes.list()), list(run.client.queues.list()),
-        list(islice(running, LINES)), list(islice(waiting, LINES)),
+        run.client.nodes.kinds(), list(run.client.queues.list()),
+        list(islice(running, LINES)), list(islice(waiting, LINES)), run.client.resources.capacity().gpus,
     )  # fmt: skip
 
 
@@ -159,11 +157,25 @@ def _drawn(sight: Sight) -> RenderableType:
         f"memory {format_bytes(memory['held'])} / {format_bytes(memory['total'])}   "
         f"GPUs {cores(gpu['held'])}/{cores(gpu['total'])} {_bar(gpu['held'], gpu['total'])}"
     )
-    parts: list[RenderableType] = [Text(figures, style="bold"), Text(), queues_table(sight.queues)]
+    parts: list[RenderableType] = [
+        Text(figures, style="bold"),
+        *map(_idle, sight.idle),
+        Text(),
+        queues_table(sight.queues),
+    ]
     for title, jobs in (("Running", sight.running), ("Waiting", sight.waiting)):
         if jobs:
             parts += [Text(), Text(title, style="bold"), _jobs(jobs)]
     return Group(*parts)
+
+
+def _idle(gpus: IdleGpus) -> RenderableType:
+    """How much is idle, and how broken up that is."""
+    said = f"{gpus.gpu_type}: {cores(gpus.idle_milli)} of {gpus.devices} idle, {gpus.whole} of them whole"
+    said += f" (at most {gpus.most_on_one_node} on one node)" if gpus.whole else ""
+    if gpus.idle_milli and gpus.useless_milli is not None:
+        said += f", {100 * gpus.useless_milli / gpus.idle_milli:.0f} % fragmented"
+    return Text(safe(said))
 
 
 def _bar(held: int, total: int, width: int = 20) -> str:

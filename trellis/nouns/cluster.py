@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trellis.answers import JoinToken, Node, Queue, answer
+from trellis.answers import JoinToken, Kind, Node, Queue, answer
 from trellis.holdings import Applied, QueueOrder
 from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
@@ -26,6 +26,10 @@ class Nodes:
         """Every node that matches; `label` is `key:value`, of a label or of a domain such as `zone:north`."""
         wanted = {"state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
         return pages(self._transport, "/resources/nodes", Node, wanted)
+
+    def kinds(self) -> Sequence[Kind]:
+        """The nodes summed up by their hardware: a few lines, however many there are."""
+        return [answer(Kind, item) for item in self._transport.json(Call("GET", "/resources/kinds"))["items"]]
 
     def get(self, node: str) -> Node:
         """One node by its id. Raises NotFound."""
@@ -100,9 +104,12 @@ class Queues:
         call = Call("PATCH", path("queues", queue.id), body=changes, headers=headers)
         return answer(Queue, self._transport.json(call))
 
-    def explain(self, queue: str) -> QueueOrder:
-        """In which order its jobs wait, and why each kind of them does. Takes the id."""
-        return answer(QueueOrder, self._transport.json(Call("GET", path("queues", queue, "explain"))))
+    def explain(self, queue: str, job: str | None = None) -> QueueOrder:
+        """In which order its jobs wait, and why each kind of them does; or what waits before one job. Takes ids.
+
+        Raises: NotFound, also for a job that does not wait there.
+        """
+        return answer(QueueOrder, self._transport.json(Call("GET", path("queues", queue, "explain"), {"job": job})))
 
     def pause(self, queue: str) -> Queue:
         """Start no more of the queue's jobs; those that run go on. Takes the id."""

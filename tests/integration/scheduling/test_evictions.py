@@ -96,3 +96,17 @@ def test_nobody_is_evicted_where_the_policy_forbids_it_nor_more_often_than_it_al
     submit(member, "high", priority=5)
     stack.run(stack.cycle)
     assert node.beat(wire.Held(spec.replica_id, spec.fence, ReplicaState.RUNNING)).stop == ()
+
+
+def test_what_an_ended_job_has_not_given_back_yet_is_waited_for_and_not_evicted(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    FakeNode.join(stack, world, a_description(cpus=4))
+    submit(member, "low")
+    stack.run(stack.cycle)
+    over = text("UPDATE jobs SET state = 'failed', ended_at = now()")
+    stack.run(lambda uow: uow.session.execute(over))
+    stack.mirror = Mirror()
+    high = submit(member, "high", priority=5)
+    assert stack.run(stack.cycle).started == 0
+    assert "4 CPUs short" in member.get(f"/jobs/{high}").json["why"]

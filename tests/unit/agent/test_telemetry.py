@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.ground import Confinement
-from agent.nvml import Nvml
-from agent.profiles import PROFILES, describe_gpus, read_gpus
+from agent.nvml import Nvml, capability_nodes
+from agent.profiles import PROFILES, describe_gpus, find, read_gpus
 from agent.settings import NodeSettings
 from agent.telemetry import Telemetry
 from trellis.settings import SettingsError
@@ -76,13 +76,60 @@ def _driver(**changes: Any) -> Any:
     return SimpleNamespace(
         NVMLError=_Broken, NVMLError_NotSupported=_NotSupported, NVML_P2P_CAPS_INDEX_NVLINK=2, NVML_P2P_STATUS_OK=0, NVML_TEMPERATURE_GPU=0,
         nvmlDeviceGetCount=lambda: 2, nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}", nvmlDeviceGetMinorNumber=lambda handle: 1 - handle,
-        nvmlDeviceGetName=lambda handle: b"NVIDIA Old",
+        nvmlDeviceGetMinorNumber=lambda handle: 1 - handle,
         nvmlDeviceGetPciInfo=lambda handle: SimpleNamespace(busId="00000000:3B:00.0"),
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=16, used=4),
         nvmlDeviceGetP2PStatus=lambda one, other, index: 0, nvmlDeviceGetUtilizationRates=read,
-        nvmlDeviceGetTemperature=lambda handle, kind: 60, nvmlDeviceGetPowerUsage=lambda handle: 250_400,
+        NVML_DEVICE_MIG_ENABLE=1, nvmlDeviceGetMigMode=lambda handle: (int(handle in changes.get("cut", ())), 0),
+        **_slices(), nvmlDeviceGetTemperature=lambda handle, kind: 60, nvmlDeviceGetPowerUsage=lambda handle: 250_400,
     )  # fmt: skip
+
+
+def _slices() -> dict[str, Any]:
+    """Two slices of device 0, numbered 0 and 2: somebody has taken back the one between."""
+    cut = {0: ("1g.10gb", 4), 2: ("3g.40gb", 0)}
+
+    def find(handle: int, number: int) -> int:
+        if number not in cut:
+            raise _Broken
+        return 100 + number
+
+    def name(handle: int) -> bytes:
+        return f"NVIDIA A100 80GB MIG {cut[handle - 100][0]}".encode() if handle >= 100 else b"NVIDIA Old"
+
+    return {
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 7, "nvmlDeviceGetMigDeviceHandleByIndex": find,
+        "nvmlDeviceGetName": name, "nvmlDeviceGetUUID": lambda handle: f"{'MIG' if handle >= 100 else 'GPU'}-{handle}",
+        "nvmlDeviceGetGpuInstanceId": lambda handle: handle - 90, "nvmlDeviceGetComputeInstanceId": lambda handle: 0,
+        "nvmlDeviceGetGpuInstanceById": lambda handle, instance: instance - 10,
+        "nvmlGpuInstanceGetInfo": lambda number: SimpleNamespace(placement=SimpleNamespace(start=cut[number][1], size=1)),
+    }  # fmt: skip
+
+
+def test_a_partitioned_device_tells_its_slices_where_they_begin_and_what_they_are_called() -> None:
+    nvml = Nvml(_driver(cut=(0,)))
+    first, second = nvml.describe()
+    assert (first.partitioned, second.partitioned, second.slices) == (True, False, None)
+    assert first.slices is not None
+    assert [(piece.profile, piece.start) for piece in first.slices] == [("1g.10gb", 4), ("3g.40gb", 0)]
+    assert nvml.slices() == {"GPU-0/1g.10gb/4": ("MIG-100",), "GPU-0/3g.40gb/0": ("MIG-102",)}
+
+
+def test_whoever_uses_a_slice_may_open_what_the_driver_guards_it_with(tmp_path: Path) -> None:
+    at = tmp_path / "gpu1" / "mig" / "gi9"
+    (at / "ci0").mkdir(parents=True)
+    (at / "access").write_text("DeviceFileMinor: 84\nDeviceFileMode: 292\n")
+    (at / "ci0" / "access").write_text("DeviceFileMinor: 85\n")
+    assert capability_nodes(1, 9, 0, tmp_path) == ("/dev/nvidia-caps/nvidia-cap84", "/dev/nvidia-caps/nvidia-cap85")
+    assert capability_nodes(1, 8, 0, tmp_path) == ()
+
+
+def test_the_last_devices_of_a_profile_may_be_given_in_slices() -> None:
+    profile = find("gpu_type=H100,gpus=3,partitioned=2")
+    assert profile is not None
+    assert [gpu.partitioned for gpu in describe_gpus(profile, "n")] == [False, True, True]
+    with pytest.raises(SettingsError, match="how many of its 1 gpus"):
+        find("gpu_type=H100,gpus=1,partitioned=2")
 
 
 def test_devices_are_described_as_the_driver_tells() -> None:

@@ -1,6 +1,7 @@
 """What a job finds when it starts."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from agent.ground import Confinement, Ground
 from agent.layout import ReplicaDir
 from tests.support.agent_api import a_spec
 from trellis.vocabulary import Isolation
-from trellis.wire import GpuGrant
+from trellis.wire import GpuGrant, SliceGrant
 
 
 @pytest.fixture
@@ -75,3 +76,36 @@ def test_no_grant_means_no_device_and_not_all_of_them(replica: ReplicaDir) -> No
 def test_grants_are_named_by_uuid(replica: ReplicaDir) -> None:
     spec = a_spec("r", "true", gpus=(GpuGrant(3, "GPU-x", 1000), GpuGrant(4, "GPU-y", 1000)))
     assert workspace.prepare(_ground(), replica, spec, "s.sock").environment["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"
+
+
+def test_a_slice_is_named_by_its_own_uuid(replica: ReplicaDir) -> None:
+    spec = a_spec("r", "true", slices=(SliceGrant(0, "GPU-x", "1g.10gb", 3),))
+    ground = replace(_ground(), devices={"GPU-x": "/dev/nvidia0"}, slices={"GPU-x/1g.10gb/3": ("MIG-y", "/dev/cap4")})
+    assert workspace.prepare(ground, replica, spec, "s.sock").environment["CUDA_VISIBLE_DEVICES"] == "MIG-y"
+    assert ground.device_nodes(spec) == ["/dev/nvidia0", "/dev/cap4"]
+
+
+def test_a_slice_that_nobody_has_cut_is_no_start(replica: ReplicaDir) -> None:
+    spec = a_spec("r", "true", slices=(SliceGrant(0, "GPU-x", "1g.10gb", 3),))
+    with pytest.raises(ValueError, match=r"no slice 1g\.10gb at slot 3"):
+        workspace.prepare(replace(_ground(), devices={"GPU-x": "/dev/nvidia0"}), replica, spec, "s.sock")
+
+
+def test_a_slice_of_a_device_that_is_not_there_has_a_name_that_stays(replica: ReplicaDir, tmp_path: Path) -> None:
+    spec = a_spec("r", "true", slices=(SliceGrant(0, "GPU-x", "1g.10gb", 3),))
+    other = ReplicaDir(tmp_path / "q.1", "q", 1)
+    other.job.mkdir(parents=True)
+    names = {
+        workspace.prepare(_ground(), one, spec, "s.sock").environment["CUDA_VISIBLE_DEVICES"]
+        for one in (replica, other)
+    }
+    assert len(names) == 1
+    assert names.pop().startswith("MIG-")
+
+
+def test_a_replica_of_a_role_knows_which(replica: ReplicaDir, tmp_path: Path) -> None:
+    assert "TRELLIS_ROLE" not in workspace.prepare(_ground(), replica, a_spec("r", "true"), "s.sock").environment
+    other = ReplicaDir(tmp_path / "q.1", "q", 1)
+    other.job.mkdir(parents=True)
+    spec = a_spec("r", "true", role="worker")
+    assert workspace.prepare(_ground(), other, spec, "s.sock").environment["TRELLIS_ROLE"] == "worker"

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from agent.profiles import GIB, describe_gpus, find
-from app.cli.cluster import Machine, alike, read_cluster
+from app.cli.cluster import Machine, alike, read_cluster, read_profile
 from app.cli.errors import StackError
+from app.cli.scenarios import read_nodes
+from scheduler.simulator.workload import Load, draw_workload
 from trellis.settings import SettingsError
 
 LAB = """
@@ -72,6 +74,10 @@ def test_nodes_that_are_alike_are_numbered() -> None:
         ("clusters: [{nodes: [{name: a, memory_gb: 9999999}]}]", "memory_gb must be a whole number"),
         ("clusters: [{nodes: [{name: a, gpus: 1}]}]", "both gpus and gpu_type"),
         ("clusters: [{nodes: [{name: a, gpus: 1, gpu_type: 'x,gpus=9'}]}]", "gpu_type must be a name"),
+        (
+            "clusters: [{nodes: [{name: a, gpus: 1, gpu_type: H100, partitioned: 2}]}]",
+            r"nodes\[0\].partitioned must be at most its gpus",
+        ),
         ("clusters: [{nodes: [{name: a, colour: red}]}]", "colour is not known"),
         ("clusters: [{nodes: [{name: a}, {name: a}]}]", "names the node a twice"),
         ("clusters: [{nodes: [{name: a, count: 64}, {name: b}]}]", "65 nodes"),
@@ -93,3 +99,62 @@ def test_a_file_that_is_not_there_gets_a_sentence(tmp_path: Path) -> None:
 def test_a_profile_that_is_none_gets_a_sentence(text: str) -> None:
     with pytest.raises(SettingsError, match="profile"):
         find(text)
+
+
+def test_all_who_read_a_cluster_know_what_of_it_is_given_in_slices(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "clusters: [{nodes: [{name: a, gpus: 4, gpu_type: H100, cpu_cores: 8, partitioned: 1, gpus_a_link: 2}]}]"
+    )
+    (machine,) = read_cluster(file)
+    (group,) = read_profile(file).nodes
+    for claims in (machine.profile, group.profile):
+        profile = find(claims)
+        assert profile is not None
+        devices = describe_gpus(profile, "a")
+        assert [device.partitioned for device in devices] == [False, False, False, True]
+        assert [device.links for device in devices] == [(1,), (0,), (3,), (2,)]
+    (simulated,) = read_nodes(file)
+    assert (simulated.partitioned, simulated.gpu_milli_free) == ((3,), (1000, 1000, 1000, 0))
+    sizes = {
+        work.job_class.roles[0].request.gpu_milli
+        for work in draw_workload(Load(sizes=((3, 1.0),)), [simulated], 1).works
+    }
+    assert sizes == {3000}
+    with pytest.raises(ValueError, match="4 is more than the cluster has"):
+        draw_workload(Load(sizes=((4, 1.0),)), [simulated], 1)
+
+
+def test_a_profile_names_nodes_by_the_thousand_and_how_their_jobs_are_played(tmp_path: Path) -> None:
+    file = tmp_path / "profile.yaml"
+    file.write_text(
+        "clusters: [{nodes: [{name: dgx, count: 1000, gpus: 8, gpu_type: H100, rack_of: 16}]}]\nsimulation: {speed: 60}\n"
+    )
+    plan = read_profile(file)
+    assert [(len(group.names), group.names[-1], group.profile) for group in plan.nodes] == [
+        (1000, "dgx-1000", "gpu_type=H100,cpu_cores=32,memory_gb=128,gpus=8")
+    ]
+    assert plan.simulation.speed == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "clusters:\n- nodes:\n  - {name: a}\n  - name: b\n    gpus: many\n",
+            r"line 5: clusters\[0\].nodes\[1\].gpus must",
+        ),
+        (
+            "clusters:\n- nodes: [{name: a}]\nsimulation:\n  jobs:\n  - {name: x, run_time: soon}\n",
+            "line 5: simulation.jobs",
+        ),
+        ("clusters:\n- nodes: [{name: a}]\nsimulation:\n  speed: fast\n", "line 4: simulation.speed must be a number"),
+        ("clusters:\n- nodes: [{name: a, labels: [b]}]\n", "line 2: .*labels must be a mapping"),
+        ("clusters:\n- nodes: [{name: a, taints: [b]}]\n", "line 2: .*taints must be a list"),
+    ],
+)
+def test_a_fault_is_named_by_line_and_field(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "profile.yaml"
+    file.write_text(text)
+    with pytest.raises(StackError, match=says):
+        read_profile(file)

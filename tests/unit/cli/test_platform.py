@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from agent.settings import NodeSettings
-from app.cli import accounts
+from app.cli import accounts, platform
 from app.cli.home import Home
 from app.cli.platform import NODE_TUNING, SERVER_TUNING, Wiring
 from trellis.settings import names
@@ -30,3 +30,10 @@ def test_what_the_stack_wires_by_itself_is_not_overridden() -> None:
 def test_every_setting_that_is_passed_on_is_one() -> None:
     assert names(NodeSettings) >= NODE_TUNING
     assert "TRELLIS_LEASE_S" in SERVER_TUNING
+
+
+def test_thousands_of_nodes_beat_more_rarely_unless_somebody_says_how_often() -> None:
+    assert platform.pace_for(2000, {}) == {}
+    slower = {"TRELLIS_HEARTBEAT_S": "12.5", "TRELLIS_LEASE_S": "50.0", "TRELLIS_NODE_LOST_S": "87.5"}
+    assert platform.pace_for(5000, {}) == slower
+    assert platform.pace_for(5000, {"TRELLIS_LEASE_S": "30"}) == {}

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core import throttle
-from app.core.throttle import Throttle
+from app.core.throttle import OneAtATime, Throttle
 from trellis.errors import RateLimited
 
 
@@ -36,3 +36,15 @@ def test_the_memory_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         tries.spend(str(number))
     assert len(tries._tries) == 10
+
+
+def test_a_turn_is_had_by_one_and_given_back_whatever_happens() -> None:
+    alone = OneAtATime(retry_after_s=3.0)
+    with alone.turn():
+        with pytest.raises(RateLimited) as refused, alone.turn():
+            pass
+        assert refused.value.retry_after_s == 3.0
+    with pytest.raises(ZeroDivisionError), alone.turn():
+        raise ZeroDivisionError
+    with alone.turn():
+        pass

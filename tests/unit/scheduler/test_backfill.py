@@ -1,11 +1,14 @@
 from dataclasses import replace
 from math import inf
 
+import pytest
+
 from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.plan import Reason
 from scheduler.snapshot import (
     Constraints,
+    Holding,
     JobClass,
     Node,
     PendingJob,
@@ -75,6 +78,23 @@ def test_a_job_that_ends_after_the_shadow_time_waits() -> None:
     assert started(snapshot) == []
     assert verdicts(snapshot)["small"].reason is Reason.BEHIND_HEAD
     assert verdicts(snapshot)["small"].message == "would delay job head, the head of queue 'default'"
+
+
+def test_of_another_projects_head_no_more_is_told_than_that_there_is_one() -> None:
+    running, small = [busy("r", "n1", 1, ends_by=NOW + 60)], one_gpu(limit=61)
+    foreign = replace(small, job_class=replace(small.job_class, project_id="other"))
+    judged = verdicts(a_snapshot([a_node(gpus=8)], [HEAD, foreign], running=running))
+    assert judged["small"].message == "would delay a job of another project, the head of its queue"
+
+
+@pytest.mark.parametrize(
+    ("project", "message"),
+    [("other", "might run into a reservation of another project"), ("", "might run into maintenance secret")],
+)
+def test_of_another_projects_reservation_no_more_is_told_than_that_there_is_one(project: str, message: str) -> None:
+    booked = Reservation("secret", project, NOW + 10, NOW + 90, (Holding("id-n1", 8000, 32 * GIB, ()),))
+    judged = verdicts(replace(a_snapshot([a_node()], [a_job("small")]), reservations=(booked,)))
+    assert judged["small"].message == message
 
 
 def test_where_no_limit_says_when_the_claimed_node_stays_free() -> None:

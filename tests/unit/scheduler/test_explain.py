@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.explain import Shapes, why_behind, why_no_room, why_nowhere
+from scheduler.explain import why_behind, why_no_room
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Reason
-from scheduler.snapshot import Constraints, Node, Operator, Request, Slice, Taint, Term
+from scheduler.snapshot import Node, Request, Slice, Taint
 from tests.support.clusters import GIB, a_class, a_node, a_request
 
 
@@ -79,61 +79,10 @@ def test_a_slice_that_is_not_free_is_named() -> None:
     ledger.seat(Grant(0, 0, 0, slices=(Slice(0, "7g.80gb", 0),)))
     job_class = a_class(Request(1000, GIB, mig_profile="2g.20gb"))
     assert why_no_room(ledger, job_class, 0)[1] == "needs a slice 2g.20gb of a GPU; none is free"
-    assert Shapes([node]).why_never(job_class) is None
-    assert Shapes([a_node(gpus=8)]).why_never(job_class) == (
-        Reason.NEVER_FITS,
-        "no node of the cluster could ever hold this: none can be cut into a slice 2g.20gb",
-    )
-
-
-def test_a_job_that_no_node_may_have_is_told_what_keeps_it_away() -> None:
-    nodes = [replace(a_node("a"), taints=(Taint("gpu"),)), replace(a_node("b"), spot=True), a_node("c")]
-    wanted = Constraints(spot=False, selector=(Term("name", Operator.NOT_IN, ("c",)),))
-    because = why_nowhere(Ledger(nodes), replace(a_class(), constraints=wanted))
-    assert because == (
-        Reason.NEVER_FITS,
-        "no node may have it; kept away: 1 node by being spot nodes, 1 node by selector name not in c, 1 node by taint gpu",
-    )
-    assert why_nowhere(Ledger(nodes), a_class()) is None
 
 
 def test_a_gang_is_told_how_many_replicas_have_room() -> None:
     assert why_no_room(Ledger([a_node()]), a_class(replicas=9), 8)[1] == "room for 8 of 9 replicas"
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (a_request(gpu_milli=9000), "asks for 9 GPUs a replica, the largest node has 8"),
-        (a_request(gpu_milli=1000, model="b200"), "none has a b200 GPU"),
-        (a_request(cpus=9), "asks for 9 CPUs a replica, the largest node has 8 CPUs"),
-        (a_request(gib=33), "asks for 33.0 GiB a replica, the largest node has 32.0 GiB"),
-        (a_request(cpus=8, gib=20), "no single node has all that a replica asks for"),
-    ],
-)
-def test_what_can_never_run_is_told_so(request_: Request, message: str) -> None:
-    nodes = [a_node("n1", gpus=8, cpus=8, gib=16), a_node("n2", gpus=1, cpus=1, gib=32)]
-    wanted = (Reason.NEVER_FITS, f"no node of the cluster could ever hold this: {message}")
-    assert Shapes(nodes).why_never(a_class(request_)) == wanted
-
-
-def test_a_gang_beyond_the_whole_cluster_is_told_so() -> None:
-    because = Shapes([a_node("n1"), a_node("n2")]).why_never(a_class(replicas=17))
-    assert because == (Reason.NEVER_FITS, "asks for 17 replicas; the whole cluster, if empty, has room for 16")
-
-
-def test_load_is_no_reason_for_never() -> None:
-    assert Shapes([left("a", cpus=0, gib=0)]).why_never(a_class()) is None
-
-
-def test_a_node_that_is_away_is_no_reason_for_never() -> None:
-    away = replace(a_node("n1", gpus=8), ready=False)
-    because = Shapes([away, a_node("n2")]).why_never(a_class(a_request(gpu_milli=1000)))
-    assert because == (Reason.NO_NODES, "1 node that could hold it is not ready")
-
-
-def test_an_empty_cluster_says_so() -> None:
-    assert Shapes([]).why_never(a_class()) == (Reason.NO_NODES, "the cluster has no node")
 
 
 def test_the_first_in_line_waits_behind_nobody() -> None:

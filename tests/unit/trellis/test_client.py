@@ -151,6 +151,7 @@ def test_what_was_read_is_changed_only_if_nobody_changed_it_since() -> None:
 NOUNS = [
     (lambda c: c.whoami(), "GET", "/auth/whoami"),
     (lambda c: list(c.nodes.list(state="ready")), "GET", "/resources/nodes"),
+    (lambda c: c.nodes.kinds(), "GET", "/resources/kinds"),
     (lambda c: c.nodes.get("n1"), "GET", "/resources/nodes/n1"),
     (lambda c: c.nodes.create_join_token("lab"), "POST", "/resources/join-tokens"),
     (lambda c: list(c.queues.list()), "GET", "/queues"),

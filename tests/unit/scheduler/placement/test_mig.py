@@ -2,7 +2,7 @@ from itertools import permutations
 
 import pytest
 
-from scheduler.placement.mig import GIB, MEDIA, Geometry, geometry_of, start_of
+from scheduler.placement.mig import GIB, MEDIA, Geometry, geometry_of, profiles, slots_of, start_of
 from scheduler.snapshot import Slice
 
 
@@ -107,3 +107,25 @@ def test_a_slice_knows_its_mask_and_an_impossible_one_is_refused() -> None:
     assert geometry().mask_of(Slice(0, "2g.20gb", 4)) == 0b110000
     with pytest.raises(ValueError, match=r"no slice 2g.20gb can begin at slot 1 of device 3"):
         geometry().mask_of(Slice(3, "2g.20gb", 1))
+
+
+def test_what_has_been_cut_already_is_all_there_is() -> None:
+    cut = geometry().only([("1g.10gb", 5), ("3g.40gb", 0), ("9g.90gb", 0)])
+    assert {name: [start_of(mask) for mask in masks] for name, masks in cut.masks.items()} == {
+        "1g.10gb": [5],
+        "3g.40gb": [0],
+    }
+    assert cut.choose(0, "2g.20gb", {}) is None
+
+
+def test_a_slice_takes_its_slots_and_perhaps_the_media_engines() -> None:
+    assert slots_of("H100", 80 * GIB, Slice(0, "3g.40gb", 4)) == (4, 5, 6, 7)
+    assert slots_of("H100", 80 * GIB, Slice(0, "1g.10gb+me", 2)) == (2, 8)
+    with pytest.raises(ValueError, match="no slice 3g"):
+        slots_of("H100", 80 * GIB, Slice(0, "3g.40gb", 1))
+    with pytest.raises(ValueError, match="no slices are known"):
+        slots_of("L4", 24 * GIB, Slice(0, "1g.10gb", 0))
+
+
+def test_every_profile_of_every_model_is_known_by_name() -> None:
+    assert {"1g.5gb", "1g.10gb+me", "7g.180gb", "4g.24gb"} <= profiles()

@@ -79,3 +79,15 @@ def test_a_queue_is_made(cli: CommandLine) -> None:
     cli.api.on("POST", "/queues", reply({"id": "q3", "name": "nightly"}, 201))
     assert cli.run("queues", "create", "nightly", "--weight", "2").stdout == "Queue nightly is made.\n"
     assert cli.api.bodies("POST", "/queues") == [{"name": "nightly", "weight": 2}]
+
+
+def test_of_more_nodes_than_a_person_reads_only_the_kinds_are_listed(cli: CommandLine) -> None:
+    held = {"cpu_milli": 96_000, "memory_bytes": 2**40, "gpu_milli": 8000}
+    kind = {"gpu_model": "H100", "gpus": 8, "cpu_milli": 96_000, "memory_bytes": 2**41, "nodes": 101, "nodes_ready": 99}
+    cli.api.on("GET", "/resources/nodes", reply({"items": [NODE] * 101}))
+    cli.api.on("GET", "/resources/kinds", reply({"items": [kind | {"held": held}]}))
+    said = cli.run("nodes").stdout
+    assert len(said.splitlines()) == 2
+    for part in ("101", "99", "8 H100, 96 CPU, 2.0 TiB", "96/9696", "8/808"):
+        assert part in said
+    assert len(cli.run("nodes", "--all").stdout.splitlines()) == 102

@@ -80,10 +80,20 @@ def test_an_array_says_how_many_jobs_it_made(cli: CommandLine) -> None:
     assert sent(cli)["array"] == {"indexes": "0-9", "max_parallel": 4}
 
 
-def test_a_dry_run_says_what_would_be_asked_for(accepted: CommandLine) -> None:
-    done = accepted.run("submit", "--dry-run", "--", "true")
-    assert done.stdout == "It would be accepted: 1 CPU, 1.0 GiB, 2 GPU H100.\n"
-    assert sent(accepted)["dry_run"] is True
+def test_a_dry_run_asks_what_would_become_of_it_and_submits_nothing(cli: CommandLine) -> None:
+    told = {"queue": "default", "copies": [{"certainty": "now", "nodes": ["gpu-1"]}], "starting_now": 1}
+    cli.api.on("POST", "/resources/what-if", reply(told))
+    done = cli.run("submit", "--dry-run", "--gpus", "1", "--", "true")
+    assert "It would start now in queue default." in done.stdout
+    job = {"name": "true", "command": ["true"], "resources": {"gpus": "1"}}
+    assert cli.api.bodies("POST", "/resources/what-if") == [{"job": job, "copies": 1}]
+    assert not cli.api.bodies("POST", "/jobs")
+
+
+def test_a_dry_run_of_an_array_only_checks_it(cli: CommandLine) -> None:
+    cli.api.on("POST", "/jobs", reply({"array_id": "a1", "items": [], "count": 10}, 201))
+    assert cli.run("submit", "--dry-run", "--array", "0-9", "--", "true").stdout == "It would be accepted: 10 jobs.\n"
+    assert sent(cli)["dry_run"] is True
 
 
 def test_json_is_the_servers_answer(accepted: CommandLine) -> None:
@@ -168,3 +178,67 @@ def test_a_fault_that_the_server_found_names_the_field(cli: CommandLine) -> None
     cli.api.on("POST", "/jobs", problem(422, "invalid", "x", errors=errors))
     done = cli.run("submit", "--gpus", "nan", "--", "true")
     assert (done.exit_code, done.stderr) == (2, "trellis: resources.gpus must be a number such as 2, 0.5 or 500m\n")
+
+
+def test_what_is_asked_of_nodes_reaches_the_body(accepted: CommandLine) -> None:
+    done = accepted.run(
+        "submit", "-C", "zone=north,south", "-C", "!spot", "-C", "cores>8", "--tolerate", "reserved=vision",
+        "--pool", "research", "--exclusive", "--within", "rack", "--strategy", "pack", "--no-preempt",
+        "--checkpointable", "-N", "2-8", "--gpu-type", "H100,A100", "-G", "1", "--", "true",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    body = sent(accepted)
+    assert body["constraints"] == {
+        "selector": [
+            {"label": "zone", "operator": "in", "values": ["north", "south"]},
+            {"label": "spot", "operator": "absent"},
+            {"label": "cores", "operator": "above", "values": ["8"]},
+        ],
+        "tolerates": ["reserved=vision"],
+        "pool": "research",
+        "exclusive": True,
+        "strategy": "pack",
+        "topology": {"level": "rack", "required": True},
+    }
+    said = {key: body[key] for key in ("min_replicas", "max_replicas", "preemptible", "checkpointable")}
+    assert said == {"min_replicas": 2, "max_replicas": 8, "preemptible": False, "checkpointable": True}
+    assert body["resources"] == {"gpus": "1", "gpu_type": ["H100", "A100"]}
+
+
+def test_a_submission_in_a_file_is_sent_with_the_options_over_it(accepted: CommandLine) -> None:
+    roles = [{"name": "driver", "command": ["drive"]}, {"name": "worker", "replicas": 2, "command": ["work"]}]
+    body = {"name": "train", "roles": roles, "constraints": {"pool": "a", "exclusive": True}}
+    (accepted.work / "job.json").write_text(json.dumps(body))
+    accepted.run("submit", "job.json", "--pool", "b", "--near", "zone")
+    constraints = {"pool": "b", "exclusive": True, "topology": {"level": "zone"}}
+    assert sent(accepted) == {"name": "train", "roles": roles, "constraints": constraints}
+
+
+def test_a_count_on_the_command_line_takes_the_place_of_a_range(accepted: CommandLine) -> None:
+    (accepted.work / "t.sbatch").write_text("#!/bin/sh\n#SBATCH --nodes=2-4\ntrue\n")
+    accepted.run("submit", "t.sbatch", "-N", "3")
+    assert (sent(accepted)["replicas"], "max_replicas" in sent(accepted)) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["-C", "zone~north"], "no condition on a label"),
+        (["-C", "!zone=north"], "no condition on a label"),
+        (["-N", "2-"], "must be such as 4, or 2-8"),
+        (["-N", "many"], "must be such as 4, or 2-8"),
+        (["--within", "rack", "--near", "zone"], "give one of them"),
+    ],
+)
+def test_an_option_that_cannot_be_understood_says_how_it_can_be(cli: CommandLine, words: list[str], fault: str) -> None:
+    done = cli.run("submit", *words, "--", "true")
+    assert done.exit_code != 0
+    assert fault in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("text", "fault"), [("{", "is no JSON"), ("[1]", "must hold an object")])
+def test_a_file_that_holds_no_submission_is_named(cli: CommandLine, text: str, fault: str) -> None:
+    (cli.work / "job.json").write_text(text)
+    done = cli.run("submit", "job.json")
+    assert done.exit_code != 0
+    assert fault in " ".join(done.stderr.split())

@@ -9,11 +9,14 @@ from tests.support.command_line import CommandLine
 from tests.support.fake_api import a_job_body, problem, reply
 
 QUEUES = [{"id": "q1", "name": "default", "state": "open", "pending": 3, "running": 1, "held": {"gpu_milli": 1500}}]
-NODES = [
-    {"id": "n1", "name": "a", "state": "ready", "cpu_milli": 8000, "cpu_milli_used": 2000, "memory_bytes": 2**34,
-     "memory_bytes_used": 2**33, "gpus": [{"index": 0, "milli_used": 1000}, {"index": 1, "milli_used": 500}]},
-    {"id": "n2", "name": "b", "state": "cordoned", "cpu_milli": 4000, "memory_bytes": 2**34},
+KINDS = [
+    {"gpu_model": "H100", "gpus": 2, "cpu_milli": 8000, "memory_bytes": 2**34, "nodes": 1, "nodes_ready": 1,
+     "held": {"cpu_milli": 2000, "memory_bytes": 2**33, "gpu_milli": 1500}},
+    {"gpus": 0, "cpu_milli": 4000, "memory_bytes": 2**34, "nodes": 1, "nodes_ready": 0,
+     "held": {"cpu_milli": 0, "memory_bytes": 0, "gpu_milli": 0}},
 ]  # fmt: skip
+
+IDLE = {"gpu_type": "H100", "devices": 2, "idle_milli": 500, "whole": 0, "most_on_one_node": 0, "useless_milli": 200}
 
 
 def head(**values: Any) -> dict[str, Any]:
@@ -23,25 +26,28 @@ def head(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def queue(cli: CommandLine) -> CommandLine:
-    cli.api.on("GET", "/queues", reply({"items": QUEUES}))
+    cli.api.on("GET", "/queues", reply({"items": QUEUES})).on("GET", "/resources/capacity", reply({"gpus": [IDLE]}))
     return cli
 
 
 def test_why_says_what_is_missing_when_it_starts_and_what_comes_before(queue: CommandLine) -> None:
     job = a_job_body(why="3 of 40 nodes fit but for memory", expected_start_at="2026-01-31T13:00:00+00:00")
-    heads = [
-        head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"),
-        head(priority=-1),
-        head(waiting_since="2026-01-31T12:30:00+00:00"),
-        head(priority=5, waiting_since="2026-01-31T12:30:00+00:00"),
-        head(job_id="0193-job"),
-    ]
+    heads = [head(job_id="j9", name="first", project="vision", message="needs 8 GPUs"), head(priority=5)]
     queue.api.on("GET", "/jobs/0193-job", reply(job)).on("GET", "/queues/q1/explain", reply({"heads": heads}))
     said = queue.run("why", "0193-job").stdout
     for part in ("is queued", "3 of 40 nodes fit but for memory", "expected to start", "first", "needs 8 GPUs"):
         assert part in said
     assert len(said.partition("Before it")[2].splitlines()) == 4
     assert len(json.loads(queue.run("why", "0193-job", "--json").stdout)["ahead"]) == 2
+    asked = [request.url.params.get("job") for request in queue.api.asked if request.url.path.endswith("/explain")]
+    assert asked == ["0193-job", "0193-job"]
+
+
+def test_why_of_a_job_that_started_meanwhile_names_nobody_before_it(queue: CommandLine) -> None:
+    queue.api.on("GET", "/jobs/0193-job", reply(a_job_body(why="no room")))
+    queue.api.on("GET", "/queues/q1/explain", problem(404, "not_found"))
+    said = queue.run("why", "0193-job")
+    assert (said.exit_code, "Before it" in said.stdout) == (0, False)
 
 
 def test_why_says_of_a_job_that_runs_why_it_runs_there(cli: CommandLine) -> None:
@@ -51,23 +57,31 @@ def test_why_says_of_a_job_that_runs_why_it_runs_there(cli: CommandLine) -> None
 
 
 def test_top_once_sums_up_nodes_queues_and_jobs(queue: CommandLine) -> None:
-    queue.api.on("GET", "/resources/nodes", reply({"items": NODES}))
+    queue.api.on("GET", "/resources/kinds", reply({"items": KINDS}))
     queue.api.on("GET", "/jobs", reply({"items": [a_job_body(state="running", run_s=61.0)]}), reply({"items": []}))
     said = queue.run("top", "--once").stdout
-    for part in ("nodes 1/2 ready", "CPUs 2/12", "GPUs 1.5/2 [###############.....]", "default", "train", "Running"):
+    for part in (
+        "nodes 1/2 ready",
+        "CPUs 2/12",
+        "GPUs 1.5/2 [###############.....]",
+        "H100: 0.5 of 2 idle, 0 of them whole, 40 % fragmented",
+        "default",
+        "train",
+        "Running",
+    ):
         assert part in said
     assert "Waiting" not in said
 
 
 def test_top_as_json_is_one_object(queue: CommandLine) -> None:
-    queue.api.on("GET", "/resources/nodes", reply({"items": NODES})).on("GET", "/jobs", reply({"items": []}))
+    queue.api.on("GET", "/resources/kinds", reply({"items": KINDS})).on("GET", "/jobs", reply({"items": []}))
     told = json.loads(queue.run("top", "--json").stdout)
     assert (told["gpu_milli"], told["nodes"]) == ({"total": 2000, "held": 1500}, {"total": 2, "ready": 1})
     assert told["queues"] == QUEUES
 
 
 def test_top_looks_again_until_it_is_interrupted(queue: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue.api.on("GET", "/resources/nodes", reply({"items": NODES})).on("GET", "/jobs", reply({"items": []}))
+    queue.api.on("GET", "/resources/kinds", reply({"items": KINDS})).on("GET", "/jobs", reply({"items": []}))
     naps: list[float] = []
 
     def nap(seconds: float) -> None:
@@ -78,12 +92,12 @@ def test_top_looks_again_until_it_is_interrupted(queue: CommandLine, monkeypatch
     monkeypatch.setattr("trellis.cli.watching.time.sleep", nap)
     assert queue.run("top", "--interval", "1").exit_code == 0
     assert naps == [1.0] * 3
-    assert sum(request.url.path.endswith("/resources/nodes") for request in queue.api.asked) == 3
+    assert sum(request.url.path.endswith("/resources/kinds") for request in queue.api.asked) == 3
 
 
 def test_top_that_is_refused_is_one_line(cli: CommandLine) -> None:
     cli.api.on("GET", "/jobs", problem(401, "unauthenticated")).on(
-        "GET", "/resources/nodes", problem(401, "unauthenticated")
+        "GET", "/resources/kinds", problem(401, "unauthenticated")
     )
     done = cli.run("top", "--once")
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
