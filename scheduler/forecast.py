@@ -11,12 +11,14 @@ from scheduler.amounts import asked
 from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
-from scheduler.occupants import Occupants
 from scheduler.placement.rooms import Grant, Room
 from scheduler.snapshot import ANYWHERE, JobClass, PendingJob
 
-_Change: TypeAlias = tuple[float, str, tuple[Grant, ...], tuple[Grant, ...]]
+Change: TypeAlias = tuple[float, str, tuple[Grant, ...], tuple[Grant, ...]]
 """When, in which order within one instant, what is freed, and what is taken."""
+
+Instant: TypeAlias = tuple[float, str]
+"""When; and, of what has no time, after whose end: there, one comes after the other by id."""
 
 _IN_TIME = itemgetter(0, 1)
 
@@ -70,55 +72,6 @@ def foresee(
         return future.reach(step, alone=False)
 
 
-class Forecasts:
-    """The claims that were made last. They serve again, in the same order, until something changes that they depend on."""
-
-    def __init__(self, ledger: Ledger, occupants: Occupants) -> None:
-        self._ledger = ledger
-        self._occupants = occupants
-        self._known: list[_Known] = []
-        self._next = 0
-
-    def begin(self, claims: Sequence[Claim]) -> None:
-        """A round begins, with these claims that were not made here: beside such, none serves again."""
-        self._next = 0
-        if claims:
-            self._known.clear()
-
-    def claim(
-        self,
-        job: PendingJob,
-        claims: Sequence[Claim],
-        now: float,
-        *,
-        within: frozenset[int] | None,
-        alone: bool,
-    ) -> Claim | None:
-        """Find when and where a blocked job can start, as `claim` does."""
-        version = self._ledger.version, self._occupants.version
-        if self._next < len(self._known):
-            known = self._known[self._next]
-            lasts = known.found is None or known.found.starts_at > now
-            if lasts and known.job is job and known[1:4] == (version, within, alone):
-                self._next += 1
-                return known.found
-            del self._known[self._next :]
-        found = claim(job, self._ledger, self._occupants.releases, claims, now, within=within, alone=alone)
-        self._known.append(_Known(job, version, within, alone, found))
-        self._next += 1
-        return found
-
-
-class _Known(NamedTuple):
-    """A claim, or that there is none, and what was asked when."""
-
-    job: PendingJob
-    version: tuple[int, int]
-    within: frozenset[int] | None
-    alone: bool
-    found: Claim | None
-
-
 class _Step(NamedTuple):
     """A moment at which something changes: what becomes free, and what other claims take of it.
 
@@ -151,8 +104,6 @@ class _Future:
         at = step.at
         for grant in step.freed:
             self._missing.give(grant)
-        for grant in step.taken:
-            self._missing.take(grant)
         self._freed += step.freed
         self._taken += step.taken
         self._lacking.follow(step)
@@ -160,27 +111,17 @@ class _Future:
             return None
         self._put_down()
         job_class = self._job.job_class
-        until = ends_at(at, job_class)
-        guard = Guard(self._ahead(at), until, self._within, starts_at=at)
+        guard = guard_at((at, step.after), job_class, self._claims, self._ledger.rooms, self._within)
         mark = self._ledger.mark()
         grants = place_gang(self._ledger, job_class, guard)
         if len(grants) < needed(job_class):
             self._lacking.note(len(grants))
             return None
-        counts = _count(grants, len(job_class.roles))
+        counts = count_on(grants, len(job_class.roles))
         self._ledger.rollback(mark)
-        spare = self._spare() if alone and _anywhere(job_class) else None
+        spare = self._spare() if alone and anywhere(job_class) else None
         rooms = {number: self._ledger.rooms[number].copy() for number in counts}
-        return Claim(self._job, at, until, tuple(grants), rooms, counts, spare, step.after)
-
-    def _ahead(self, at: float) -> list[Claim]:
-        """Return the claims that begin later. What begins up to then has been taken; what is booked then is kept free."""
-        rooms = self._ledger.rooms
-        return [
-            one if one.starts_at > at else one.at_present(rooms)
-            for one in self._claims
-            if one.starts_at > at or (one.booked and at < one.ends_at)
-        ]
+        return Claim(self._job, at, ends_at(at, job_class), tuple(grants), rooms, counts, spare, step.after)
 
     def _put_down(self) -> None:
         # What is taken first: a claim may have ended since, and only what was taken can be given back.
@@ -258,7 +199,10 @@ class _Lacking:
 
 
 class _Missing:
-    """How far the whole cluster's sums are from what a job asks for: enough of them is not yet room, but less is none."""
+    """How far the whole cluster's sums are from what a job asks for: enough of them is not yet room, but less is none.
+
+    What claims take is not counted: some of it is not free before others go.
+    """
 
     def __init__(self, job_class: JobClass, ledger: Ledger) -> None:
         wanted, free = asked(job_class), ledger.free
@@ -281,14 +225,6 @@ class _Missing:
             for _, milli in grant.gpus:
                 self._gpu_milli -= milli
 
-    def take(self, grant: Grant) -> None:
-        """Count what is taken by another's claim."""
-        self._cpu_milli += grant.cpu_milli
-        self._memory_bytes += grant.memory_bytes
-        if self._counts_gpus:
-            for _, milli in grant.gpus:
-                self._gpu_milli += milli
-
 
 def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> Iterator[_Step]:
     """Yield what changes, instant by instant.
@@ -308,10 +244,10 @@ def _steps(releases: Sequence[Release], claims: Sequence[Claim], now: float) -> 
         yield step._replace(claimed=claimed)
 
 
-def _changes(releases: Sequence[Release], claims: Iterable[Claim]) -> Iterator[_Change]:
+def _changes(releases: Sequence[Release], claims: Iterable[Claim]) -> Iterator[Change]:
     """Yield what is freed and what claims take and free, in time; of many releases mostly the first few are asked for."""
     reached = 0
-    for change in sorted(chain.from_iterable(map(_changes_of, claims)), key=_IN_TIME):
+    for change in sorted(chain.from_iterable(map(changes_of, claims)), key=_IN_TIME):
         place = bisect_left(releases, change[:2], reached)
         for number in range(reached, place):
             yield (*releases[number], ())
@@ -321,21 +257,37 @@ def _changes(releases: Sequence[Release], claims: Iterable[Claim]) -> Iterator[_
         yield (*releases[number], ())
 
 
-def _changes_of(claim: Claim) -> tuple[_Change, ...]:
+def changes_of(claim: Claim) -> tuple[Change, ...]:
+    """Return what changes as a claim begins, and as it ends."""
     if claim.booked:  # its room is kept by the guard, and given to nobody before it ends
         return ((claim.ends_at, claim.job.id, (), ()),)
-    begun: _Change = (claim.starts_at, claim.after, (), claim.grants)
+    begun: Change = (claim.starts_at, claim.after, (), claim.grants)
     # Where neither has a time, the end still comes after the beginning.
     order = max(claim.after, claim.job.id) if claim.starts_at == inf else claim.job.id
     return begun, (claim.ends_at, order, claim.grants, ())
 
 
-def _anywhere(job_class: JobClass) -> bool:
+def guard_at(
+    instant: Instant, job_class: JobClass, claims: Iterable[Claim], rooms: Sequence[Room], within: Container[int] | None
+) -> Guard:
+    """Return what keeps a class that starts then off the claims of others, and on nodes `within` its reach.
+
+    What begins up to then has been taken; what is booked then is kept free.
+    """
+    at = instant[0]
+    later = [one for one in claims if (one.starts_at, one.after) > instant]
+    booked = [one.at_present(rooms) for one in claims if one.booked and one.starts_at <= at < one.ends_at]
+    # Where nobody knows when, it may be at any time.
+    return Guard([*later, *booked], ends_at(at, job_class), within, starts_at=at if at < inf else -inf)
+
+
+def anywhere(job_class: JobClass) -> bool:
     """Tell whether replicas are alike, and may be on any nodes, near to each other or not."""
     return len(job_class.roles) == 1 and job_class.constraints == ANYWHERE
 
 
-def _count(grants: Iterable[Grant], roles: int) -> dict[int, Counts]:
+def count_on(grants: Iterable[Grant], roles: int) -> dict[int, Counts]:
+    """Count replicas by node number and role."""
     counts: dict[int, list[int]] = {}
     for grant in grants:
         counts.setdefault(grant.number, [0] * roles)[grant.role] += 1

@@ -14,6 +14,9 @@ from scheduler.backfill import Release, ends_at
 from scheduler.placement.rooms import Grant
 from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
 
+_MOST_CHANGES = 200_000
+"""After so many another era begins."""
+
 
 class Share(NamedTuple):
     """What one job holds on one node; sorted, those who rather go come first."""
@@ -136,7 +139,8 @@ class Occupants:
     """All that runs, by id and by node; the indexes are made when somebody first must go, and kept from then on.
 
     `releases` is what will become free, soonest first. `version` grows with every change that could make somebody go
-    who could not before.
+    who could not before. `changed` are the numbers of the nodes where anything about it has changed, in order, since the
+    `era` began.
     """
 
     def __init__(self, models: Sequence[str]) -> None:
@@ -144,6 +148,8 @@ class Occupants:
         self.releasing: dict[str, Occupant] = {}
         self.releases: list[Release] = []
         self.version = 0
+        self.changed: list[int] = []
+        self.era = 0
         self.movable = 0
         """How many say that they can go on elsewhere."""
         self.elastic: dict[str, Occupant] = {}
@@ -177,7 +183,7 @@ class Occupants:
         occupant = self.by_id.pop(job_id)
         self.releasing.pop(job_id, None)
         self._count(occupant, -1)
-        self.version += 1
+        self._note(occupant)
         self._forget_releases(occupant)
         if self._indexed:
             for number, share in _shares(occupant):
@@ -233,7 +239,7 @@ class Occupants:
             del self.releasing[occupant.id]
         else:
             self.releasing[occupant.id] = occupant
-        self.version += 1
+        self._note(occupant)
 
     def on(self, number: int) -> Sequence[Share]:
         """Return who is on a node, lowest priority first, then those with least to do again for what they hold."""
@@ -270,9 +276,17 @@ class Occupants:
             raise ValueError(f"job {occupant.id} runs twice")
         self.by_id[occupant.id] = occupant
         self._count(occupant, 1)
-        self.version += 1
+        self._note(occupant)
         if occupant.releasing_at is not None or occupant.leaving:
             self.releasing[occupant.id] = occupant
+
+    def _note(self, occupant: Occupant) -> None:
+        self.version += 1
+        if len(self.changed) > _MOST_CHANGES:
+            self.changed.clear()
+            self.era += 1
+        for grant in occupant.grants:
+            self.changed.append(grant.number)
 
     def _forget_releases(self, occupant: Occupant) -> None:
         for release in occupant.releases():

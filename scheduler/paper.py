@@ -9,11 +9,11 @@ from scheduler.capacity import Setting
 from scheduler.clearing import Site
 from scheduler.config import Config
 from scheduler.conservative import Agenda
-from scheduler.forecast import Forecasts
 from scheduler.inheritance import inherit
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
 from scheduler.order import Line, check, form_lines
+from scheduler.outlook import Forecasts
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant, sum_up
 from scheduler.plan import Because, Placement, ReplicaPlacement
