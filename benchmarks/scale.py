@@ -29,7 +29,8 @@ def measure(printer: Printer) -> None:
         gc.freeze()  # what stands there anyhow is not to be gone through while we measure
         _measure_cycle(printer, f"{percent}_percent_full", snapshot)
         if percent:
-            _measure_arrivals(printer, snapshot)
+            _measure_arrivals(printer, snapshot, "arrival", most_priority=0)
+            _measure_arrivals(printer, snapshot, "arrival_for_whom_others_go", most_priority=2)
         gc.unfreeze()
 
 
@@ -64,13 +65,14 @@ def _measure_cycle(printer: Printer, name: str, snapshot: Snapshot) -> None:
     printer.line(f"scale.build.{name}", min(built) * 1000, "ms", seed=SEED, best_of=RUNS)
 
 
-def _measure_arrivals(printer: Printer, snapshot: Snapshot) -> None:
-    """One job after another, of any priority, comes to a full cluster where all else is settled.
+def _measure_arrivals(printer: Printer, snapshot: Snapshot, name: str, *, most_priority: int) -> None:
+    """One job after another comes to a full cluster where all else is settled; above priority 0, others go for it.
 
     That such a plan equals one that is made anew, the properties show on small clusters (tests/property).
     """
     random = Random(SEED)
-    classes = [draw_class(random) for _ in range(50)]
+    drawn = [draw_class(random) for _ in range(50)]
+    classes = [replace(one, priority=min(one.priority, most_priority)) for one in drawn]
     planner = Planner(replace(snapshot, pending=_patient(snapshot)), CONFIG)
     while _decides(planner.decide(NOW)):
         pass
@@ -83,8 +85,10 @@ def _measure_arrivals(printer: Printer, snapshot: Snapshot) -> None:
         seconds.append(time.process_time() - begun)
         placed += len(made.placements)
         evicted += len(made.evictions)
+        for one in made.evictions:  # they end at once: the next plan finds their room free
+            planner.end(one.job_id)
     p99 = percentile(seconds, 99) * 1000
-    printer.times("scale.arrival", seconds, p99=round(p99, 2), seed=SEED, placed=placed, evicted=evicted)
+    printer.times(f"scale.{name}", seconds, p99=round(p99, 2), seed=SEED, placed=placed, evicted=evicted)
 
 
 def _patient(snapshot: Snapshot) -> tuple[PendingJob, ...]:

@@ -2,9 +2,10 @@
 that give back, then lower priorities that end.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from scheduler.consolidation import ByMoving, gain, needs_one_place, restart_cos
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
+from scheduler.order import Waiting
 from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Eviction, EvictionKind, ReplicaPlacement, Resize
@@ -108,7 +110,7 @@ class Clearing:
         """Another plan begins, which may spend as many steps as any."""
         self._steps = Steps(STEPS)
 
-    def make_room(self, heads: Iterable[PendingJob], claims: Sequence[Claim], now: float, told: list[Told]) -> bool:
+    def make_room(self, blocked: Sequence[Waiting], claims: Sequence[Claim], now: float, told: list[Told]) -> bool:
         """Have others go for jobs that found no room, the highest priority first, ties in the order given.
 
         `claims` are those of the round that failed; who must go is added to `told`. Tells whether anything was changed:
@@ -117,33 +119,32 @@ class Clearing:
         site, config = self._site, self._config
         if not (config.preemption.enabled or config.reclaim or config.consolidate) or not site.occupants.by_id:
             return False
-        heads = list(heads)
-        if self._is_quiet(heads, claims):
+        if self._is_quiet(blocked, claims):
             return False
         before = site.debts.changes
         state = _state(site, now, config.preemption.min_run_s)
         if state != self._state:
             self._in_vain.clear()
             self._state = state
-        ranked = sorted(heads, key=lambda job: -job.job_class.priority)
+        ranked = sorted(blocked, key=lambda group: -group.job_class.priority)
         mark = site.lending.books.mark()
         with site.ledger.what_if():
             _Pass(site, Terms(config, now, self._steps), claims, told).run(ranked, self._in_vain)
         site.lending.books.rollback(mark)
         return site.debts.changes > before
 
-    def _is_quiet(self, heads: Sequence[PendingJob], claims: Sequence[Claim]) -> bool:
-        """Tell whether at a glance nobody goes, and nobody could be made to go, to move or to wait for any of `heads`."""
+    def _is_quiet(self, blocked: Sequence[Waiting], claims: Sequence[Claim]) -> bool:
+        """Tell whether at a glance nobody goes, and nobody could be made to go, to move or to wait for any job."""
         occupants, config = self._site.occupants, self._config
         if occupants.releasing or self._site.debts or (config.reclaim and self._site.lending.pools.names):
             return False
         if config.consolidate and occupants.movable:
             return False
-        highest = max((job.job_class.priority for job in heads), default=0)
+        highest = max((group.job_class.priority for group in blocked), default=0)
         if any(one.job.job_class.priority < highest for one in claims):
             return False
         rule = ByPriority(highest, config.preemption, 0.0, shrinking=bool(occupants.elastic))
-        return not heads or not config.preemption.enabled or occupants.lowest() > rule.most_priority
+        return not blocked or not config.preemption.enabled or occupants.lowest() > rule.most_priority
 
     def spare(self, now: float, told: list[Told]) -> bool:
         """Let those stay, last chosen first, whom nobody needs to go any more; tell whether there were any.
@@ -243,28 +244,29 @@ class _Pass:
         self._refused = False
         self._cluster = Cluster(site.ledger, site.occupants, site.domain, terms.steps)
 
-    def run(self, heads: Sequence[PendingJob], in_vain: set[JobClass]) -> None:
-        """Serve the heads; what is owed to others is held when their turn comes, so that only a higher one gets it.
+    def run(self, blocked: Sequence[Waiting], in_vain: set[JobClass]) -> None:
+        """Serve the first jobs of each class; what is owed to others is held when their turn comes, so that only a higher one gets it.
 
         Those that found nobody are added to `in_vain`, unless it was for the claims of others.
         """
         debts, most = self._site.debts, self._config.preemption.most_heads - len({one.job.id for one in self._told})
-        failed = set(in_vain)
         self._expect_coming()
         owed = debts.in_order()[::-1]
-        for job in heads:
-            while owed and debts.rank(owed[-1]) >= job.job_class.priority:
+        for group in blocked:
+            if group.job_class in in_vain:
+                continue
+            while owed and debts.rank(owed[-1]) >= group.job_class.priority:
                 self._hold(owed.pop())
-            if job.id in debts or job.job_class in failed:
-                continue
-            if most <= 0 or self._cluster.steps.left <= 0:
-                break
-            if self._help(job):
+            for job in islice(group.jobs(), self._config.preemption.most_heads):
+                if most <= 0 or self._cluster.steps.left <= 0:
+                    break
+                if job.id in debts:
+                    continue
+                if not self._help(job):
+                    if not self._refused and self._cluster.steps.left > 0:
+                        in_vain.add(group.job_class)
+                    break
                 most -= 1
-                continue
-            failed.add(job.job_class)
-            if not self._refused and self._cluster.steps.left > 0:
-                in_vain.add(job.job_class)
         while owed:
             self._hold(owed.pop())
 

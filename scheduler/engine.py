@@ -91,7 +91,7 @@ class Planner(Paper):
 
     def _make_room(self, current: Round, now: float, told: list[Told], growth: Growing) -> bool:
         """Have others go; what was to grow only now just does not."""
-        if not self._clearing.make_room(current.heads(), current.claims, now, told):
+        if not self._clearing.make_room(current.blocked, current.claims, now, told):
             return False
         for job_id, size in growth.sizes.items():
             occupant = self.occupants.by_id[job_id]

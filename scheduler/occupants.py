@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
+from heapq import heappop, heappush, merge
 from itertools import chain
 from math import floor, inf
 from operator import add, sub
@@ -158,7 +158,8 @@ class Occupants:
         self._on: dict[int, list[Share]] = {}
         self._ranked: dict[int, dict[str, list[tuple[int, str, Occupant]]]] = {}
         self._indexed = False
-        self._ripens = -1, inf
+        self._newest: list[tuple[float, str]] = []
+        """A heap of when jobs started, without those that were seen to have run long enough."""
 
     def add(self, occupant: Occupant) -> None:
         """A job runs. Raises ValueError if it did already."""
@@ -253,11 +254,14 @@ class Occupants:
 
     def ripens_at(self, now: float, min_run_s: float) -> float:
         """Return when the next one has run long enough to be sent away, infinity if all have."""
-        version, at = self._ripens
-        if version != self.version or at <= now:
-            starts = (one.started_at for one in self.by_id.values() if one.started_at + min_run_s > now)
-            self._ripens = self.version, min(starts, default=inf) + min_run_s
-        return self._ripens[1]
+        newest = self._newest
+        while newest:
+            started_at, job_id = newest[0]
+            there = self.by_id.get(job_id)
+            if there is not None and there.started_at == started_at and started_at + min_run_s > now:
+                return started_at + min_run_s
+            heappop(newest)
+        return inf
 
     def ranked(self, models: Sequence[str], most: float) -> Iterator[Occupant]:
         """Yield those of at most priority `most` that hold something on nodes of these models (none named: any).
@@ -277,6 +281,7 @@ class Occupants:
         self.by_id[occupant.id] = occupant
         self._count(occupant, 1)
         self._note(occupant)
+        heappush(self._newest, (occupant.started_at, occupant.id))
         if occupant.releasing_at is not None or occupant.leaving:
             self.releasing[occupant.id] = occupant
 

@@ -67,16 +67,28 @@ class Outlook:
         if not room.ready or (request.gpu_milli and request.gpu_models and room.model not in request.gpu_models):
             return []
         cpu_milli, memory_bytes, gpu_milli = room.cpu_milli, room.memory_bytes, sum(room.gpus)
-        instants = [(-inf, "")] * self._slots(cpu_milli, memory_bytes, gpu_milli)
-        if len(instants) == self._most:
+        slots = self._slots(cpu_milli, memory_bytes, gpu_milli)
+        instants: list[Instant] = [(-inf, "")] * slots
+        if slots == self._most:
             return instants
-        shares = self._occupants.on(number)
-        leaving = [(_leaves_at(occupant), cpu, memory, gpu) for _, _, _, occupant, cpu, memory, gpu in shares]
+        leaving = [
+            (
+                _leaves_at(one)
+                if one.leaving or one.releasing_at is not None or one.ends_by == inf
+                else (one.ends_by, ""),
+                share,
+            )
+            for share in self._occupants.on(number)
+            for one in (share[3],)
+        ]
         leaving.sort()
-        for at, cpu, memory, gpu in leaving:
-            cpu_milli += cpu
-            memory_bytes += memory
-            gpu_milli += gpu
+        wants_gpu = request.gpu_milli
+        for at, share in leaving:
+            cpu_milli += share[4]
+            memory_bytes += share[5]
+            gpu_milli += share[6]
+            if gpu_milli < wants_gpu:
+                continue
             slots = self._slots(cpu_milli, memory_bytes, gpu_milli)
             if slots > len(instants):
                 instants += [at] * (slots - len(instants))

@@ -1,7 +1,6 @@
 """One pass over all that waits: who starts now, who is promised what, and why everybody else waits."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from math import inf
 
 from scheduler import explain
@@ -111,10 +110,10 @@ class Round:
         self._block(line, group.head)
         return False
 
-    def heads(self) -> Iterator[PendingJob]:
-        """Yield the first jobs of each class that found no room, in the order in which they were tried."""
-        for group in self._blocked:
-            yield from islice(group.jobs(), self._config.preemption.most_heads)
+    @property
+    def blocked(self) -> Sequence[Waiting]:
+        """The classes that found no room, in the order in which they were tried."""
+        return self._blocked
 
     def _claims_of_others(self, job: PendingJob) -> Sequence[Claim]:
         if job.id not in self._paper.debts:
