@@ -1,6 +1,6 @@
 """Attempts and replicas: how a try is opened, and how what its nodes report becomes the job's state."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -289,32 +289,34 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
         uow.move(job, JobState.QUEUED)
 
 
-def end_attempts_on(uow: UnitOfWork, node_id: UUID, replicas: Collection[Replica], message: str) -> None:
-    """End live replicas of a (locked) node that is gone or has lost them; their jobs are tried elsewhere."""
-    family = Family.of_jobs(uow, {replica.job_id for replica in replicas})
-    ended = []
-    for known in replicas:
-        replica = family.replicas.get(known.id)
-        if replica is None or replica.state in ENDED_REPLICA_STATES:
-            continue
-        replica.cause, replica.message = Cause.NODE_LOST, message
-        uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
-        ended.append(replica.id)
-        follow(uow, family, family.attempts[replica.attempt_id])
-    release(uow, ended, node_id)
+def end_attempts_on(uow: UnitOfWork, gone: Mapping[str, Collection[Replica]]) -> None:
+    """End live replicas of (locked) nodes that are gone or have lost them, by what is to be said of it.
 
-
-def live_replicas_on(uow: UnitOfWork, node_id: UUID) -> list[Replica]:
-    """The replicas that a node should have in hand."""
-    statement = select(Replica).where(Replica.node_id == node_id, Replica.ended_at.is_(None)).order_by(Replica.id)
-    return list(uow.session.execute(statement).scalars())
+    Their jobs are tried elsewhere. All of them are locked at once: what has several nodes locks jobs in one order.
+    """
+    family = Family.of_jobs(uow, {replica.job_id for replicas in gone.values() for replica in replicas})
+    ended: dict[UUID, list[UUID]] = {}
+    for message, replicas in gone.items():
+        for known in replicas:
+            replica = family.replicas.get(known.id)
+            if replica is None or replica.state in ENDED_REPLICA_STATES:
+                continue
+            replica.cause, replica.message = Cause.NODE_LOST, message
+            uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
+            ended.setdefault(known.node_id, []).append(replica.id)
+            follow(uow, family, family.attempts[replica.attempt_id])
+    for node_id, replica_ids in ended.items():
+        release(uow, replica_ids, node_id)
 
 
 def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:
     """What our rows say still runs on nodes that are lost has ended with them."""
     held = select(Replica.node_id).where(Replica.ended_at.is_(None))
     lost = select(Node.id).where(Node.state == NodeState.LOST, Node.id.in_(held)).order_by(Node.id)
-    for node_id in uow.session.execute(lost).scalars().all():
-        node = lock_nodes(uow, [node_id])[node_id]
-        if node.state is NodeState.LOST:
-            end_attempts_on(uow, node_id, live_replicas_on(uow, node_id), f"node {node.name} fell silent")
+    locked = lock_nodes(uow, uow.session.execute(lost).scalars().all())
+    nodes = {node.id: node for node in locked.values() if node.state is NodeState.LOST}
+    live = select(Replica).where(Replica.node_id.in_(nodes), Replica.ended_at.is_(None)).order_by(Replica.id)
+    gone: dict[str, list[Replica]] = {}
+    for replica in uow.session.execute(live).scalars():
+        gone.setdefault(f"node {nodes[replica.node_id].name} fell silent", []).append(replica)
+    end_attempts_on(uow, gone)

@@ -21,6 +21,8 @@ from trellis.wire import GpuGrant, Heartbeat, Held, Orders, ReplicaSpec, SliceGr
 JUST_PLACED = timedelta(seconds=2)
 # What runs for this long by our rows and is not in its node's hands was lost there.
 SURELY_STARTED = timedelta(seconds=10)
+VANISHED = "its node no longer knows of it: it was restarted or lost its files"
+UNSTARTED = "it was stopped before it reached its node"
 _NODE_IDS = bindparam("node_ids", type_=ARRAY(Uuid))
 _TO_LAUNCH = (
     select(
@@ -64,12 +66,15 @@ def give_orders(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat], settings:
     for row in uow.execute(_LIVE, {"node_ids": list(heartbeats)}):
         live[row.node_id][str(row.id)] = row
     missing: list[UUID] = []
+    gone: dict[str, list[Any]] = {VANISHED: [], UNSTARTED: []}
     for node_id, heartbeat in heartbeats.items():
         held = {holding.replica_id for holding in heartbeat.replicas}
         unheld = [row for replica_id, row in live[node_id].items() if replica_id not in held]
-        _end_vanished(uow, node_id, unheld)
-        _end_unstarted(uow, node_id, unheld)
+        gone[VANISHED] += _vanished(uow, unheld)
+        gone[UNSTARTED] += _unstarted(uow, unheld)
         missing += [row.id for row in unheld if _is_due(uow, row)]
+    if any(gone.values()):
+        end_attempts_on(uow, gone)
     launch: dict[UUID, list[ReplicaSpec]] = {}
     for row in _rows_of(uow, missing, heartbeats) if missing else ():
         launch.setdefault(row.node_id, []).append(_spec(row))
@@ -87,19 +92,16 @@ def _is_due(uow: UnitOfWork, row: Any) -> bool:
     return row.started_at is None and row.stop_reason is None and bool(row.created_at < uow.clock.now() - JUST_PLACED)
 
 
-def _end_vanished(uow: UnitOfWork, node_id: UUID, unheld: Iterable[Any]) -> None:
-    """What ran on a (locked) node and is not in its hands any more has ended with what it knew."""
+def _vanished(uow: UnitOfWork, unheld: Iterable[Any]) -> Iterable[Any]:
+    """What ran on a node and is not in its hands any more: it has ended with what it knew."""
     edge = uow.clock.now() - SURELY_STARTED
-    if vanished := [row for row in unheld if row.started_at and row.started_at < edge]:
-        end_attempts_on(uow, node_id, vanished, "its node no longer knows of it: it was restarted or lost its files")
+    return [row for row in unheld if row.started_at and row.started_at < edge]
 
 
-def _end_unstarted(uow: UnitOfWork, node_id: UUID, unheld: Iterable[Any]) -> None:
-    """What was to be stopped before it ever reached its (locked) node ends here, if it had time enough to arrive."""
+def _unstarted(uow: UnitOfWork, unheld: Iterable[Any]) -> Iterable[Any]:
+    """What was to be stopped before it ever reached its node, and had time enough to arrive."""
     edge = uow.clock.now() - JUST_PLACED
-    unwanted = [row for row in unheld if row.stop_reason and row.state is ReplicaState.PLACED]
-    if due := [row for row in unwanted if row.created_at < edge]:
-        end_attempts_on(uow, node_id, due, "it was stopped before it reached its node")
+    return [row for row in unheld if row.stop_reason and row.state is ReplicaState.PLACED and row.created_at < edge]
 
 
 def _stops(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Stop]:

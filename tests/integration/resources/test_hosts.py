@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 from trellis import wire
 from trellis.vocabulary import ReplicaState, StopReason
@@ -133,6 +134,18 @@ def test_each_node_is_told_of_its_own_replicas(stack: Stack, world: World, host:
     stranger = Held(held[0][0].replica_id if held[0] else held[1][0].replica_id, 99, ReplicaState.RUNNING)
     stops = [one.stop for one in host.beat(*([(stranger,)] * 3))]
     assert all(stop[0].reason == "stale" for stop in stops)
+
+
+def test_what_several_nodes_lost_is_locked_in_one_order(stack: Stack, world: World, host: Host) -> None:
+    specs = [*host.specs(placed(stack, world, replicas=2)), *host.specs(placed(stack, world, replicas=1))]
+    host.ship(*(report(s, n, ReplicaState(state)) for s in specs for n, state in enumerate(("starting", "running"), 1)))
+    long_ago = text("UPDATE replicas SET started_at = started_at - interval '1 minute'")
+    stack.run(lambda uow: uow.session.execute(long_ago))
+    with counted(stack) as statements:
+        host.beat()
+    assert sum("FROM jobs" in statement and "FOR NO KEY UPDATE" in statement for statement in statements) == 1
+    states = text("SELECT DISTINCT state::text, cause::text FROM replicas")
+    assert stack.run(lambda uow: uow.session.execute(states).all()) == [("lost", "node_lost")]
 
 
 def _aged(table: str) -> Any:
