@@ -46,6 +46,8 @@ class Nodes(MethodView):
         statement = uow.visible(Node)
         if query.get("state"):
             statement = statement.where(Node.state.in_(query["state"]))
+        if query.get("name"):
+            statement = statement.where(Node.name.in_(query["name"]))
         if query.get("gpu_type"):
             statement = statement.where(Node.gpu_model == gpu_type(query["gpu_type"]))
         for number, text in enumerate(query.get("label") or ()):

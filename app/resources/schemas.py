@@ -143,6 +143,7 @@ class NodeQuerySchema(Strict):
     """Filters of a list of nodes."""
 
     state = fields.List(fields.Enum(NodeState, by_value=True))
+    name = fields.List(Text(longest=63), validate=validate.Length(max=100))
     gpu_type = Text(longest=63)
     label = fields.List(Text(longest=270), metadata={"description": "name:value of a label, or level:name of a domain"})
     pool = Text(longest=63)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -132,10 +133,13 @@ def maintenance(
 
 def find_node(run: Here, word: str) -> Node:
     """The node of that name or id. Raises NotFound."""
-    for node in run.client.nodes.list():
-        if word in (node.id, node.name):
-            return node
-    raise NotFound(f"there is no node called {word!r}; `trellis nodes` lists them")
+    # By name first: what looks like an id may be one.
+    for node in run.client.nodes.list(name=word):
+        return node
+    try:
+        return run.client.nodes.get(str(UUID(word)))
+    except (ValueError, NotFound):
+        raise NotFound(f"there is no node called {word!r}; `trellis nodes` lists them") from None
 
 
 def _changed(known: Any, said: dict[str, str]) -> dict[str, str]:

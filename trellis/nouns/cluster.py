@@ -18,13 +18,14 @@ class Nodes:
     def list(
         self,
         *,
+        name: str | None = None,
         state: str | None = None,
         gpu_type: str | None = None,
         label: str | None = None,
         pool: str | None = None,
     ) -> Iterator[Node]:
         """Every node that matches; `label` is `key:value`, of a label or of a domain such as `zone:north`."""
-        wanted = {"state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
+        wanted = {"name": name, "state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
         return pages(self._transport, "/resources/nodes", Node, wanted)
 
     def kinds(self) -> Sequence[Kind]:

@@ -80,9 +80,12 @@ def test_a_node_that_joins_again_keeps_what_operators_said_of_it(stack: Stack, w
         ({"label": ["zone:north", "disk:hdd"]}, []),
         ({"pool": "research"}, ["node-1"]),
         ({"pool": "none"}, []),
+        ({"name": "node-2"}, ["node-2"]),
+        ({"name": ["node-2", "node-1"]}, ["node-1", "node-2"]),
+        ({"name": "node"}, []),
     ],
 )
-def test_nodes_are_found_by_label_domain_and_pool(
+def test_nodes_are_found_by_name_label_domain_and_pool(
     stack: Stack, world: World, admin: Caller, query: dict[str, Any], found: list[str]
 ) -> None:
     stack.add(a_pool(name="research"))

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.command_line import CommandLine
 from tests.support.fake_api import problem, reply
 
-NODES = [
+NODES: list[dict[str, Any]] = [
     {
         "id": "n1", "name": "gpu-1", "state": "ready", "version": 3, "labels": {"disk": "nvme", "old": "yes"},
         "domains": {"zone": "north"}, "pool": "research", "spot": True, "usd_per_hour": 12.5,
@@ -18,9 +20,16 @@ NODES = [
 ]  # fmt: skip
 
 
+ID = "0198f3c2-7a51-72f2-b24c-ac404b621d72"
+
+
 @pytest.fixture
 def nodes(cli: CommandLine) -> CommandLine:
-    cli.api.on("GET", "/resources/nodes", reply({"items": NODES}))
+    def listed(request: httpx.Request) -> httpx.Response:
+        name = request.url.params.get("name")
+        return reply({"items": [node for node in NODES if name in (None, node["name"])]})
+
+    cli.api.on("GET", "/resources/nodes", listed)
     return cli
 
 
@@ -86,8 +95,20 @@ def test_a_node_is_cordoned_by_its_name(nodes: CommandLine) -> None:
     )
     assert "takes nothing new" in nodes.run("cordon", "gpu-1", "--reason", "fans").stdout
     assert nodes.api.bodies("PUT", "/resources/nodes/n1/cordon") == [{"reason": "fans"}]
-    assert "takes work again" in nodes.run("uncordon", "n2").stdout
+    assert "takes work again" in nodes.run("uncordon", "cpu-1").stdout
     assert "no node called" in nodes.run("cordon", "nothing").stderr
+
+
+def test_a_node_is_found_without_listing_all(nodes: CommandLine) -> None:
+    nodes.api.on("PUT", "/resources/nodes/n1/cordon", reply(NODES[0]))
+    nodes.run("cordon", "gpu-1")
+    assert [dict(asked.url.params) for asked in nodes.api.asked if asked.method == "GET"] == [{"name": "gpu-1"}]
+
+
+def test_a_node_is_found_by_its_id(nodes: CommandLine) -> None:
+    found = {**NODES[1], "id": ID}
+    nodes.api.on("GET", f"/resources/nodes/{ID}", reply(found)).on("PUT", f"/resources/nodes/{ID}/cordon", reply(found))
+    assert "cpu-1 takes nothing new" in nodes.run("cordon", ID.upper()).stdout
 
 
 def test_traits_are_listed_one_node_a_line(nodes: CommandLine) -> None:
