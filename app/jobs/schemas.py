@@ -200,7 +200,8 @@ class JobSubmitSchema(ReplicaFields):
     retries = fields.Nested(RetriesSchema)
     labels = fields.Dict(fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64))
     network = fields.Enum(NetworkPolicy, by_value=True)
-    executor = fields.Enum(ExecutorKind, by_value=True, validate=validate.OneOf([ExecutorKind.PROCESS]))
+    # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
+    executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
     dry_run = fields.Boolean(truthy={True}, falsy={False})
 
     @validates_schema(skip_on_field_errors=True)
@@ -235,6 +236,8 @@ class JobSubmitSchema(ReplicaFields):
     def build(self, data: dict[str, Any], **_: Any) -> JobSpec:
         """Hand the rules a value, not a dictionary."""
         lists = ("command", "arguments", "depends_on", "roles")
+        if "executor" in data:
+            data["executor"] = ExecutorKind(data["executor"])
         return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
 
 

@@ -103,3 +103,7 @@ def _references(value: Any) -> Iterator[str]:
 
 def test_the_document_says_which_openapi_it_follows(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
+
+
+def test_only_what_a_job_may_ask_for_is_offered(document: dict[str, Any]) -> None:
+    assert document["components"]["schemas"]["JobSubmit"]["properties"]["executor"]["enum"] == ["process"]
