@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from trellis.answers import Job
 from trellis.client import Client
 from trellis.errors import TrellisError
 from trellis.units import format_seconds
 from trellis.vocabulary import JobState
 
+# On a cluster of one's own nothing may be for everybody: `up` is not to wait for ever because of an example.
+LONGEST_WAIT_S = 30
+LOOK_S = 0.1
+WAITING = frozenset({JobState.PENDING, JobState.QUEUED, JobState.RETRYING})
 EXAMPLE = Path("examples") / "train_digits.py"
 
 
@@ -38,6 +44,9 @@ def run_example(login: Login, code: Path, kept: Path, console: Console) -> str |
         try:
             job = client.jobs.submit(name="train-digits", script=script.read_text(), script_name=script.name)
             console.print(f"Submitted the example job {job.id}:", highlight=False)
+            if (waits := why_not_started(client, job, LONGEST_WAIT_S)) is not None:
+                console.print(f"  cancelled, for after {LONGEST_WAIT_S} s it still waits: {waits}", markup=False)
+                return None
             for line in client.jobs.logs(job.id, follow=True):
                 console.print(f"  {line.text}", markup=False, highlight=False)
             console.print(_summary(client, client.jobs.wait(job.id)))
@@ -50,6 +59,17 @@ def run_example(login: Login, code: Path, kept: Path, console: Console) -> str |
             console.print(f"The example job could not be run: {error}", markup=False)
             return None
     return str(job.id)
+
+
+def why_not_started(client: Client, job: Job, patience_s: float) -> str | None:
+    """Why a job still waits after so long; it is then cancelled. None once it has started."""
+    until = time.monotonic() + patience_s
+    while (job := client.jobs.get(job)).state in WAITING:
+        if time.monotonic() > until:
+            client.jobs.cancel(job, reason="the example did not start")
+            return job.why or "nothing is said of why"
+        time.sleep(LOOK_S)
+    return None
 
 
 def show_next(urls: dict[str, str], job_id: str | None, console: Console) -> None:

@@ -20,7 +20,6 @@ from app.storage.artifacts import list_artifacts
 from app.storage.models import Artifact
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
-from trellis.vocabulary import JobState
 
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
 
@@ -96,8 +95,6 @@ class JobItem(MethodView):
         uow = current_uow()
         job = uow.get(Job, job_id)
         body, status, headers = _tagged(job)
-        if job.state is JobState.QUEUED:
-            body["why"] += f" (number {listing.position(uow, job)} in its queue)"
         if query["verbose"]:
             body |= listing.history(uow, job)
         return body, status, headers

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, select
 
 from app.core.events import Event
 from app.core.paging import Page, PageRequest, Sort, page
@@ -185,13 +185,6 @@ def why(job: Job, verdict: ClassVerdict | None) -> str:
     if job.state in (JobState.SCHEDULED, JobState.STARTING):
         return "its node was told to start it"
     return ""
-
-
-def position(uow: UnitOfWork, job: Job) -> int:
-    """A queued job's place in its queue, from 1: how many of higher priority, or as high and older, there are."""
-    ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.created_at < job.created_at))
-    statement = select(func.count()).where(Job.queue_id == job.queue_id, Job.state == JobState.QUEUED, ahead)
-    return int(uow.session.execute(statement).scalar_one()) + 1
 
 
 def history(uow: UnitOfWork, job: Job) -> dict[str, Any]:

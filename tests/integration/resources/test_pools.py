@@ -191,12 +191,15 @@ def test_a_whole_cluster_is_said_at_once_and_again_without_effect(stack: Stack, 
 
 def test_the_example_of_a_cluster_can_be_applied(stack: Stack, world: World, admin: Caller) -> None:
     example = yaml.safe_load((Path(__file__).parents[3] / "examples" / "cluster.yaml").read_text())
-    for name in ("train-1", "train-2", "cpu"):
+    for name in ("train-1", "train-2", "cpu", "shared"):
         FakeNode.join(stack, world, a_description(name))
     applied = admin.put("/resources/cluster", example)
     assert applied.json == {
-        "pools": ["all", "batch", "research"], "nodes": ["train-1", "train-2", "cpu"], "missing": [],
+        "pools": ["all", "batch", "research"], "nodes": ["train-1", "train-2", "cpu", "shared"],
+        "missing": [],
     }  # fmt: skip
+    dry = stack.client(world.member).post("/jobs", {"command": ["true"], "dry_run": True})
+    assert (dry.json["could_start"], dry.json["why"]) == (True, "")  # in the queue that everybody has
 
 
 @pytest.mark.parametrize(
