@@ -56,10 +56,10 @@ def _gpus_short(misses: Misses, request: Request) -> str:
     if not misses.devices:
         return ""
     if request.mig_profile:
-        return f"needs a slice {request.mig_profile} of a {kind}; none is free"
+        return f"needs a slice {request.mig_profile} of one {kind}; none is free"
     if request.gpu_milli < WHOLE:
         largest = misses.most_gpu_milli
-        return f"needs {request.gpu_milli / WHOLE:g} of a {kind}; the largest free share is {largest / WHOLE:g}"
+        return f"needs {request.gpu_milli / WHOLE:g} of one {kind}; the largest free share is {largest / WHOLE:g}"
     wanted = count(request.gpu_milli // WHOLE, kind)
     return f"needs {wanted} on one node; the best node has {misses.most_gpu_milli // WHOLE} free"
 

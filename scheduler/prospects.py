@@ -63,7 +63,7 @@ class Shapes:
             ]
             kind = gpu_kind(request)
             if not rooms:
-                return f"none has a {kind}"
+                return f"none has any {kind}"
             most = max(room.whole for room in rooms)
             if most * WHOLE < request.gpu_milli:
                 return f"asks for {count(request.gpu_milli // WHOLE, kind)} a replica, the largest node has {most}"

@@ -103,8 +103,9 @@ def _from_werkzeug(error: HTTPException) -> TrellisError:
         return errors.Invalid(detail=detail)
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return errors.TooLarge(detail="the body is larger than this server takes")
-    kinds = {401: errors.Unauthenticated, 403: errors.Forbidden, 404: errors.NotFound,
-             429: errors.RateLimited, 503: errors.Unavailable}  # fmt: skip
+    if error.code == HTTPStatus.NOT_FOUND:
+        return errors.NotFound("there is nothing at this address; an id in it must be a UUID, as it was answered")
+    kinds = {401: errors.Unauthenticated, 403: errors.Forbidden, 429: errors.RateLimited, 503: errors.Unavailable}  # fmt: skip
     return kinds.get(error.code or 500, TrellisError)(detail)
 
 

@@ -108,7 +108,11 @@ def plan_maintenance(uow: UnitOfWork, spec: MaintenanceSpec) -> Reservation:
     check_window(uow, window)
     wait_lock(uow, TURN)
     known = {node.name: node for node in uow.session.execute(select(Node).where(Node.name.in_(spec.nodes))).scalars()}
-    faults = [Field(f"/nodes/{i}", "is no node") for i, name in enumerate(spec.nodes) if name not in known]
+    faults = [
+        Field(f"/nodes/{i}", f"there is no node {name!r}: `trellis nodes` lists them")
+        for i, name in enumerate(spec.nodes)
+        if name not in known
+    ]
     if faults:
         raise Invalid(*faults)
     nodes = lock_nodes(uow, [node.id for node in known.values()])

@@ -4,16 +4,20 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from trellis.answers import Queue
 from trellis.cli.context import AsJson, Here, here
-from trellis.cli.tables import gpus_table, kinds_table, nodes_table, queues_table, traits_table
+from trellis.cli.tables import gpus_table, heads_table, kinds_table, nodes_table, queues_table, ranked_by, traits_table
+from trellis.cli.text import safe
 from trellis.errors import Field, Invalid, NotFound
+from trellis.holdings import QueueOrder
 from trellis.units import parse_seconds
-from trellis.vocabulary import NodeState
+from trellis.vocabulary import NodeState, QueueState
 
 MOST_LINES = 100
-queues = typer.Typer(help="List, make, pause and resume queues.\n\nFor example: trellis queues pause default")
+queues = typer.Typer(help="List, make, explain, pause and resume queues.\n\nFor example: trellis queues pause default")
 QueueWord = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name or id.")]
 
 
@@ -83,7 +87,7 @@ def _seconds(text: str) -> int:
 
 @queues.callback(invoke_without_command=True)
 def default(context: typer.Context, as_json: AsJson = False) -> None:
-    """List, make, pause and resume queues; alone it lists them.
+    """List, make, explain, pause and resume queues; alone it lists them.
 
     For example: trellis queues pause default
     """
@@ -161,6 +165,31 @@ def _limits(
     said: dict[str, Any] = {"weight": weight, "policy": policy, "second_policy": second_policy, "pool": pool}
     said |= {"most": None if most_gpus is None else {"gpus": most_gpus}, "most_running": most_running}
     return {name: value for name, value in said.items() if value is not None}
+
+
+@queues.command()
+def explain(
+    context: typer.Context,
+    queue: QueueWord,
+    job: Annotated[str | None, typer.Option(help="Only what comes before this job of the queue; `last` too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in which order the jobs of a queue wait, and why each kind of them does.
+
+    For example: trellis queues explain default
+    """
+    run = here(context)
+    told = run.client.queues.explain(find_queue(run, queue).id, None if job is None else run.job_id(job))
+    run.answer(told, lambda: run.out.print(_explained(told)))
+
+
+def _explained(order: QueueOrder) -> RenderableType:
+    paused = f" It is {order.state}." if order.state == QueueState.PAUSED else ""
+    place = f" The job is number {order.position}." if order.position else ""
+    said = Text(safe(f"Queue {order.name} is ranked by {ranked_by(order)}.{paused}{place}"))
+    if order.heads:
+        return Group(said, Text(), heads_table(order.heads))
+    return Group(said, Text("Nothing waits before it." if order.position else "Nothing waits in it."))
 
 
 @queues.command()

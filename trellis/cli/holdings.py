@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trellis.cli.context import AsJson, here
+from trellis.cli.context import AsJson, Here, here
 from trellis.cli.options import pairs, when
 from trellis.cli.tables import table
 from trellis.cli.text import cell, cores, moment, state_cell
@@ -24,6 +24,7 @@ Label = Annotated[list[str] | None, typer.Option(help="A label or domain of the 
 Exclusive = Annotated[bool, typer.Option("--exclusive", help="A whole node that has at least so much.")]
 Tolerates = Annotated[list[str] | None, typer.Option(help="A taint that is no obstacle; may be given again.")]
 ProjectWord = Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")]
+Ended = Annotated[bool, typer.Option("--ended", help="Those that are over too.")]
 Name = Annotated[str, typer.Option("--name", "-J", help="What it is for.")]
 
 
@@ -44,9 +45,21 @@ def default_pools(context: typer.Context, as_json: AsJson = False) -> None:
     For example: trellis pools create research --parent all
     """
     if context.invoked_subcommand is None:
-        run = here(context)
-        found = list(run.client.pools.list())
-        run.answer(found, lambda: run.out.print(_pools_table(found)))
+        _list_pools(here(context))
+
+
+@pools.command("list")
+def list_pools(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the pools, with what they have and what is held of it.
+
+    For example: trellis pools list --json
+    """
+    _list_pools(here(context))
+
+
+def _list_pools(run: Here) -> None:
+    found = list(run.client.pools.list())
+    run.answer(found, lambda: run.out.print(_pools_table(found)))
 
 
 @pools.command("create")
@@ -178,19 +191,27 @@ def reserve(
 
 
 @reservations.callback(invoke_without_command=True)
-def default_reservations(
-    context: typer.Context,
-    ended: Annotated[bool, typer.Option("--ended", help="Those that are over too.")] = False,
-    as_json: AsJson = False,
-) -> None:
+def default_reservations(context: typer.Context, ended: Ended = False, as_json: AsJson = False) -> None:
     """List and cancel reservations; alone it lists them.
 
     For example: trellis reservations --ended
     """
     if context.invoked_subcommand is None:
-        run = here(context)
-        found = list(run.client.reservations.list(ended=ended))
-        run.answer(found, lambda: run.out.print(_reservations_table(found)))
+        _list_reservations(here(context), ended=ended)
+
+
+@reservations.command("list")
+def list_reservations(context: typer.Context, ended: Ended = False, as_json: AsJson = False) -> None:
+    """List the reservations of one's projects, and maintenance.
+
+    For example: trellis reservations list --ended
+    """
+    _list_reservations(here(context), ended=ended)
+
+
+def _list_reservations(run: Here, *, ended: bool) -> None:
+    found = list(run.client.reservations.list(ended=ended))
+    run.answer(found, lambda: run.out.print(_reservations_table(found)))
 
 
 @reservations.command("cancel")

@@ -66,4 +66,13 @@ def versions(context: typer.Context, as_json: AsJson = False) -> None:
         for v in found
     ]
     headings = ["VERSION", "SINCE", "BY", "PRIMARY POLICY"]
-    run.answer(found, lambda: run.out.print(table(headings, rows, right=("VERSION",), gives="BY")))
+
+    def show() -> None:
+        if rows:
+            run.out.print(table(headings, rows, right=("VERSION",), gives="BY"))
+        else:
+            run.say(
+                "None was ever put in force: the built-in policy holds; `trellis scheduling policy show` prints it."
+            )
+
+    run.answer(found, show)

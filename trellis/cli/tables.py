@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trellis.answers import Amounts, Attempt, Gpu, Job, Kind, Node, Project, Queue
+from trellis.answers import Amounts, Attempt, Gpu, Job, Kind, Node, Project, Queue, RoleOfJob
 from trellis.cli.text import cell, cores, moment, span, state_cell
+from trellis.holdings import Head, QueueOrder
 from trellis.units import format_bytes
 
 Row = Sequence[Text]
@@ -174,6 +175,22 @@ def queues_table(queues: Iterable[Queue]) -> Table:
     return table(headings, rows, right=("PENDING", "RUNNING", "GPUS", "WEIGHT"), gives="NAME")
 
 
+def heads_table(heads: Iterable[Head]) -> Table:
+    """One line for all jobs that wait for one reason, in the order in which they are tried."""
+    headings = ["PLACE", "JOBS", "PRIORITY", "PROJECT", "NAME", "WHY"]
+    rows = []
+    for head in heads:
+        why = head.message or head.reason or "-"
+        words = (head.position, head.count, head.priority, head.project or "another", head.name or "-", why)
+        rows.append(tuple(cell(word) for word in words))
+    return table(headings, rows, right=("PLACE", "JOBS", "PRIORITY"), gives="WHY")
+
+
+def ranked_by(order: QueueOrder) -> str:
+    """By which policies the jobs of a queue are ranked, in words."""
+    return ", then ".join(filter(None, (order.policy, order.second_policy))) or "age"
+
+
 def projects_table(projects: Iterable[Project]) -> Table:
     """One line a project, and the role in it."""
     rows = []
@@ -200,7 +217,19 @@ def wants(job: Job) -> str:
         return needs(job.resources, job.replicas) + (
             f", up to {job.max_replicas}" if job.max_replicas > job.replicas else ""
         )
-    return "; ".join(f"{role.name}: {needs(role.resources, role.min_replicas)}" for role in job.roles)
+    return "; ".join(f"{role.name}: {_up_to(role)}" for role in job.roles)
+
+
+def _up_to(role: RoleOfJob) -> str:
+    most = f", up to {role.max_replicas}" if role.max_replicas > role.min_replicas else ""
+    return needs(role.resources, role.min_replicas) + most
+
+
+def gpu_milli_of(job: Job) -> int:
+    """What all replicas that a job begins with ask for, in thousandths of a device."""
+    if job.roles:
+        return sum(role.min_replicas * role.resources.gpu_milli for role in job.roles)
+    return job.replicas * job.resources.gpu_milli
 
 
 def _where(constraints: Mapping[str, Any]) -> str:
@@ -209,9 +238,12 @@ def _where(constraints: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, Mapping) and {"label", "operator"} <= value.keys():  # a term
+        words = [value["label"], value["operator"].replace("_", " "), " or ".join(value.get("values", ()))]
+        return " ".join(filter(None, words)) + (f" ({value['weight']} points)" if "weight" in value else "")
     if isinstance(value, Mapping):
         return " ".join(f"{key}={_said(inner)}" for key, inner in value.items())
-    return " ".join(map(_said, value)) if isinstance(value, list) else str(value)
+    return " and ".join(map(_said, value)) if isinstance(value, list) else str(value)
 
 
 def _optional(name: str, value: object) -> list[tuple[str, Text]]:

@@ -1,6 +1,7 @@
 """`trellis why` and `trellis top`: why a job waits, and how the cluster is."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +12,13 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from trellis.answers import Job, Kind, Queue, plain
+from trellis.answers import Attempt, Job, Kind, Queue, plain
 from trellis.cli.cluster import find_queue
 from trellis.cli.context import AsJson, Here, JobWord, here
-from trellis.cli.tables import queues_table, table
+from trellis.cli.tables import gpu_milli_of, heads_table, queues_table, ranked_by, table
 from trellis.cli.text import cell, cores, moment, safe, span, state_cell
 from trellis.errors import NotFound
-from trellis.holdings import Head, IdleGpus
+from trellis.holdings import IdleGpus, QueueOrder
 from trellis.units import format_bytes
 from trellis.vocabulary import JobState
 
@@ -38,20 +39,20 @@ def why(context: typer.Context, job: JobWord, as_json: AsJson = False) -> None:
     """
     run = here(context)
     found = run.client.jobs.get(run.job_id(job), verbose=True)
-    ahead = _ahead(run, found) if found.state == JobState.QUEUED else ()
-    body = {"job": plain(found), "ahead": [plain(head) for head in ahead]}
-    run.answer(body, lambda: run.out.print(_reasons(found, ahead)))
+    order = _order(run, found) if found.state == JobState.QUEUED else QueueOrder()
+    body = {"job": plain(found), "position": order.position, "ahead": [plain(head) for head in order.heads]}
+    run.answer(body, lambda: run.out.print(_reasons(found, order)))
 
 
-def _ahead(run: Here, job: Job) -> tuple[Head, ...]:
+def _order(run: Here, job: Job) -> QueueOrder:
     """What comes before the job in its queue; nothing where it has started meanwhile."""
     try:
-        return run.client.queues.explain(find_queue(run, job.queue).id, job.id).heads
+        return run.client.queues.explain(find_queue(run, job.queue).id, job.id)
     except NotFound:
-        return ()
+        return QueueOrder()
 
 
-def _reasons(job: Job, ahead: Sequence[Head]) -> RenderableType:
+def _reasons(job: Job, order: QueueOrder) -> RenderableType:
     lines: list[RenderableType] = [Text(safe(f"Job {job.id} ({job.name}) is {job.state.replace('_', ' ')}."))]
     if job.why:
         lines.append(Text(safe(f"It waits: {job.why}.")))
@@ -59,26 +60,24 @@ def _reasons(job: Job, ahead: Sequence[Head]) -> RenderableType:
         lines.append(Text(f"It is expected to start about {moment(job.expected_start_at)}."))
     if job.attempts:
         latest = job.attempts[0]
-        nodes = ", ".join(replica.node or "?" for replica in latest.replicas)
-        lines.append(
-            Text(safe(f"Attempt {latest.number} was placed on {nodes}: {latest.reason or 'no reason is kept'}."))
-        )
+        said = f"Attempt {latest.number} was placed on {_nodes(latest)}: {latest.reason or 'no reason is kept'}."
+        lines.append(Text(safe(said)))
     if job.message:
         lines.append(Text(safe(job.message)))
-    if ahead:
-        rows = [_head_row(head) for head in ahead[:HEADS]]
-        lines += [Text(f"Before it in queue {safe(job.queue)}:"), table(_HEADINGS, rows, right=("JOBS",), gives="WHY")]
-        if len(ahead) > HEADS:
-            lines.append(Text(f"and {len(ahead) - HEADS} more kinds of jobs"))
+    if order.position:
+        lines.append(Text(safe(f"It is number {order.position} in queue {job.queue}, ranked by {ranked_by(order)}.")))
+    if order.heads:
+        lines += [Text(f"Before it in queue {safe(job.queue)}:"), heads_table(order.heads[:HEADS])]
+        if len(order.heads) > HEADS:
+            lines.append(Text(f"and {len(order.heads) - HEADS} more kinds of jobs"))
     return Group(*lines)
 
 
-_HEADINGS = ["JOBS", "PRIORITY", "PROJECT", "NAME", "WHY"]
-
-
-def _head_row(head: Head) -> tuple[Text, ...]:
-    words = (head.count, head.priority, head.project or "another", head.name or "-", head.message or head.reason or "-")
-    return tuple(cell(word) for word in words)
+def _nodes(attempt: Attempt) -> str:
+    """Each node once, with how many replicas are there; of many the first."""
+    counts = Counter(replica.node or "?" for replica in attempt.replicas)
+    shown = [f"{node} ({count} replicas)" if count > 1 else node for node, count in counts.items()][:LINES]
+    return ", ".join(shown) + (f" and {len(counts) - LINES} more nodes" if len(counts) > LINES else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ def _bar(held: int, total: int, width: int = 20) -> str:
 def _jobs(jobs: list[Job]) -> RenderableType:
     rows = [
         (
-            cell(job.id), cell(job.name), cell(job.user), state_cell(job.state), cell(cores(job.resources.gpu_milli)),
+            cell(job.id), cell(job.name), cell(job.user), state_cell(job.state), cell(cores(gpu_milli_of(job))),
             cell(span(job.run_s if job.run_s is not None else job.wait_s)), cell(job.why or ""),
         )
         for job in jobs

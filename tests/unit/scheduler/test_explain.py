@@ -49,7 +49,7 @@ def left(name: str, *, cpus: int = 8, gib: int = 8, gpus: tuple[int, ...] = ()) 
             a_request(gpu_milli=1000, model="h100"),
             "needs 1 h100 GPU on one node; the best node has 0 free",
         ),
-        ([left("a", gpus=(0, 250))], a_request(gpu_milli=500), "needs 0.5 of a GPU; the largest free share is 0.25"),
+        ([left("a", gpus=(0, 250))], a_request(gpu_milli=500), "needs 0.5 of one GPU; the largest free share is 0.25"),
         (
             [left("a", gib=1, gpus=(500,))],
             a_request(gib=2, gpu_milli=500),
@@ -78,7 +78,7 @@ def test_a_slice_that_is_not_free_is_named() -> None:
     ledger = Ledger([node])
     ledger.seat(Grant(0, 0, 0, slices=(Slice(0, "7g.80gb", 0),)))
     job_class = a_class(Request(1000, GIB, mig_profile="2g.20gb"))
-    assert why_no_room(ledger, job_class, 0)[1] == "needs a slice 2g.20gb of a GPU; none is free"
+    assert why_no_room(ledger, job_class, 0)[1] == "needs a slice 2g.20gb of one GPU; none is free"
 
 
 def test_a_gang_is_told_how_many_replicas_have_room() -> None:

@@ -41,7 +41,7 @@ def partitioned(name: str, model: str = "A30", gib: int = 24) -> Node:
     ("request_", "message"),
     [
         (a_request(gpu_milli=9000), "asks for 9 GPUs a replica, the largest node has 8"),
-        (a_request(gpu_milli=1000, model="b200"), "none has a b200 GPU"),
+        (a_request(gpu_milli=1000, model="b200"), "none has any b200 GPU"),
         (a_request(cpus=9), "asks for 9 CPUs a replica, the largest node has 8 CPUs"),
         (a_request(gib=33), "asks for 33.0 GiB a replica, the largest node has 32.0 GiB"),
         (a_request(cpus=8, gib=20), "no single node has all that a replica asks for"),
@@ -98,7 +98,7 @@ def test_one_that_only_nodes_it_may_not_have_could_hold_is_told_which_keep_it_aw
 def test_what_lies_in_a_pool_that_the_queue_does_not_reach_is_out_of_reach() -> None:
     nodes = [a_node("a", gpus=8), a_node("b")]
     assert why_never(nodes, a_class(a_request(gpu_milli=1000)), within=frozenset({1})) == never(
-        "no node of 1 that may have it could ever hold this: none has a GPU; "
+        "no node of 1 that may have it could ever hold this: none has any GPU; "
         "kept away: 1 node by being in pools that its queue does not reach"
     )
     assert why_never(nodes, a_class(a_request(gpu_milli=1000)), within=frozenset({0})) is None

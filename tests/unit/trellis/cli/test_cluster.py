@@ -66,6 +66,27 @@ def test_a_queue_is_paused_and_resumed_by_its_name(cli: CommandLine) -> None:
     assert cli.run("queues", "resume", "q2").stdout == "Queue night is open.\n"
 
 
+HEAD = {"position": 1, "count": 2, "priority": 5, "reason": "no_room", "message": "needs 8 GPUs", "name": "big"}
+
+
+def test_a_queue_is_explained_in_its_order(cli: CommandLine) -> None:
+    told = {"name": "night", "state": "paused", "policy": "priority", "second_policy": "fifo", "heads": [HEAD]}
+    cli.api.on("GET", "/queues", reply({"items": QUEUES})).on("GET", "/queues/q2/explain", reply(told))
+    first, _, headings, line = cli.run("queues", "explain", "night").stdout.splitlines()
+    assert first == "Queue night is ranked by priority, then fifo. It is paused."
+    assert headings.split() == ["PLACE", "JOBS", "PRIORITY", "PROJECT", "NAME", "WHY"]
+    assert line.split() == ["1", "2", "5", "another", "big", "needs", "8", "GPUs"]
+    assert json.loads(cli.run("queues", "explain", "q2", "--json").stdout) == told
+
+
+def test_a_queue_is_explained_up_to_one_job(cli: CommandLine) -> None:
+    told = {"name": "night", "state": "open", "policy": "fifo", "position": 1, "heads": []}
+    cli.api.on("GET", "/queues", reply({"items": QUEUES})).on("GET", "/queues/q2/explain", reply(told))
+    said = cli.run("queues", "explain", "night", "--job", "0193-job").stdout.splitlines()
+    assert said == ["Queue night is ranked by fifo. The job is number 1.", "Nothing waits before it."]
+    assert cli.api.asked[-1].url.params["job"] == "0193-job"
+
+
 def test_a_queue_that_is_not_there_is_one_line(cli: CommandLine) -> None:
     cli.api.on("GET", "/queues", reply({"items": QUEUES}))
     done = cli.run("queues", "pause", "day")
