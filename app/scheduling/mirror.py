@@ -37,6 +37,8 @@ LOOK_BACK = 5000
 _REBUILDING = (
     "node.", "queue.", "pool.", "topology.", "allocation.", "reservation.", "policy.", "quota.",
 )  # fmt: skip
+# But not of this one: a node that is given up was silent already, and not ready. What ran there ends job by job.
+_FOLLOWED = frozenset({"node.lost"})
 
 
 class _News:
@@ -174,7 +176,8 @@ class Mirror:
     def _changed(self, uow: UnitOfWork) -> set[UUID] | None:
         """The jobs that something happened to since the last look; None if more happened than to jobs."""
         news = self._news.read(uow)
-        if len(news) >= MOST_CHANGES or any(job_id is None and kind.startswith(_REBUILDING) for job_id, kind in news):
+        cluster = [kind for job_id, kind in news if job_id is None and kind not in _FOLLOWED]
+        if len(news) >= MOST_CHANGES or any(kind.startswith(_REBUILDING) for kind in cluster):
             return None
         changed = {job_id for job_id, _ in news if job_id is not None} | self._unconfirmed
         self._unconfirmed = set()

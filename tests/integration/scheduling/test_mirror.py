@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import select, text
 
 from app.core.uow import UnitOfWork
+from app.jobs.attempts import end_attempts_on_lost_nodes
 from app.jobs.models import Job, Replica
+from app.resources.nodes import mark_silent
 from app.scheduling.cycle import run_cycle
 from app.scheduling.mirror import Mirror
 from scheduler.engine import Planner
@@ -32,7 +34,7 @@ def submit(caller: Caller, count: int = 1, **body: object) -> list[str]:
 
 def state_of(uow: UnitOfWork, planner: Planner) -> object:
     ids = [str(job_id) for job_id in uow.session.execute(select(Job.id)).scalars()]
-    rooms = [(room.cpu_milli, room.memory_bytes, tuple(room.gpus)) for room in planner.ledger.rooms]
+    rooms = [(room.ready, room.cpu_milli, room.memory_bytes, tuple(room.gpus)) for room in planner.ledger.rooms]
     held = {name: grants for _, name, grants in planner.releases()}
     return rooms, held, [job_id for job_id in ids if planner.find_pending(job_id)]
 
@@ -161,3 +163,23 @@ def test_a_node_that_joins_or_leaves_and_a_queue_that_pauses_are_seen(
     assert stack.run(stack.cycle).started == 0
     admin.put(f"/queues/{queue}/resume")
     assert stack.run(stack.cycle).started == 1
+
+
+def test_a_silent_node_that_is_given_up_changes_nothing_but_its_jobs(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    silent, *_ = [FakeNode.join(stack, world, a_description(name, cpus=8, gpus=2)) for name in ("n1", "n2", "n3")]
+    submit(member, 3, **GANG)
+    stack.run(stack.cycle)
+    long_ago = text("UPDATE nodes SET last_seen_at = last_seen_at - interval '1 hour' WHERE id = :id")
+    stack.run(lambda uow: uow.session.execute(long_ago, {"id": UUID(silent.welcome.node_id)}))
+    stack.run(lambda uow: mark_silent(uow, 10, 100_000))
+    assert agrees(stack)
+    built = builds(stack.mirror)
+    assert len(stack.run(lambda uow: mark_silent(uow, 10, 60))) == 1
+    stack.run(end_attempts_on_lost_nodes)
+    assert agrees(stack)
+    assert builds(stack.mirror) == built
+    silent.beat()
+    assert agrees(stack)
+    assert builds(stack.mirror) != built
