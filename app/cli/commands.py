@@ -38,7 +38,10 @@ def up(
     machines_json: Annotated[str, typer.Option("--machines", hidden=True)] = "",
     report_fd: Annotated[int, typer.Option(hidden=True)] = -1,
 ) -> None:
-    """Run the whole platform on this machine; Ctrl-C stops it."""
+    """Run the whole platform on this machine; Ctrl-C stops it.
+
+    For example: trellis up --detach --simulate examples/profile.yaml
+    """
     console = Console()
     with sentences(console):
         machines = alike(nodes, profile) if cluster is None else read_cluster(cluster)
@@ -62,7 +65,10 @@ def up(
 def down(
     timeout: Annotated[float, typer.Option(help="Seconds to wait before it is killed.", min=1)] = 90.0,
 ) -> None:
-    """Stop the stack that `trellis up` started."""
+    """Stop the stack that `trellis up` started.
+
+    For example: trellis down --timeout 20
+    """
     console = Console()
     with sentences(console):
         home = _home()
@@ -75,7 +81,10 @@ def down(
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show what of the stack runs on this machine, as whom, for how long; exit code 1 unless all of it does."""
+    """Show what of the stack runs on this machine, as whom, for how long; exit code 1 unless all of it does.
+
+    For example: trellis status --json
+    """
     console = Console()
     with sentences(console):
         found = statuses.look(_home())

@@ -86,7 +86,10 @@ def run(
     draw: Annotated[Path | None, typer.Option(help="Write a picture: FILE.svg or FILE.png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Replay a log, or drawn work, through the scheduler; but for --live nothing of the platform needs to run."""
+    """Replay a log, or drawn work, through the scheduler; but for --live nothing of the platform needs to run.
+
+    For example: trellis simulate --cluster examples/cluster.yaml --seed 3
+    """
     console = Console()
     with sentences(Console(stderr=True)):
         if openb_nodes is not None or openb_pods is not None:
@@ -229,7 +232,7 @@ class _Live:
                     client, progress=show if not quiet else _say_nothing, sleep=time.sleep
                 )
             except TrellisError as error:
-                raise StackError(f"It can't be submitted: {error}.") from error
+                raise StackError(f"It can't be submitted: {error}") from error
 
     def _works(self) -> Sequence[Work]:
         if self.swf is not None and self.cluster is None:

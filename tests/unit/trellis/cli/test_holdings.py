@@ -37,6 +37,16 @@ def test_pools_show_what_is_held_of_what_there_is(cli: CommandLine) -> None:
     assert json.loads(cli.run("pools", "--json").stdout) == [POOL]
 
 
+def test_what_can_be_listed_is_listed_alone_and_by_the_word(cli: CommandLine) -> None:
+    cli.api.on("GET", "/resources/pools", reply({"items": [POOL]}))
+    cli.api.on("GET", "/resources/reservations", reply({"items": [CLAIM]}))
+    for noun in ("pools", "reservations"):
+        assert cli.run(noun, "list").stdout == cli.run(noun).stdout
+        assert len(json.loads(cli.run(noun, "list", "--json").stdout)) == 1
+    cli.run("reservations", "list", "--ended")
+    assert cli.api.asked[-1].url.params["ended"] == "true"
+
+
 def test_a_pool_is_made_and_removed_by_its_name(cli: CommandLine) -> None:
     cli.api.on("GET", "/resources/pools", reply({"items": [POOL]}))
     cli.api.on("POST", "/resources/pools", reply(POOL, 201)).on("DELETE", "/resources/pools/p1", reply(None, 204))

@@ -141,3 +141,14 @@ def test_an_error_as_json_carries_its_code(cli: CommandLine) -> None:
     cli.api.on("GET", "/jobs/j1", problem(404, "not_found", "gone"))
     error = json.loads(cli.run("job", "j1", "--json").stderr)
     assert error == {"code": "not_found", "detail": "gone", "errors": []}
+
+
+def test_what_a_job_asks_of_nodes_is_shown_in_words(cli: CommandLine) -> None:
+    terms = [{"label": "cores", "operator": "above", "values": ["31"]}, {"label": "spot", "operator": "absent"}]
+    wish = {"label": "zone", "operator": "not_in", "values": ["a", "b"], "weight": 5}
+    roles = [{"name": "worker", "min_replicas": 2, "max_replicas": 8, "resources": {"cpu_milli": 1000}}]
+    job = a_job_body(constraints={"selector": terms, "prefers": [wish]}, roles=roles)
+    cli.api.on("GET", "/jobs/0193-job", reply(job))
+    said = " ".join(cli.run("job", "0193-job").stdout.split())
+    assert "selector cores above 31 and spot absent, prefers zone not in a or b (5 points)" in said
+    assert "on each of 2 replicas, up to 8" in said

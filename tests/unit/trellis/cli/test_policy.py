@@ -38,3 +38,9 @@ def test_versions_are_listed(cli: CommandLine) -> None:
     cli.api.on("GET", "/scheduling/policy/versions", reply({"items": [VERSION]}))
     assert all(part in cli.run("scheduling", "policy", "versions").stdout for part in ("7", "ada", "priority"))
     assert json.loads(cli.run("scheduling", "policy", "versions", "--json").stdout) == [VERSION]
+
+
+def test_that_no_policy_was_put_in_force_is_said(cli: CommandLine) -> None:
+    cli.api.on("GET", "/scheduling/policy/versions", reply({"items": []}))
+    assert "the built-in policy holds" in cli.run("scheduling", "policy", "versions").stdout
+    assert cli.run("scheduling", "policy", "versions", "--json").stdout.strip() == "[]"
