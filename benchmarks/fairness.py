@@ -16,7 +16,7 @@ from scheduler.snapshot import Account, Holding, JobClass, Node, PendingJob, Que
 from scheduler.usage import blend
 
 SEED = 5
-NODES, DEVICES = 32, 8
+NODES, DEVICES = 33, 8  # half of it is no whole number of large jobs
 GPUS = NODES * DEVICES
 HOURS, HALF_LIFE_S, STEP_S = 24, 3600.0, 60.0
 GIB = 2**30
@@ -72,10 +72,10 @@ class Contest:
     _runs_s: dict[str, float] = field(default_factory=dict)
     _used: dict[str, float] = field(default_factory=dict)
 
-    def play(self) -> list[float]:
-        """Let HOURS go by; return the GPU-hours that each project had in them."""
+    def play(self, hours: int = HOURS) -> list[float]:
+        """Let so many hours go by; return the GPU-hours that each project had in them."""
         had_s = dict.fromkeys(self.habits, 0.0)
-        for step in range(round(HOURS * 3600 / STEP_S)):
+        for step in range(round(hours * 3600 / STEP_S)):
             self._step(step * STEP_S)
             for project in self.habits:
                 held = self._held(project)

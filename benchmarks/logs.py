@@ -19,7 +19,7 @@ from scheduler.simulator.report import BatchFigures, batch_figures
 from scheduler.simulator.run import Scenario, simulate
 from scheduler.simulator.traces import Trace, read_swf
 
-KTH, SDSC, NASA = LOGS
+KTH, NASA, SDSC = LOGS
 SHORT = {KTH: "kth_sp2", SDSC: "sdsc_blue", NASA: "nasa_ipsc"}
 # What the reference calls the policies.
 NAMES = {Policy.FIFO: "fifo", Policy.EASY: "easy", Policy.EASY_SJBF: "easy-sjbf", Policy.CONSERVATIVE: "cons"}
@@ -44,29 +44,31 @@ class _Case:
         return self.log, NAMES.get(self.policy, ""), "perfect" if self.perfect else "log"
 
 
-def measure(printer: Printer, folder: Path, reference: Path) -> None:
+def measure(folder: Path, reference: Path) -> None:
     """Replay every log that is there under each policy; the default last, to stand beside EASY."""
     rows = _read_reference(reference)
     for log in LOGS:
         if not (folder / log).is_file():
             say(f"{folder / log} is not there")
-            printer.line(f"logs.{SHORT[log]}.skipped", None, "", missing=log)
+            Printer().line(f"logs.{SHORT[log]}.skipped", None, "", missing=log)
             continue
         for perfect in (False, True):
-            _measure_log(printer, folder / log, rows, perfect=perfect)
+            _measure_log(folder / log, rows, perfect=perfect)
 
 
-def _measure_log(printer: Printer, path: Path, rows: Mapping[Key, Mapping[str, Any]], *, perfect: bool) -> None:
+def _measure_log(path: Path, rows: Mapping[Key, Mapping[str, Any]], *, perfect: bool) -> None:
     trace = _read(path, perfect=perfect)
     done: dict[Policy, BatchFigures] = {}
     for case in _cases(path.name, perfect=perfect):
         say(f"replaying {case.name}")
+        printer = Printer()  # each takes long enough for the machine to be another
         begun = time.process_time()
         figures = done[case.policy] = _replay(trace, case.policy)
         more = _compared(case, figures, trace, rows)
         if case.policy is Policy.DEFAULT:
             more |= _against(figures, done[Policy.EASY])
-        printer.line(case.name, time.process_time() - begun, "s", estimates=case.key[2], **asdict(figures), **more)
+        seconds = time.process_time() - begun
+        printer.line(case.name, seconds, "s", estimates=case.key[2], **asdict(figures), **more)
 
 
 def _cases(log: str, *, perfect: bool) -> Iterator[_Case]:

@@ -20,9 +20,9 @@ def _packing(printer: Printer, traces: Traces) -> None:
         packing.measure(printer, folder)
 
 
-def _logs(printer: Printer, traces: Traces) -> None:
+def _logs(_: Printer, traces: Traces) -> None:
     if folder := traces.part("logs", "swf"):
-        logs.measure(printer, folder, folder.parent / "reference" / "batch_reference.jsonl")
+        logs.measure(folder, folder.parent / "reference" / "batch_reference.jsonl")
 
 
 SECTIONS: dict[str, Callable[[Printer, Traces], None]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.lines import Printer, say
 
-LOGS = ("KTH-SP2-1996-2.1-cln.swf.gz", "SDSC-BLUE-2000-4.2-cln.swf.gz", "NASA-iPSC-1993-3.1-cln.swf.gz")
+LOGS = ("KTH-SP2-1996-2.1-cln.swf.gz", "NASA-iPSC-1993-3.1-cln.swf.gz", "SDSC-BLUE-2000-4.2-cln.swf.gz")
 SOURCES = {
     "swf": f"logs of the Parallel Workloads Archive, https://www.cs.huji.ac.il/labs/parallel/workload/: {', '.join(LOGS)}",
     "openb": "nodes and pods of https://github.com/alibaba/clusterdata, cluster-trace-gpu-v2023/csv: "
