@@ -1,6 +1,6 @@
 # Everything a person does here. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs bench bench-peers lock clean
+.PHONY: help setup run test check docs bench bench-scheduler bench-peers lock clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 bin := .venv/bin
@@ -9,7 +9,7 @@ find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv and install what the lock files name; instant when nothing changed
 	@python=$$($(find_python)); \
@@ -40,6 +40,9 @@ docs: setup ## draw the pages of docs/ that follow from the code
 
 bench: setup ## measure; one JSON object a line; ONLY="latency throughput" takes some of it
 	@$(bin)/python -m benchmarks $(ONLY)
+
+bench-scheduler: setup ## the scheduler alone, on one core; TRACES=DIR adds public traces; ONLY="scale logs"
+	@$(bin)/python -m benchmarks.scheduling $(ONLY) $(if $(TRACES),--traces "$(TRACES)")
 
 bench-peers: setup ## the same beside Slurm, where its packages are installed
 	@$(bin)/python -m benchmarks.peers

@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import backlog, cycle, latency, node, rest, scheduler, startup, throughput
+from benchmarks import backlog, cycle, latency, node, rest, scheduler, simulated, startup, throughput
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
@@ -28,19 +28,21 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "cycle": cycle.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
+ON_DEMAND = ("simulated",)  # takes as long as all the others
 
 
 def main() -> int:
-    """Run the sections that were asked for, all of them when none was."""
+    """Run the sections that were asked for; where none was, all but those ON_DEMAND."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join((*SECTIONS, *ON_DEMAND)))
     parser.add_argument(
         "--nodes", type=int, choices=(1, 2, 4, 8), default=NODES, help=f"over which {SLOTS} slots are spread"
     )
     given = parser.parse_args()
     wanted = given.sections or list(SECTIONS)
-    if unknown := set(wanted) - set(SECTIONS):
-        parser.error(f"there is no section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
+    known = (*SECTIONS, *ON_DEMAND)
+    if unknown := set(wanted) - set(known):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _end)
     signal.alarm(WITHIN_S)
@@ -61,6 +63,8 @@ def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[],
         yield "node", lambda: node.measure(Printer())
     if "scheduler" in wanted:
         yield "scheduler", lambda: scheduler.measure(Printer())
+    if "simulated" in wanted:
+        yield "simulated", simulated.measure_all
 
 
 def _on_stack(names: Sequence[str], nodes: int, *, cold: bool) -> None:

@@ -18,7 +18,7 @@ from scheduler.snapshot import Node, Request
 
 LOAD = 1.3
 SEEDS = 10
-CONFIG = Config(second_policy="slowdown")
+CONFIG = Config()
 # Mean of ten runs at 130 % load, % of GPUs allocated under FGD: github.com/hkust-adsl/kubernetes-scheduler-simulator,
 # experiments/analysis/expected_results.
 PUBLISHED = {"default": 95.39, "gpuspec33": 94.55, "gpushare60": 91.40, "multigpu30": 96.46, "cpu100": 95.35}

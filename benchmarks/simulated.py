@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,12 @@ def main() -> None:
     """Measure each size that was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulated", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, metavar="NODES", default=SIZES)
-    for size in parser.parse_args().sizes:
+    measure_all(parser.parse_args().sizes)
+
+
+def measure_all(sizes: Sequence[int] = SIZES) -> None:
+    """One cluster after another, each from an empty home. Raises BenchError."""
+    for size in sizes:
         with _a_home() as home:
             measure(Printer(), home, size)
 

@@ -44,7 +44,7 @@ class Config:
     """
 
     policy: str = "priority"
-    second_policy: str = "priority"
+    second_policy: str = "slowdown"
     backfill: bool = True
     backfill_order: BackfillOrder = BackfillOrder.QUEUE
     reserved_heads: int | None = 1

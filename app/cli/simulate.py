@@ -55,7 +55,7 @@ class Estimates(StrEnum):
 
 _EASY = Config(policy="fifo", second_policy="fifo")
 CONFIGS: dict[Policy, Config] = {
-    Policy.DEFAULT: Config(second_policy="slowdown"),
+    Policy.DEFAULT: Config(),
     Policy.FIFO: replace(_EASY, backfill=False),
     Policy.EASY: _EASY,
     Policy.EASY_SJBF: replace(_EASY, backfill_order=BackfillOrder.SHORTEST),

@@ -16,6 +16,8 @@ from scheduler.config import BackfillOrder, Config
 from scheduler.policies import POLICIES
 from trellis.errors import Field, Invalid, NotFound, StaleVersion
 
+_USUAL = Config()  # what the scheduler does by itself is what the platform does where nobody has said anything
+
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
@@ -31,10 +33,10 @@ class Preemption:
     `max_preemptions` times, and gets `grace_period_s` to end.
     """
 
-    grace_period_s: int = 60
-    priority_threshold: int = 1
-    max_preemptions: int = 3
-    min_run_time_s: int = 300
+    grace_period_s: int = int(_USUAL.preemption.grace_s)
+    priority_threshold: int = _USUAL.preemption.priority_threshold
+    max_preemptions: int = _USUAL.preemption.max_preemptions
+    min_run_time_s: int = int(_USUAL.preemption.min_run_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class Backfill:
     first `reserved_heads` blocked ones of a queue; None: none at all.
     """
 
-    order: str = "queue"
-    reserved_heads: int | None = 1
-    use_predictions: bool = False
+    order: str = str(_USUAL.backfill_order)
+    reserved_heads: int | None = _USUAL.reserved_heads
+    use_predictions: bool = _USUAL.predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +59,21 @@ class SchedulingPolicy:
     long as if it had come `stand_back_s` later, under the slowdown policy; `max_placements` bounds one cycle.
     """
 
-    primary_policy: str = "priority"
-    secondary_policy: str = "fifo"
-    enable_preemption: bool = True
-    enable_backfill: bool = True
-    enable_gang_scheduling: bool = True
-    enable_reclaim: bool = True
-    enable_consolidation: bool = True
-    enable_elastic: bool = True
+    primary_policy: str = _USUAL.policy
+    secondary_policy: str = _USUAL.second_policy
+    enable_preemption: bool = _USUAL.preemption.enabled
+    enable_backfill: bool = _USUAL.backfill
+    enable_gang_scheduling: bool = _USUAL.gangs
+    enable_reclaim: bool = _USUAL.reclaim
+    enable_consolidation: bool = _USUAL.consolidate
+    enable_elastic: bool = _USUAL.elastic
     scheduling_interval_ms: int = 40
-    ageing_per_hour_milli: int = 0
-    restart_cost_s: int = 120
-    patience_s: int = 86_400
-    size_lead_s: int = 3600
-    stand_back_s: int = 14_400
-    max_placements: int = 500
+    ageing_per_hour_milli: int = int(_USUAL.ageing_per_hour * 1000)
+    restart_cost_s: int = int(_USUAL.restart_s)
+    patience_s: int = int(_USUAL.patience_s)
+    size_lead_s: int = int(_USUAL.size_lead_s)
+    stand_back_s: int = int(_USUAL.stand_back_s)
+    max_placements: int = _USUAL.max_placements
     fair_share: FairShare = field(default_factory=FairShare)
     preemption: Preemption = field(default_factory=Preemption)
     backfill: Backfill = field(default_factory=Backfill)

@@ -14,7 +14,7 @@ EASY = Config(policy="fifo", second_policy="fifo")
 FIFO = replace(EASY, backfill=False)
 SJBF = replace(EASY, backfill_order=BackfillOrder.SHORTEST)
 CONSERVATIVE = replace(EASY, reserved_heads=None)
-DEFAULT = Config(second_policy="slowdown")
+DEFAULT = Config()
 
 
 def works(jobs: Sequence[Asked], *, apart: bool = False) -> Workload:

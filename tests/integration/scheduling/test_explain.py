@@ -31,7 +31,7 @@ def test_the_heads_of_a_queue_come_in_order_with_their_verdicts(stack: Stack, wo
     first = submit(member, resources={"cpus": 64}, priority=5, name="huge")
     stack.run(stack.cycle)
     told = member.get(path).json
-    assert (told["name"], told["policy"], told["second_policy"]) == ("default", "priority", "fifo")
+    assert (told["name"], told["policy"], told["second_policy"]) == ("default", "priority", "slowdown")
     huge, rest = told["heads"]
     assert (huge["job_id"], huge["position"], huge["count"], huge["reason"]) == (first[0], 1, 1, "never_fits")
     assert "64 CPUs" in huge["message"]

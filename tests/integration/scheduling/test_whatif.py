@@ -121,8 +121,8 @@ def test_one_sees_which_of_ones_own_jobs_would_go_and_of_others_how_many(
 def test_of_a_foreign_head_that_would_be_delayed_nothing_is_told(stack: Stack, world: World, member: Caller) -> None:
     FakeNode.join(stack, world, a_description(cpus=4))
     stranger = stack.client(world.stranger)
-    submit(stranger, resources={"cpus": 2}, time_limit="1h")
-    (head,) = submit(stranger, resources={"cpus": 4}, name="the-secret-job")
+    submit(stranger, resources={"cpus": 2}, time_limit="5m")
+    (head,) = submit(stranger, resources={"cpus": 4}, name="the-secret-job", time_limit="10m")
     stack.run(stack.cycle)
     answer = ask(member, resources={"cpus": 2}, time_limit="2h")
     assert answer.json["why"]["reason"] == "behind_head"
@@ -240,6 +240,7 @@ def test_the_worked_example_of_the_guide_holds(stack: Stack, world: World, membe
     for name in ("gpu-1", "gpu-2"):
         FakeNode.join(stack, world, a_description(name, cpus=64, gpus=8))
     submit(member, name="train", resources={"gpus": 8}, time_limit="3h")
+    stack.run(stack.cycle)
     submit(member, name="tune", resources={"gpus": 2}, time_limit="2h")
     stack.run(stack.cycle)
     begun = text("UPDATE jobs SET started_at = now() - interval '1 hour'")

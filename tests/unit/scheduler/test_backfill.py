@@ -42,7 +42,8 @@ def busy(job_id: str, node: str, devices: int, *, ends_by: float | None) -> Runn
     return a_running(job_id, a_holding(node, gpus=gpus_held(*range(devices))), ends_by=ends_by, queue="")
 
 
-HEAD = a_job("head", a_request(gpu_milli=8000), limit=3600)
+DAYS_AGO = -200_000.0  # longer ago than a short job passes a long one for being short
+HEAD = a_job("head", a_request(gpu_milli=8000), at=DAYS_AGO, limit=3600)
 
 
 def one_gpu(job_id: str = "small", *, limit: int | None = None) -> PendingJob:
@@ -181,7 +182,7 @@ def alone(job: PendingJob) -> PendingJob:
 
 def test_nobody_passes_a_head_that_wants_the_node_for_itself_unless_gone_by_then() -> None:
     running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
-    head = alone(a_job("head", limit=3600))
+    head = alone(a_job("head", at=DAYS_AGO, limit=3600))
     for limit, begun in ((100, ["short"]), (101, [])):
         snapshot = a_snapshot([a_node()], [head, a_job("short", at=1, limit=limit)], running=running)
         assert started(snapshot) == begun

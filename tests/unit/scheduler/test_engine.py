@@ -92,8 +92,9 @@ def test_without_backfill_nothing_passes_a_blocked_head() -> None:
     running = [a_running("r", a_holding("n1"), ends_by=NOW + 100)]
     jobs = [a_job("head", a_request(cpus=8)), a_job("j2", at=1, limit=10), a_job("j3", at=2, limit=20)]
     snapshot = a_snapshot([a_node()], jobs, running=running)
-    assert started(snapshot, Config(backfill=False)) == []
-    judged = verdicts(snapshot, Config(backfill=False))
+    config = Config(second_policy="fifo", backfill=False)
+    assert started(snapshot, config) == []
+    judged = verdicts(snapshot, config)
     assert [judged[job].message for job in ("j2", "j3")] == [
         "waits behind 1 job of its queue",
         "waits behind 2 jobs of its queue",

@@ -36,7 +36,7 @@ def test_a_job_that_does_not_wait_can_not_be_removed() -> None:
 
 
 def line_of(*jobs: PendingJob, policy: str = "priority", usage: Usage | None = None) -> Line:
-    line = Line(replace(DEFAULT, policy=policy), Standing(usage or Usage([a_node()])))
+    line = Line(replace(DEFAULT, policy=policy, second_policy="fifo"), Standing(usage or Usage([a_node()])))
     for job in jobs:
         line.add(job)
     line.begin_round()

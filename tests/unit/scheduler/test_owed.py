@@ -118,7 +118,7 @@ def test_under_conservative_backfill_a_kept_planner_starts_who_is_owed_too() -> 
     snapshot: Snapshot = a_snapshot(
         [a_node(cpus=2)], [a_job("a", a_request(cpus=2), limit=10), a_job("b", at=1, limit=5)]
     )
-    planner = Planner(snapshot, Config(reserved_heads=None))
+    planner = Planner(snapshot, Config(second_policy="fifo", reserved_heads=None))
     assert [one.job_id for one in planner.plan(NOW).placements] == ["a"]
     planner.end("a")
     planner.submit(owed(a_job("c", at=2, limit=5), "n1"))

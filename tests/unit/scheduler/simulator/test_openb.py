@@ -87,7 +87,7 @@ def test_what_does_not_fit_when_it_comes_is_lost() -> None:
 def test_a_queue_that_is_seen_whole_is_packed_largest_first() -> None:
     # One by one the small ones would fill n0, and no pair of pairs would be left.
     pods = [Request(1000, MIB, 1000), Request(1000, MIB, 8000), Request(1000, MIB, 1000)]
-    config = Config(second_policy="slowdown")
+    config = Config()
     for seed in range(5):
         assert pack_queue(read_nodes(NODES), pods, 1.0, seed, config).allocated_percent == 100.0
 
