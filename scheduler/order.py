@@ -54,6 +54,9 @@ class Waiting:
 
     def remove(self, job: PendingJob) -> None:
         """Let a job wait no longer. Raises KeyError if it does not."""
+        if self and self._jobs[self._first] is job:  # mostly it starts: no need to look for its place
+            self._take_head()
+            return
         place = bisect_left(self._jobs, self._rank(job), lo=self._first, key=self._rank)
         if place == len(self._jobs) or self._jobs[place].id != job.id:
             raise KeyError(job.id)
