@@ -71,22 +71,12 @@ class Outlook:
         instants: list[Instant] = [(-inf, "")] * slots
         if slots == self._most:
             return instants
-        leaving = [
-            (
-                _leaves_at(one)
-                if one.leaving or one.releasing_at is not None or one.ends_by == inf
-                else (one.ends_by, ""),
-                share,
-            )
-            for share in self._occupants.on(number)
-            for one in (share[3],)
-        ]
-        leaving.sort()
+        leaving = sorted([(_leaves_at(share.occupant), share) for share in self._occupants.on(number)])
         wants_gpu = request.gpu_milli
         for at, share in leaving:
-            cpu_milli += share[4]
-            memory_bytes += share[5]
-            gpu_milli += share[6]
+            cpu_milli += share.cpu_milli
+            memory_bytes += share.memory_bytes
+            gpu_milli += share.gpu_milli
             if gpu_milli < wants_gpu:
                 continue
             slots = self._slots(cpu_milli, memory_bytes, gpu_milli)
