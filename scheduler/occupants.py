@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, merge
+from heapq import merge
 from itertools import chain
 from math import floor, inf
 from operator import add, sub
@@ -17,6 +17,9 @@ from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
 _MOST_CHANGES = 200_000
 """After so many another era begins."""
 
+_FEW = 16
+"""So many are put in their places one by one."""
+
 
 class Share(NamedTuple):
     """What one job holds on one node; sorted, those who rather go come first."""
@@ -25,6 +28,16 @@ class Share(NamedTuple):
     newest: int
     id: str
     occupant: "Occupant"
+    cpu_milli: int
+    memory_bytes: int
+    gpu_milli: int
+
+
+class Departure(NamedTuple):
+    """When a job leaves a node and what it holds there; `job_id` is empty but for one that nobody knows when it ends."""
+
+    at: float
+    job_id: str
     cpu_milli: int
     memory_bytes: int
     gpu_milli: int
@@ -146,7 +159,6 @@ class Occupants:
     def __init__(self, models: Sequence[str]) -> None:
         self.by_id: dict[str, Occupant] = {}
         self.releasing: dict[str, Occupant] = {}
-        self.releases: list[Release] = []
         self.version = 0
         self.changed: list[int] = []
         self.era = 0
@@ -158,14 +170,17 @@ class Occupants:
         self._on: dict[int, list[Share]] = {}
         self._ranked: dict[int, dict[str, list[tuple[int, str, Occupant]]]] = {}
         self._indexed = False
+        self._releases: list[Release] = []
+        self._releases_to_come: list[Release] = []
+        """Those that have yet to be put in order among the others."""
+        self._departures: dict[int, list[Departure]] = {}
         self._newest: list[tuple[float, str]] = []
-        """A heap of when jobs started, without those that were seen to have run long enough."""
+        """When jobs started, without those that were seen to have run long enough."""
 
     def add(self, occupant: Occupant) -> None:
         """A job runs. Raises ValueError if it did already."""
         self._enter(occupant)
-        for release in occupant.releases():
-            insort(self.releases, release)
+        self._releases_to_come += occupant.releases()
         if self._indexed:
             for number, share in _shares(occupant):
                 insort(self._on.setdefault(number, []), share)
@@ -176,8 +191,21 @@ class Occupants:
         """Many jobs run, before anybody was made to go. Raises ValueError if one did already."""
         for occupant in occupants:
             self._enter(occupant)
-            self.releases += occupant.releases()
-        self.releases.sort()
+            self._releases_to_come += occupant.releases()
+
+    @property
+    def releases(self) -> Sequence[Release]:
+        """What will become free, soonest first."""
+        if self._releases_to_come:
+            # Putting thousands in their places one by one moves the others as often.
+            if len(self._releases_to_come) > _FEW:
+                self._releases += self._releases_to_come
+                self._releases.sort()
+            else:
+                for release in self._releases_to_come:
+                    insort(self._releases, release)
+            self._releases_to_come.clear()
+        return self._releases
 
     def remove(self, job_id: str) -> Occupant:
         """A job runs no longer. Raises KeyError if it did not."""
@@ -234,8 +262,7 @@ class Occupants:
                 del occupant.leaving[place]
         else:
             occupant.leaving.update(dict.fromkeys(places, by))
-        for release in occupant.releases():
-            insort(self.releases, release)
+        self._releases_to_come += occupant.releases()
         if occupant.releasing_at is None and not occupant.leaving:
             del self.releasing[occupant.id]
         else:
@@ -247,6 +274,16 @@ class Occupants:
         self._index()
         return self._on.get(number, ())
 
+    def departures(self, number: int) -> Sequence[Departure]:
+        """Return who is to leave a node, soonest first, by the first that is known to happen of it."""
+        known = self._departures.get(number)
+        if known is None:
+            shares = self.on(number)
+            known = [Departure(*_leaves_at(share.occupant), *share[4:]) for share in shares]
+            known.sort()
+            self._departures[number] = known
+        return known
+
     def lowest(self) -> float:
         """Return the lowest priority that runs, infinity where nothing does."""
         self._index()
@@ -254,14 +291,9 @@ class Occupants:
 
     def ripens_at(self, now: float, min_run_s: float) -> float:
         """Return when the next one has run long enough to be sent away, infinity if all have."""
-        newest = self._newest
-        while newest:
-            started_at, job_id = newest[0]
-            there = self.by_id.get(job_id)
-            if there is not None and there.started_at == started_at and started_at + min_run_s > now:
-                return started_at + min_run_s
-            heappop(newest)
-        return inf
+        ripe_at = now - min_run_s
+        self._newest = [one for one in self._newest if one[0] > ripe_at and self._runs_since(*one)]
+        return min(self._newest, default=(inf, ""))[0] + min_run_s
 
     def ranked(self, models: Sequence[str], most: float) -> Iterator[Occupant]:
         """Yield those of at most priority `most` that hold something on nodes of these models (none named: any).
@@ -281,9 +313,13 @@ class Occupants:
         self.by_id[occupant.id] = occupant
         self._count(occupant, 1)
         self._note(occupant)
-        heappush(self._newest, (occupant.started_at, occupant.id))
+        self._newest.append((occupant.started_at, occupant.id))
         if occupant.releasing_at is not None or occupant.leaving:
             self.releasing[occupant.id] = occupant
+
+    def _runs_since(self, started_at: float, job_id: str) -> bool:
+        there = self.by_id.get(job_id)
+        return there is not None and there.started_at == started_at
 
     def _note(self, occupant: Occupant) -> None:
         self.version += 1
@@ -292,10 +328,16 @@ class Occupants:
             self.era += 1
         for grant in occupant.grants:
             self.changed.append(grant.number)
+            self._departures.pop(grant.number, None)
 
     def _forget_releases(self, occupant: Occupant) -> None:
+        releases = self._releases
         for release in occupant.releases():
-            del self.releases[bisect_left(self.releases, release)]
+            place = bisect_left(releases, release)
+            if place < len(releases) and releases[place][:2] == release[:2]:
+                del releases[place]
+            else:
+                self._releases_to_come.remove(release)
 
     def _count(self, occupant: Occupant, change: int) -> None:
         job_class = occupant.job_class
@@ -323,6 +365,8 @@ class Occupants:
 
     def _lists_of(self, occupant: Occupant) -> list[list[tuple[int, str, Occupant]]]:
         by_model = self._ranked.setdefault(occupant.job_class.priority, {})
+        if len(occupant.grants) == 1:
+            return [by_model.setdefault(self._models[occupant.grants[0].number], [])]
         models = {self._models[grant.number] for grant in occupant.grants}
         return [by_model.setdefault(model, []) for model in models]
 
@@ -338,3 +382,10 @@ def _shares(occupant: Occupant) -> Iterator[tuple[int, Share]]:
     key = occupant.job_class.priority, -occupant.kept_at, occupant.id, occupant
     for number, each in sums.items():
         yield number, Share(*key, *each)
+
+
+def _leaves_at(occupant: Occupant) -> tuple[float, str]:
+    at = occupant.ends_by if occupant.releasing_at is None else occupant.releasing_at
+    if occupant.leaving:
+        at = min(at, *occupant.leaving.values())
+    return at, occupant.id if at == inf else ""

@@ -15,7 +15,7 @@ from scheduler.backfill import Claim, Spare, ends_at
 from scheduler.forecast import Change, Instant, anywhere, changes_of, claim, count_on, guard_at
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
-from scheduler.occupants import Occupant, Occupants
+from scheduler.occupants import Occupants
 from scheduler.placement.rooms import Grant
 from scheduler.snapshot import JobClass, PendingJob, Request
 
@@ -71,17 +71,15 @@ class Outlook:
         instants: list[Instant] = [(-inf, "")] * slots
         if slots == self._most:
             return instants
-        leaving = sorted([(_leaves_at(share.occupant), share) for share in self._occupants.on(number)])
-        wants_gpu = request.gpu_milli
-        for at, share in leaving:
-            cpu_milli += share.cpu_milli
-            memory_bytes += share.memory_bytes
-            gpu_milli += share.gpu_milli
-            if gpu_milli < wants_gpu:
+        for at, job_id, cpus, memory, gpus in self._occupants.departures(number):
+            cpu_milli += cpus
+            memory_bytes += memory
+            gpu_milli += gpus
+            if gpu_milli < request.gpu_milli or cpu_milli < request.cpu_milli or memory_bytes < request.memory_bytes:
                 continue
             slots = self._slots(cpu_milli, memory_bytes, gpu_milli)
             if slots > len(instants):
-                instants += [at] * (slots - len(instants))
+                instants += [(at, job_id)] * (slots - len(instants))
                 if slots == self._most:
                     break
         return instants
@@ -236,13 +234,6 @@ class _Future:
     def _spare(self) -> Spare:
         role, slots = self._class.roles[0], {number: slots for number, slots in self._slots.items() if slots}
         return Spare(role.request, sum(slots.values()) - role.least, slots, self._gained, self._ledger.rooms)
-
-
-def _leaves_at(occupant: Occupant) -> Instant:
-    at = occupant.release[0]
-    if occupant.leaving:
-        at = min(at, *occupant.leaving.values())
-    return at, occupant.id if at == inf else ""
 
 
 def _instant(change: Change) -> Instant:

@@ -17,11 +17,12 @@ from scheduler.snapshot import UNLIMITED
 class Group:
     """Nodes in one state, with free CPUs between the same two thresholds, against which as many points speak.
 
-    `bucket` has free milli-CPUs, free memory in bytes and number of each, sorted; `top` is the next threshold. No node
-    in it has more free memory than `memory_bytes` says; `entered` counts those that came.
+    `cpus` are the free milli-CPUs that any of them has, sorted. Beside each, `tiers` has free memory in bytes and number
+    of the nodes that have so many, sorted, and `tops` the most memory of these: a search that wants more passes them by
+    without a look. `top` is the next threshold; `entered` counts the nodes that came.
     """
 
-    __slots__ = ("band", "bucket", "entered", "memory_bytes", "points", "serial", "state", "top")
+    __slots__ = ("band", "cpus", "entered", "points", "serial", "size", "state", "tiers", "top", "tops")
 
     def __init__(self, serial: int, state: State, band: int, points: int, top: int) -> None:
         self.serial = serial
@@ -29,9 +30,43 @@ class Group:
         self.band = band
         self.points = points
         self.top = top
-        self.bucket: list[tuple[int, int, int]] = []
-        self.memory_bytes = 0
+        self.cpus: list[int] = []
+        self.tiers: list[list[tuple[int, int]]] = []
+        self.tops: list[int] = []
+        self.size = 0
         self.entered = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield free milli-CPUs, free memory in bytes and number of each node, in this order."""
+        for cpu_milli, tier in zip(self.cpus, self.tiers, strict=True):
+            for memory_bytes, number in tier:
+                yield cpu_milli, memory_bytes, number
+
+    def enter(self, cpu_milli: int, memory_bytes: int, number: int) -> None:
+        """Take a node in."""
+        self.entered += 1
+        self.size += 1
+        cpus = self.cpus
+        place = bisect_left(cpus, cpu_milli)
+        if place < len(cpus) and cpus[place] == cpu_milli:
+            insort(self.tiers[place], (memory_bytes, number))
+            if self.tops[place] < memory_bytes:
+                self.tops[place] = memory_bytes
+        else:
+            cpus.insert(place, cpu_milli)
+            self.tiers.insert(place, [(memory_bytes, number)])
+            self.tops.insert(place, memory_bytes)
+
+    def leave(self, cpu_milli: int, memory_bytes: int, number: int) -> None:
+        """Let go of a node that is in it."""
+        self.size -= 1
+        place = bisect_left(self.cpus, cpu_milli)
+        tier = self.tiers[place]
+        if len(tier) == 1:
+            del self.cpus[place], self.tiers[place], self.tops[place]
+        else:
+            del tier[bisect_left(tier, (memory_bytes, number))]
+            self.tops[place] = tier[-1][0]
 
 
 class Cluster(NamedTuple):
@@ -93,11 +128,11 @@ class Field:
     @property
     def size(self) -> int:
         """How many nodes it allows, as of the last `catch_up`."""
-        return sum([len(group.bucket) for group in self._groups.values()])
+        return sum([group.size for group in self._groups.values()])
 
     def groups(self) -> Iterator[Group]:
         """Yield the groups that have nodes."""
-        return (group for group in self._groups.values() if group.bucket)
+        return (group for group in self._groups.values() if group.size)
 
     def catch_up(self) -> None:
         """Take in what has changed since."""
@@ -123,12 +158,9 @@ class Field:
             group = self._group_of(number, rooms[number], points)
             if group is not None:
                 cpu_milli, memory_bytes = rooms[number].cpu_milli, rooms[number].memory_bytes
-                group.bucket.append((cpu_milli, memory_bytes, number))
+                group.enter(cpu_milli, memory_bytes, number)
                 self._where[number] = (cpu_milli, memory_bytes, group)
-        for group in self._groups.values():
-            group.bucket.sort()
-            group.memory_bytes = max([memory_bytes for _, memory_bytes, _ in group.bucket], default=0)
-            self.born.append(group)
+        self.born.extend(self._groups.values())
 
     def _follow(self, watch: Watch, seen: int) -> None:
         domains = set(watch.changed[seen:])
@@ -151,17 +183,13 @@ class Field:
         if old is not None:
             if old[2] is group and old[0] == cpu_milli and old[1] == memory_bytes:
                 return
-            bucket = old[2].bucket
-            del bucket[bisect_left(bucket, (old[0], old[1], number))]
+            old[2].leave(old[0], old[1], number)
         if group is None:
             self._where[number] = None
             return
-        if not group.bucket:
+        if not group.size:
             self.born.append(group)
-            group.memory_bytes = 0
-        group.entered += 1
-        insort(group.bucket, (cpu_milli, memory_bytes, number))
-        group.memory_bytes = max(group.memory_bytes, memory_bytes)
+        group.enter(cpu_milli, memory_bytes, number)
         self._where[number] = (cpu_milli, memory_bytes, group)
 
     def _closed(self, room: Room) -> bool:

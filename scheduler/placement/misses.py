@@ -51,10 +51,10 @@ def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: fro
     for group in view.field.groups():
         most_gpu_milli = max(most_gpu_milli, _most_gpu_milli(group, request))
         if view.demand.asks and not group.state.slots(view.demand):
-            devices += len(group.bucket)
+            devices += group.size
         else:
             near = _lacks(group, request)
-            fits += len(group.bucket) - len(near)
+            fits += group.size - len(near)
             lacks += near
     cpus_only = [cpu_milli for cpu_milli, memory_bytes in lacks if memory_bytes <= 0]
     memory_only = [memory_bytes for cpu_milli, memory_bytes in lacks if cpu_milli <= 0]
@@ -78,7 +78,7 @@ def _lacks(group: Group, request: Request) -> list[tuple[int, int]]:
     """Return what each node of a group lacks of (CPUs, memory), without those that lack neither."""
     pairs = [
         (request.cpu_milli - cpu_milli, request.memory_bytes - memory_bytes)
-        for cpu_milli, memory_bytes, _ in group.bucket
+        for cpu_milli, memory_bytes, _ in group
     ]
     return [pair for pair in pairs if max(pair) > 0]
 

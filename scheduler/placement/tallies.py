@@ -60,7 +60,7 @@ class Tally:
         """Count the nodes of a group, whose devices are alike."""
         request, rooms = self._view.request, self._cluster.rooms
         by_devices = group.state.slots(self._view.demand) if self._view.demand.asks else None
-        for cpu_milli, memory_bytes, number in group.bucket:
+        for cpu_milli, memory_bytes, number in group:
             slots = by_devices
             if request.cpu_milli:
                 by_cpus = cpu_milli // request.cpu_milli

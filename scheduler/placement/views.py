@@ -27,6 +27,8 @@ Found = tuple[float, int, int]
 """The score of the best node, its free memory, by which equals are told apart, and its number."""
 
 _NOBODY: Found = (inf, 0, -1)
+_NONE_BETTER: Found = (inf, 1, -1)
+"""What a search says that did not look at all nodes, as none of the others could be better."""
 
 
 class Ranked(NamedTuple):
@@ -63,7 +65,7 @@ class Ranking:
         self._born = len(born)
         in_rank, known = self._in_rank, self._known
         for group in born[seen:] if self._born - seen < len(known) else dict.fromkeys(born[seen:]):
-            if group in in_rank or not group.bucket:
+            if group in in_rank or not group.size:
                 continue
             if group in known:
                 entry = known[group]
@@ -159,7 +161,7 @@ class View:
 
     def groups(self) -> Iterator[Group]:
         """Yield the groups with devices for the request, best first, as of the last `catch_up`."""
-        return (entry.group for entry in self._ranking.entries if entry.group.bucket)
+        return (entry.group for entry in self._ranking.entries if entry.group.size)
 
     def slots(self, number: int) -> int:
         """Count the replicas that a node has room for now; 0 on one that the field has not."""
@@ -168,23 +170,22 @@ class View:
     def _best(self, refused: Collection[int]) -> int:
         """Return the best node of all groups; -1 if none has room."""
         entries, search, in_vain = self._ranking.entries, self._search, self._in_vain
-        cpu_milli, memory_bytes = self.request.cpu_milli, self.request.memory_bytes
+        cpu_milli = self.request.cpu_milli
         place, best = -1, _NOBODY
         while (place := place + 1) < len(entries):
             entry = entries[place]
             if entry[0] > best[0]:
                 break
             group = entry[2]
-            bucket = group.bucket
-            if not bucket:
+            if not group.size:
                 self._ranking.drop(place)
                 place -= 1
-            elif bucket[-1][0] >= cpu_milli and group.memory_bytes >= memory_bytes:
+            elif group.cpus[-1] >= cpu_milli:
                 if best is not _NOBODY and self._bounded and self._bound(entry) > best[0]:
                     continue
                 if in_vain.get(group) == group.entered:
                     continue
-                found = search(entry, refused)
+                found = search(entry, refused, best[0])
                 if found < best:
                     best = found
                 elif found is _NOBODY and not refused:
@@ -203,55 +204,60 @@ class View:
             bound = self._bounds[group] = entry[3] + worth
         return bound
 
-    def _first_in(self, entry: Ranked, refused: Collection[int]) -> Found:
-        """Find the best node of a group where the fewest CPUs are all that counts."""
+    def _first_in(self, entry: Ranked, refused: Collection[int], most: float) -> Found:
+        """Find the best node of a group where the fewest CPUs are all that counts; none that scores more than `most`."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        bucket = group.bucket
-        position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
-        while position < len(bucket):
-            milli, memory, number = bucket[position]
-            if memory < memory_bytes:
-                position = bisect_left(bucket, (milli, memory_bytes), position + 1)
-            elif number in refused:
-                position += 1
-            else:
-                return entry[0] + milli - cpu_milli, memory, number
-        return _NOBODY
+        cpus, tops = group.cpus, group.tops
+        place = bisect_left(cpus, cpu_milli) if cpus[0] < cpu_milli else 0
+        end = len(cpus) if most == inf else bisect_right(cpus, most - entry[0] + cpu_milli)
+        while place < end:
+            if tops[place] >= memory_bytes:
+                for memory, number in _with_memory(group.tiers[place], memory_bytes):
+                    if number not in refused:
+                        return entry[0] + cpus[place] - cpu_milli, memory, number
+            place += 1
+        return _NOBODY if end == len(cpus) else _NONE_BETTER
 
-    def _best_in(self, entry: Ranked, refused: Collection[int]) -> Found:
+    def _best_in(self, entry: Ranked, refused: Collection[int], _most: float) -> Found:
         """Find the best node of a group: of those in each band after, the one with the fewest CPUs."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        bucket, thresholds, ranking = group.bucket, self._thresholds, self._ranking
-        position = bisect_left(bucket, (cpu_milli,)) if bucket[0][0] < cpu_milli else 0
+        cpus, tops, thresholds, ranking = group.cpus, group.tops, self._thresholds, self._ranking
+        place = bisect_left(cpus, cpu_milli) if cpus[0] < cpu_milli else 0
         best = _NOBODY
-        while position < len(bucket):
-            milli, memory, number = bucket[position]
-            if memory < memory_bytes:
-                position = bisect_left(bucket, (milli, memory_bytes), position + 1)
+        while place < len(cpus):
+            found = None
+            if tops[place] >= memory_bytes:
+                tier = _with_memory(group.tiers[place], memory_bytes)
+                found = next((each for each in tier if each[1] not in refused), None)
+            if found is None:
+                place += 1
                 continue
-            if number in refused:
-                position += 1
-                continue
-            left = milli - cpu_milli
+            left = cpus[place] - cpu_milli
             band = bisect_right(thresholds, left)
             score = entry[3] + ranking.best_outcome(group.state, band)[0] + ranking.gauge.leftover(left)
-            best = min(best, (score, memory, number))
+            best = min(best, (score, *found))
             if band == len(thresholds) or thresholds[band] + cpu_milli >= group.top:
                 break
-            position = bisect_left(bucket, (thresholds[band] + cpu_milli,), position + 1)
+            place = bisect_left(cpus, thresholds[band] + cpu_milli, place + 1)
         return best
 
-    def _emptiest_in(self, entry: Ranked, refused: Collection[int]) -> Found:
+    def _emptiest_in(self, entry: Ranked, refused: Collection[int], _most: float) -> Found:
         """Find the best node of a group where the more CPUs are left the better, then the more memory."""
         group, cpu_milli, memory_bytes = entry[2], self.request.cpu_milli, self.request.memory_bytes
-        bucket, end = group.bucket, len(group.bucket)
-        while end and bucket[end - 1][0] >= cpu_milli:
-            milli, memory, _ = bucket[end - 1]
-            begin = bisect_left(bucket, (milli, max(memory, memory_bytes)), 0, end)
-            number = next((each for _, _, each in bucket[begin:end] if each not in refused), -1)
-            if number >= 0:
-                left = milli - cpu_milli
-                worth = self._ranking.best_outcome(group.state, bisect_right(self._thresholds, left))[0]
-                return entry[3] + worth + self._ranking.gauge.leftover(left), -memory, number
-            end = bisect_left(bucket, (milli,), 0, end) if memory < memory_bytes else begin
+        for place in range(len(group.cpus) - 1, -1, -1):
+            milli = group.cpus[place]
+            if milli < cpu_milli:
+                break
+            if group.tops[place] >= memory_bytes:
+                tier = _with_memory(group.tiers[place], memory_bytes)
+                found = min(((-memory, number) for memory, number in tier if number not in refused), default=None)
+                if found is not None:
+                    left = milli - cpu_milli
+                    worth = self._ranking.best_outcome(group.state, bisect_right(self._thresholds, left))[0]
+                    return entry[3] + worth + self._ranking.gauge.leftover(left), *found
         return _NOBODY
+
+
+def _with_memory(tier: list[tuple[int, int]], memory_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield those of a tier with so much memory, the least first."""
+    return map(tier.__getitem__, range(bisect_left(tier, (memory_bytes,)), len(tier)))
