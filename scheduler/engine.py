@@ -71,8 +71,9 @@ class Planner(Paper):
 
     def plan(self, now: float) -> Plan:
         """Decide for every job that waits, and say of those left why."""
-        made = self.decide(now)
-        return Plan(made.placements, tuple(self.verdicts()), made.promises, made.evictions, made.resizes)
+        with _collector_at_rest():
+            made = self.decide(now)
+            return Plan(made.placements, tuple(self.verdicts()), made.promises, made.evictions, made.resizes)
 
     def decide(self, now: float) -> Plan:
         """Decide what happens now, without a word about those left: `verdicts` has them, until something changes.

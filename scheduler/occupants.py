@@ -191,7 +191,8 @@ class Occupants:
         """Many jobs run, before anybody was made to go. Raises ValueError if one did already."""
         for occupant in occupants:
             self._enter(occupant)
-            self._releases_to_come += occupant.releases()
+            self._releases += occupant.releases()
+        self._releases.sort()
 
     @property
     def releases(self) -> Sequence[Release]:

@@ -5,6 +5,8 @@ A field catches up with what has changed when it is used, so what nobody asks co
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from scheduler.placement.affinity import Watch
@@ -41,6 +43,15 @@ class Group:
         for cpu_milli, tier in zip(self.cpus, self.tiers, strict=True):
             for memory_bytes, number in tier:
                 yield cpu_milli, memory_bytes, number
+
+    def fill(self, nodes: list[tuple[int, int, int]]) -> None:
+        """Take these nodes, and only these, in: each free milli-CPUs, free memory in bytes and number."""
+        for cpu_milli, alike in groupby(sorted(nodes), itemgetter(0)):
+            tier = [(memory_bytes, number) for _, memory_bytes, number in alike]
+            self.cpus.append(cpu_milli)
+            self.tiers.append(tier)
+            self.tops.append(tier[-1][0])
+        self.entered = self.size = len(nodes)
 
     def enter(self, cpu_milli: int, memory_bytes: int, number: int) -> None:
         """Take a node in."""
@@ -152,15 +163,18 @@ class Field:
     def _fill(self) -> None:
         """Put every node into its group at once."""
         rooms = self.cluster.rooms
+        members: dict[Group, list[tuple[int, int, int]]] = {}
         for number, points in enumerate(self._points):
             if points is None or self._closed(rooms[number]):
                 continue
             group = self._group_of(number, rooms[number], points)
             if group is not None:
                 cpu_milli, memory_bytes = rooms[number].cpu_milli, rooms[number].memory_bytes
-                group.enter(cpu_milli, memory_bytes, number)
+                members.setdefault(group, []).append((cpu_milli, memory_bytes, number))
                 self._where[number] = (cpu_milli, memory_bytes, group)
-        self.born.extend(self._groups.values())
+        for group, nodes in members.items():
+            group.fill(nodes)
+            self.born.append(group)
 
     def _follow(self, watch: Watch, seen: int) -> None:
         domains = set(watch.changed[seen:])

@@ -1,5 +1,6 @@
 """What keeps a replica off every node: how many nodes for which cause, and how near the nearest ones come."""
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 
@@ -41,46 +42,59 @@ class Misses:
 def count_misses(ledger: Ledger, job_class: JobClass, role: int = 0, within: frozenset[int] | None = None) -> Misses:
     """Count, for one replica of a role, every ready node under what it lacks; those not `within` reach are kept away.
 
-    Costs a step a group, a near miss, and a node kept away.
+    Costs a step for each amount of free CPUs in each group, and a node kept away.
     """
     view = ledger.capacity.views(job_class, within)[role]
     view.catch_up()
     request = view.request
-    devices = most_gpu_milli = fits = 0
-    lacks: list[tuple[int, int]] = []
+    near = _Near(request)
+    devices = most_gpu_milli = 0
     for group in view.field.groups():
         most_gpu_milli = max(most_gpu_milli, _most_gpu_milli(group, request))
         if view.demand.asks and not group.state.slots(view.demand):
             devices += group.size
         else:
-            near = _lacks(group, request)
-            fits += group.size - len(near)
-            lacks += near
-    cpus_only = [cpu_milli for cpu_milli, memory_bytes in lacks if memory_bytes <= 0]
-    memory_only = [memory_bytes for cpu_milli, memory_bytes in lacks if cpu_milli <= 0]
-    both = [lack for lack in lacks if min(lack) > 0]
+            near.count(group)
     return Misses(
         ready=ledger.ready,
         kept_away=_kept_away(ledger, job_class, view, within),
         devices=devices,
         most_gpu_milli=most_gpu_milli,
-        cpus_only=len(cpus_only),
-        cpu_milli_short=min(cpus_only, default=0),
-        memory_only=len(memory_only),
-        memory_bytes_short=min(memory_only, default=0),
-        both=len(both),
-        both_short=min(both, default=(0, 0)),
-        fits=fits,
+        cpus_only=near.cpus_only,
+        cpu_milli_short=min(near.cpus_lacking, default=0),
+        memory_only=near.memory_only,
+        memory_bytes_short=min(near.memory_lacking, default=0),
+        both=near.both,
+        both_short=min(near.both_lacking, default=(0, 0)),
+        fits=near.fits,
     )
 
 
-def _lacks(group: Group, request: Request) -> list[tuple[int, int]]:
-    """Return what each node of a group lacks of (CPUs, memory), without those that lack neither."""
-    pairs = [
-        (request.cpu_milli - cpu_milli, request.memory_bytes - memory_bytes)
-        for cpu_milli, memory_bytes, _ in group
-    ]
-    return [pair for pair in pairs if max(pair) > 0]
+class _Near:
+    """The nodes whose devices suffice, by what else they lack; the least of each that any node of a tier lacks."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.cpus_only = self.memory_only = self.both = self.fits = 0
+        self.cpus_lacking: list[int] = []
+        self.memory_lacking: list[int] = []
+        self.both_lacking: list[tuple[int, int]] = []
+
+    def count(self, group: Group) -> None:
+        """Count the nodes of a group."""
+        for cpu_milli, tier in zip(group.cpus, group.tiers, strict=True):
+            short = bisect_left(tier, (self._request.memory_bytes,))
+            memory_lacking = self._request.memory_bytes - tier[short - 1][0] if short else 0
+            cpus_lacking = self._request.cpu_milli - cpu_milli
+            if cpus_lacking <= 0:
+                self.fits += len(tier) - short
+                self.memory_only += short
+                self.memory_lacking += [memory_lacking] * bool(short)
+            else:
+                self.cpus_only += len(tier) - short
+                self.cpus_lacking += [cpus_lacking] * (len(tier) > short)
+                self.both += short
+                self.both_lacking += [(cpus_lacking, memory_lacking)] * bool(short)
 
 
 def _most_gpu_milli(group: Group, request: Request) -> int:
