@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 
 from benchmarks.lines import Printer, percentile
-from benchmarks.scheduler import NOW, SEED, draw_class, large
+from benchmarks.scheduler import MIXED, NOW, SEED, Mix, draw_class, large
 from scheduler.config import Config
 from scheduler.engine import Planner
 from scheduler.plan import Plan
@@ -19,47 +19,47 @@ NODES, PENDING = 12_500, 100_000
 ARRIVALS = 500
 RUNS = 3
 CONFIG = Config(max_placements=PENDING)
+ALONE = Mix((500, 1000, 1000, 2000, 4000, 8000), (1,))
+"""About 35,000 such jobs fill the cluster; of those of `MIXED` more, with twice as many replicas."""
+CASES = (("95_percent_full", 95, MIXED), ("empty", 0, ALONE), ("empty_for_small_gangs", 0, MIXED))
 
 
 def measure(printer: Printer) -> None:
     """Whole plans of a full and of an empty cluster, and what one more job costs."""
-    for percent in (95, 0):
-        snapshot = large(percent, NODES, PENDING)
-        gc.collect()
-        gc.freeze()  # what stands there anyhow is not to be gone through while we measure
-        _measure_cycle(printer, f"{percent}_percent_full", snapshot)
+    for name, percent, mix in CASES:
+        snapshot = large(percent, NODES, PENDING, mix)
+        _measure_cycle(printer, name, snapshot)
         if percent:
             _measure_arrivals(printer, snapshot, "arrival", most_priority=0)
             _measure_arrivals(printer, snapshot, "arrival_for_whom_others_go", most_priority=2)
-        gc.unfreeze()
 
 
 def _measure_cycle(printer: Printer, name: str, snapshot: Snapshot) -> None:
-    built, decided, said = [], [], []
+    built, planned = [], []
     for _ in range(RUNS):
+        made = None
         begun = time.process_time()
         planner = Planner(snapshot, CONFIG)
         planner.occupants.lowest()  # makes the indexes over those who run
-        ready = time.process_time()
-        made = planner.decide(NOW)
-        done = time.process_time()
-        verdicts = list(planner.verdicts())
-        built.append(ready - begun)
-        decided.append(done - ready)
-        said.append(time.process_time() - done)
-    cycle = [one + other for one, other in zip(decided, said, strict=True)]
+        built.append(time.process_time() - begun)
+        gc.collect()
+        gc.freeze()  # what stands there anyhow is not to be gone through while we measure
+        begun = time.process_time()
+        made = planner.plan(NOW)
+        planned.append(time.process_time() - begun)
+        gc.unfreeze()
     printer.line(
         f"scale.cycle.{name}",
-        min(cycle) * 1000,
+        min(planned) * 1000,
         "ms",
         seed=SEED,
         nodes=NODES,
         pending=PENDING,
         running=len(snapshot.running),
         placed=len(made.placements),
+        replicas=sum(len(one.replicas) for one in made.placements),
         evicted=len(made.evictions),
-        verdicts=len(verdicts),
-        decide_ms=round(min(decided) * 1000),
+        verdicts=len(made.verdicts),
         best_of=RUNS,
     )
     printer.line(f"scale.build.{name}", min(built) * 1000, "ms", seed=SEED, best_of=RUNS)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import NamedTuple
 
 from benchmarks.lines import Printer
 from scheduler.config import Config
@@ -26,6 +27,16 @@ MODELS = ("a100", "h100", "l40s", "t4")
 GIB = 2**30
 NOW = 1_000_000.0
 CPU_A_GPU, MEMORY_A_GPU = 8000, 64 * GIB
+
+
+class Mix(NamedTuple):
+    """What classes are drawn from: the GPUs of a replica, in milli, and how many replicas."""
+
+    gpu_milli: tuple[int, ...] = (0, 250, 500, 1000, 1000, 2000, 4000, 8000)
+    replicas: tuple[int, ...] = (1, 1, 1, 2, 4)
+
+
+MIXED = Mix()
 RUNNING = [
     JobClass(f"p{number % 4}", f"q{number % 2}", (Role(Request(CPU_A_GPU, MEMORY_A_GPU, 1000)),), priority=number % 3)
     for number in range(12)
@@ -47,7 +58,7 @@ def _measure(snapshot: Snapshot, config: Config) -> float:
     return time.perf_counter() - begun
 
 
-def large(percent_full: int, count: int = NODES, waiting: int = PENDING) -> Snapshot:
+def large(percent_full: int, count: int = NODES, waiting: int = PENDING, mix: Mix = MIXED) -> Snapshot:
     """Whole-GPU, shared and CPU jobs of four projects in two queues, of three priorities, most with a time limit."""
     random = Random(SEED)
     nodes, running = [], []
@@ -56,7 +67,7 @@ def large(percent_full: int, count: int = NODES, waiting: int = PENDING) -> Snap
         running += list(_running_on(number, busy, random))
         nodes.append(_gpu_node(number, busy))
     queues = (Queue("q0", "batch", weight=1), Queue("q1", "research", weight=3, policy="fair_share"))
-    classes = [draw_class(random) for _ in range(CLASSES)]
+    classes = [draw_class(random, mix) for _ in range(CLASSES)]
     pending = tuple(_pending(number, random.choice(classes)) for number in range(waiting))
     accounts = tuple(Account(f"p{i}", used=i / 10) for i in range(4))
     return Snapshot(NOW, tuple(nodes), queues, pending, tuple(running), accounts=accounts)
@@ -86,16 +97,16 @@ def _running_on(number: int, busy: list[bool], random: Random) -> Iterator[Runni
             yield RunningJob(f"r{number:05}{device}", random.choice(RUNNING), (holding,), started_at, ends_by)
 
 
-def draw_class(random: Random) -> JobClass:
+def draw_class(random: Random, mix: Mix = MIXED) -> JobClass:
     """What a class of pending jobs asks for."""
-    gpu_milli = random.choice((0, 250, 500, 1000, 1000, 2000, 4000, 8000))
+    gpu_milli = random.choice(mix.gpu_milli)
     request = Request(
         cpu_milli=random.randrange(1, 9) * 1000 * max(1, gpu_milli // 1000),
         memory_bytes=random.randrange(4, 64) * GIB * max(1, gpu_milli // 1000),
         gpu_milli=gpu_milli,
         gpu_models=random.choice(((), *((model,) for model in MODELS))) if gpu_milli else (),
     )
-    replicas = random.choice((1, 1, 1, 2, 4))
+    replicas = random.choice(mix.replicas)
     return JobClass(
         time_limit_s=random.choice((None, random.randrange(60, 86_400))),
         project_id=f"p{random.randrange(4)}",

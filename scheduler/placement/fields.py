@@ -61,8 +61,7 @@ class Group:
         place = bisect_left(cpus, cpu_milli)
         if place < len(cpus) and cpus[place] == cpu_milli:
             insort(self.tiers[place], (memory_bytes, number))
-            if self.tops[place] < memory_bytes:
-                self.tops[place] = memory_bytes
+            self.tops[place] = max(self.tops[place], memory_bytes)
         else:
             cpus.insert(place, cpu_milli)
             self.tiers.insert(place, [(memory_bytes, number)])
