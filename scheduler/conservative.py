@@ -4,7 +4,7 @@ A job that comes gets the first start that puts off nobody. When something becom
 promise in turn is lifted and made anew, never for later. Source: Mu'alem and Feitelson, TPDS 2001.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from math import inf
 
 from scheduler.amounts import asked
@@ -20,10 +20,10 @@ class Agenda:
     """What is promised to whom. It is told what is freed; at each moment, all that wait are attended to in turn.
 
     Promises are ordered by start, then by when they were made: the room that one counts on is what those before it
-    leave.
+    leave. `releases` tells what will become free, as of when it is asked.
     """
 
-    def __init__(self, ledger: Ledger, releases: Sequence[Release], now: float) -> None:
+    def __init__(self, ledger: Ledger, releases: Callable[[], Sequence[Release]], now: float) -> None:
         self._ledger = ledger
         self._releases = releases
         self._claims: dict[str, Claim] = {}
@@ -33,7 +33,7 @@ class Agenda:
         self._now = now
         self._gained = False
         self._timeline = Timeline(ledger.free, now)
-        for at, _, grants in releases:
+        for at, _, grants in releases():
             if now < at < inf:
                 self._timeline.give(at, inf, sum_up(grants))
 
@@ -108,7 +108,7 @@ class Agenda:
         at, amounts = self._now, _counted(job.job_class)
         while (found := self._timeline.find(at, ends_at(0.0, job.job_class), amounts, before)) is not None:
             others = [*binding(self._booked, job.job_class), *self._claims.values()]
-            claim = foresee(job, self._ledger, self._releases, others, found, self._now, within)
+            claim = foresee(job, self._ledger, self._releases(), others, found, self._now, within)
             if claim is not None:
                 self._keep(claim, max(self._made.values(), default=0) + 1, held=True)
                 return

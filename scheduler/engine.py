@@ -81,10 +81,6 @@ class Planner(Paper):
         Rounds follow one another until one starts nothing. Planning the applied plan again is such a round, so it
         starts nothing either, and the claims told to users are those of the cluster as the plan leaves it.
         """
-        with _collector_at_rest():
-            return self._decide(now)
-
-    def _decide(self, now: float) -> Plan:
         placements: list[Placement] = []
         told: list[Told] = []
         growth = Growing()

@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
+from heapq import heapify, heappop, heappush, merge
 from itertools import chain
 from math import floor, inf
 from operator import add, sub
@@ -18,7 +18,7 @@ _MOST_CHANGES = 200_000
 """After so many another era begins."""
 
 _FEW = 16
-"""So many are put in their places one by one."""
+"""So many are put in their places, or taken out, one by one."""
 
 
 class Share(NamedTuple):
@@ -175,7 +175,7 @@ class Occupants:
         """Those that have yet to be put in order among the others."""
         self._departures: dict[int, list[Departure]] = {}
         self._newest: list[tuple[float, str]] = []
-        """When jobs started, without those that were seen to have run long enough."""
+        """A heap of when jobs started, without those that were seen to have run long enough."""
 
     def add(self, occupant: Occupant) -> None:
         """A job runs. Raises ValueError if it did already."""
@@ -292,9 +292,15 @@ class Occupants:
 
     def ripens_at(self, now: float, min_run_s: float) -> float:
         """Return when the next one has run long enough to be sent away, infinity if all have."""
-        ripe_at = now - min_run_s
-        self._newest = [one for one in self._newest if one[0] > ripe_at and self._runs_since(*one)]
-        return min(self._newest, default=(inf, ""))[0] + min_run_s
+        newest, most_pops = self._newest, _FEW
+        while newest and not self._is_young(newest[0], now - min_run_s):
+            if most_pops:
+                heappop(newest)
+                most_pops -= 1
+            else:  # thousands at once, as when a planner begins
+                newest[:] = [one for one in newest if self._is_young(one, now - min_run_s)]
+                heapify(newest)
+        return newest[0][0] + min_run_s if newest else inf
 
     def ranked(self, models: Sequence[str], most: float) -> Iterator[Occupant]:
         """Yield those of at most priority `most` that hold something on nodes of these models (none named: any).
@@ -314,13 +320,14 @@ class Occupants:
         self.by_id[occupant.id] = occupant
         self._count(occupant, 1)
         self._note(occupant)
-        self._newest.append((occupant.started_at, occupant.id))
+        heappush(self._newest, (occupant.started_at, occupant.id))
         if occupant.releasing_at is not None or occupant.leaving:
             self.releasing[occupant.id] = occupant
 
-    def _runs_since(self, started_at: float, job_id: str) -> bool:
-        there = self.by_id.get(job_id)
-        return there is not None and there.started_at == started_at
+    def _is_young(self, start: tuple[float, str], ripe_at: float) -> bool:
+        """Tell whether that job began later than `ripe_at`, and still runs."""
+        started_at, job_id = start
+        return started_at > ripe_at and (there := self.by_id.get(job_id)) is not None and there.started_at == started_at
 
     def _note(self, occupant: Occupant) -> None:
         self.version += 1

@@ -172,7 +172,7 @@ class Paper:
     def agenda_at(self, now: float) -> Agenda:
         """Return who was promised to start when, kept from plan to plan."""
         if self._agenda is None:
-            self._agenda = Agenda(self.ledger, self.releases(), now)
+            self._agenda = Agenda(self.ledger, self.releases, now)
         return self._agenda
 
     def releases(self) -> Sequence[Release]:
