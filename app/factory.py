@@ -20,12 +20,14 @@ from app.http.streaming import Streams
 from app.http.transaction import TransactionalFlask, outside, public
 from app.jobs import agent_api as jobs_for_agents
 from app.jobs import api as jobs
+from app.jobs.code import needed
 from app.queues import api as queues
 from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
 from app.resources import nodes
 from app.scheduling import api as scheduling
 from app.scheduling.fits import why_never
+from app.storage import api as bundles
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
@@ -39,6 +41,7 @@ BLUEPRINTS = (
     *tenancy.BLUEPRINTS,
     queues.queues,
     resources.blp,
+    bundles.blp,
     jobs.blp,
     *scheduling.BLUEPRINTS,
     resources_for_agents.blp,
@@ -87,6 +90,8 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "streams": Streams(settings.streams),
         # Jobs lie below the scheduler, and ask it what it would say of one through this.
         "why_never": why_never,
+        # And code lies below the jobs that run in it.
+        "bundles_needed": needed,
     }
     api = Api(app)
     problems.install(app)  # after Api, which would put its own form of errors in place of ours

@@ -61,6 +61,21 @@ class ReplicaOfJob(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bundle(Answer):
+    """A directory of code that jobs run in; `digest` names what is in it, `files` counts files and links."""
+
+    id: str = ""
+    project_id: str = ""
+    digest: str = ""
+    name: str = ""
+    size_bytes: int = 0
+    files: int = 0
+    user: str = ""
+    created_at: datetime | None = None
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt(Answer):
     """One try at a job."""
 
@@ -107,6 +122,7 @@ class Job(Answer):
     preemptible: bool = True
     checkpointable: bool = False
     deadline: datetime | None = None
+    bundle: Mapping[str, Any] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str | None = None
     array_id: str | None = None

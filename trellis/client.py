@@ -9,6 +9,7 @@ import httpx
 from trellis import profile
 from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
+from trellis.nouns.bundles import Bundles
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.jobs import Jobs
@@ -54,6 +55,7 @@ class Client:
         self._transport = transport
         self.url = transport.url
         self.jobs = Jobs(transport)
+        self.bundles = Bundles(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

@@ -131,6 +131,7 @@ class JobBody(TypedDict, total=False):
     labels: Mapping[str, str]
     network: str
     executor: str
+    bundle: str
     dry_run: bool
 
 

@@ -7,7 +7,7 @@ harmless: GET, PUT, DELETE, and POST, which carries one Idempotency-Key over all
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +42,8 @@ class Retry:
 class Call:
     """One request. `body` is sent as JSON unless None; `repeatable` overrides what the verb says.
 
+    `content` makes, anew at each try, the bytes of a body that is no JSON; `headers` then say its Content-Length.
+
     `read_timeout_s` is for calls that wait on purpose: when it is over the call ends, and is not repeated.
     """
 
@@ -52,6 +54,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool | None = None
     read_timeout_s: float | None = None
+    content: Callable[[], Iterable[bytes]] | None = None
 
     @property
     def may_repeat(self) -> bool:
@@ -145,8 +148,9 @@ class Transport:
             headers["Authorization"] = f"Bearer {token}"
         timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, read=call.read_timeout_s or _ANSWER_S)
         request = self._http.build_request(
-            call.method, call.path, params=flat(call.params), json=call.body, headers=headers, timeout=timeout
-        )
+            call.method, call.path, params=flat(call.params), json=call.body, headers=headers, timeout=timeout,
+            content=call.content and call.content(),
+        )  # fmt: skip
         try:
             # A redirect is followed for reading alone, and httpx drops the credential when the origin changes;
             # a body, which may hold a password, is never sent on.

@@ -38,6 +38,15 @@ class SliceGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """A bundle that a replica runs in, which its node fetches: see `trellis.bundles.manifest`."""
+
+    digest: str
+    size_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSpec:
     """All a node needs to run one replica; exactly one of `command` and `script` is set.
 
@@ -66,6 +75,7 @@ class ReplicaSpec:
     network: NetworkPolicy
     role: str = ""
     slices: tuple[SliceGrant, ...] = ()
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)

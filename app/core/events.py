@@ -26,7 +26,7 @@ KINDS = frozenset(
         "replica.stop_asked",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
-        "queue.created", "queue.changed", "artifact.saved",
+        "queue.created", "queue.changed", "artifact.saved", "bundle.created", "bundle.removed",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
         "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
         "organisation.created", "project.created", "project.changed",

@@ -22,7 +22,10 @@ class Settings:
     node_lost_s: how long a node may be silent before its jobs are tried elsewhere.
     database_pool: connections a process holds at most.
     streams: followed logs that one API process serves at once.
-    max_body_bytes: the largest request body, but for artifacts.
+    max_body_bytes: the largest request body, but for artifacts and code.
+    bundle_bytes: the largest bundle of code.
+    project_code_bytes: what all bundles of a project may take together; equal files count once.
+    bundle_days: for how long a bundle is kept that no job asks for.
     """
 
     database_url: str
@@ -37,6 +40,9 @@ class Settings:
     database_pool: int = 20
     streams: int = 12
     max_body_bytes: int = 4 * 2**20
+    bundle_bytes: int = 2**30
+    project_code_bytes: int = 20 * 2**30
+    bundle_days: int = 30
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, or never be noticed."""

@@ -1,11 +1,15 @@
 """What a request may weigh and how it may be packed."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from flask import Flask, Request, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.http import strict_json
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 
 class StrictRequest(Request):
@@ -36,3 +40,17 @@ def _refuse_packed() -> None:
     # A kilobyte can unpack to gigabytes, and no client of ours packs its requests.
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a Content-Encoding")
+
+
+def takes(most_bytes: int) -> Callable[[V], V]:
+    """For a view whose body may be larger than others'. Goes above whatever reads it."""
+
+    def decorate(view: V) -> V:
+        @wraps(view)
+        def with_room(*arguments: Any, **named: Any) -> Any:
+            request.max_content_length = most_bytes
+            return view(*arguments, **named)
+
+        return cast("V", with_room)
+
+    return decorate

@@ -94,6 +94,22 @@ def reading(act: Callable[[UnitOfWork], R]) -> R:
     return run(sessions(), NOBODY, read)
 
 
+def acting(act: Callable[[UnitOfWork], R]) -> R:
+    """Act, as who calls, in a unit of its own. For `outside` views, which may take a while between two of them.
+
+    Raises: Forbidden where no right was checked.
+    """
+    credential, at_door = credential_of(request), door()
+
+    def act_as_caller(uow: UnitOfWork) -> R:
+        uow.actor = at_door.actor(uow, credential)
+        done = act(uow)
+        _require_checked(uow)
+        return done
+
+    return run(sessions(), NOBODY, act_as_caller)
+
+
 _ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 

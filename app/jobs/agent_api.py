@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import current_app, request
+from flask import Response, current_app, request
 from flask.views import MethodView
 
 from app.core.access import Permission
@@ -13,9 +13,11 @@ from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow, keyring
 from app.http.wire_body import body_as, described
 from app.jobs import orders, shipments
+from app.jobs.code import bundle_for
 from app.jobs.models import Replica
 from app.resources.nodes import read_node_tokens
 from app.storage.artifacts import Upload, save
+from app.storage.bundles import contents, manifest_of
 from trellis import wire
 from trellis.errors import Field, Invalid, StaleFence, Unauthenticated
 from trellis.stores.base import Store
@@ -123,6 +125,37 @@ class ReplicaArtifacts(MethodView):
         store: Store = current_app.extensions["store"]
         parts = iter(lambda: request.stream.read(1 << 20), b"")
         return {"id": str(save(uow, store, upload, parts).id)}
+
+
+@blp.route("/replicas/<uuid:replica_id>/code")
+class ReplicaCode(MethodView):
+    """The directory that a replica runs in."""
+
+    @blp.doc(**described("nothing; `fence` is in the address", "a Manifest of trellis.bundles.manifest"))
+    def get(self, replica_id: UUID) -> Any:
+        """What is in it."""
+        uow = current_uow()
+        uow.require(Permission.REPLICA_REPORT)
+        return wire.pack(manifest_of(bundle_for(uow, replica_id, request.args.get("fence"))))
+
+
+@blp.route("/replicas/<uuid:replica_id>/code/blobs")
+class ReplicaCodeBlobs(MethodView):
+    """Its contents."""
+
+    @blp.doc(
+        **described("digests: those of the contents that are wanted", "the contents, as PUT /bundles/blobs has them")
+    )
+    def post(self, replica_id: UUID) -> Response:
+        """Fetch the contents that the node has not got."""
+        uow = current_uow()
+        uow.require(Permission.REPLICA_REPORT)
+        bundle, body = bundle_for(uow, replica_id, request.args.get("fence")), request.get_json()
+        digests = body.get("digests") if isinstance(body, dict) else None
+        if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
+            raise Invalid(Field("/digests", "must be a list of SHA-256 digests in hex"))
+        store: Store = current_app.extensions["store"]
+        return Response(contents(uow, store, bundle.id, digests), mimetype="application/octet-stream")
 
 
 def _acting_node() -> UUID:

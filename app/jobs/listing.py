@@ -141,6 +141,7 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "preemptible": asks.preemptible,
         "checkpointable": asks.checkpointable,
         "deadline": job.deadline_at,
+        "bundle": job.spec.get("code"),
         "labels": job.labels,
         "retry_of": job.retry_of,
         "array_id": job.array_id,

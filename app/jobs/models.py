@@ -44,6 +44,7 @@ class Job(ProjectOwned):
         Index("ix_jobs_waiting", "queue_id", "priority", "created_at", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_live", "state", "project_id", "actor_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_jobs_actor", "actor_id", "created_at"),
+        Index("ix_jobs_bundle", "bundle_id", postgresql_where=text("ended_at IS NULL AND bundle_id IS NOT NULL")),
         Index("ix_jobs_deadline", "deadline_at", postgresql_where=text("ended_at IS NULL AND deadline_at IS NOT NULL")),
     )  # fmt: skip
     read = Permission.JOB_READ
@@ -83,6 +84,7 @@ class Job(ProjectOwned):
     retry_of: Mapped[UUID | None]
     array_id: Mapped[UUID | None]
     array_index: Mapped[int | None]
+    bundle_id: Mapped[UUID | None]
 
 
 class Dependency(Base):

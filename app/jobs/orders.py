@@ -12,6 +12,7 @@ from app.core.settings import Settings
 from app.core.uow import UnitOfWork
 from app.jobs.asks import roles_in
 from app.jobs.attempts import end_attempts_on
+from app.jobs.code import on_wire
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
@@ -150,4 +151,5 @@ def _spec(row: Any) -> ReplicaSpec:
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),
         network=NetworkPolicy(kept["network"]),
+        code=on_wire(kept.get("code")),
     )

@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
-from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.spec import ArraySpec, CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
 from app.resources.gpus import gpu_type
 from scheduler.placement.mig import profiles
 from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, JobState, NetworkPolicy, ReplicaState, Stream
@@ -203,6 +203,7 @@ class JobSubmitSchema(ReplicaFields):
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
     dry_run = fields.Boolean(truthy={True}, falsy={False})
+    bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
 
     @validates_schema(skip_on_field_errors=True)
     def one_program(self, data: dict[str, Any], **_: Any) -> None:
@@ -236,6 +237,8 @@ class JobSubmitSchema(ReplicaFields):
     def build(self, data: dict[str, Any], **_: Any) -> JobSpec:
         """Hand the rules a value, not a dictionary."""
         lists = ("command", "arguments", "depends_on", "roles")
+        if "bundle" in data:
+            data["code"] = CodeSpec(data.pop("bundle"))
         if "executor" in data:
             data["executor"] = ExecutorKind(data["executor"])
         return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
@@ -393,6 +396,9 @@ class JobSchema(Strict):
     preemptible = fields.Boolean()
     checkpointable = fields.Boolean()
     deadline = fields.AwareDateTime(allow_none=True)
+    bundle = fields.Dict(
+        metadata={"description": "of the code it runs in: id, digest, size_bytes, files"}, allow_none=True
+    )
     labels = fields.Dict(fields.String(), fields.String())
     retry_of = fields.UUID(allow_none=True)
     array_id = fields.UUID(allow_none=True)

@@ -13,6 +13,7 @@ from app.core.constraints import Constraints
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.asks import asks_of, class_key, count
+from app.jobs.code import of_stored, pin
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
 from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, RoleSpec
@@ -43,6 +44,7 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
+    spec = pin(uow, spec, place.project_id, lock=not spec.dry_run)
     _hold(uow, [(spec, place)])
     jobs = _make_jobs(uow, spec, place)
     if not spec.dry_run:
@@ -57,6 +59,7 @@ def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
     """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
+    spec = pin(uow, spec, place.project_id, lock=False)
     return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored()), place
 
 
@@ -78,6 +81,7 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
             validate_spec(uow, spec, places[where].project_id)
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
+            spec = pin(uow, spec, places[where].project_id)  # noqa: PLW2901  # the same, looked up
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
         wanted.append((spec, places[where]))
@@ -126,6 +130,7 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
     ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
     spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
+    spec = pin(uow, spec, job.project_id)
     project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
     place = Place(project.id, project.name, queue.id, queue.name)
     _hold(uow, [(spec, place)])
@@ -179,6 +184,7 @@ def spec_of(job: Job) -> JobSpec:
     kept["executor"] = ExecutorKind(kept["executor"])
     kept["roles"] = tuple(map(_role, kept.get("roles", ())))
     kept["constraints"] = Constraints.read(kept.get("constraints", {}))
+    kept["code"] = of_stored(kept.get("code"))
     return JobSpec(**kept, labels=dict(job.labels))
 
 
@@ -272,6 +278,7 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any]
         retries=0,
         preemptions=0,
         message="",
+        bundle_id=spec.code and spec.code.id,
     )
 
 

@@ -83,6 +83,20 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeSpec:
+    """The bundle that a job runs in; all but its id is looked up when it is submitted."""
+
+    id: UUID
+    digest: str = ""
+    size_bytes: int = 0
+    files: int = 0
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"id": str(self.id), "digest": self.digest, "size_bytes": self.size_bytes, "files": self.files}
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One submission. Exactly one of `command` and `script` is set, or every role has a command of its own.
 
@@ -115,6 +129,7 @@ class JobSpec:
     constraints: Constraints = field(default_factory=Constraints)
     preemptible: bool = True
     checkpointable: bool = False
+    code: CodeSpec | None = None
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
@@ -126,6 +141,8 @@ class JobSpec:
             kept["roles"] = [_plain(role) | {"resources": _plain(role.resources)} for role in self.roles]
         if constraints := self.constraints.stored():
             kept["constraints"] = constraints
+        if self.code:
+            kept["code"] = self.code.stored()
         return kept
 
     def default_name(self) -> str:

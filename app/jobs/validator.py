@@ -19,10 +19,8 @@ from app.resources.pools import list_pools
 from app.resources.topology import list_levels
 from app.tenancy.models import Project
 from app.tenancy.quotas import are_set_for
+from app.tenancy.service import DEFAULT_PROJECT
 from trellis.errors import Field, Invalid
-
-# Of several projects this one is meant by whoever names none.
-DEFAULT_PROJECT = "default"
 
 
 @dataclass(frozen=True, slots=True)

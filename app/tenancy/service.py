@@ -12,6 +12,9 @@ from app.tenancy.models import Membership, Organisation, Project
 from trellis.errors import AlreadyExists, Field, Invalid
 from trellis.vocabulary import ActorKind, Role
 
+# Of several projects this one is meant by whoever names none.
+DEFAULT_PROJECT = "default"
+
 
 def create_organisation(uow: UnitOfWork, name: str) -> Organisation:
     """Make an organisation. Raises AlreadyExists for a name in use."""
@@ -73,7 +76,8 @@ def _refuse_taken_name(uow: UnitOfWork, name: str, organisation_id: UUID) -> Non
 
 
 def find_project(uow: UnitOfWork, word: str, permission: Permission) -> Project:
-    """The project of that id or name in which the actor holds `permission`; of no word, the only one there is.
+    """The project of that id or name in which the actor holds `permission`; of no word, the only one there is, or
+    of several the one called `default`, as for submissions.
 
     Raises: Invalid for what the actor can't see or where several match, Forbidden where the right is lacking.
     """
@@ -82,11 +86,12 @@ def find_project(uow: UnitOfWork, word: str, permission: Permission) -> Project:
         statement = statement.where(Project.id == project_id if (project_id := read_id(word)) else Project.name == word)
     elif not uow.actor.sees_all:
         statement = statement.where(Project.id.in_(uow.actor.projects_with(permission)))
-    found = uow.session.execute(statement.order_by(Project.id).limit(2)).scalars().all()
+    first = (Project.name != DEFAULT_PROJECT, Project.id)
+    found = uow.session.execute(statement.order_by(*first).limit(2)).scalars().all()
     if not found:
         known = f"there is no project {word!r} that you can see" if word else "you may do this in none"
         raise Invalid(Field("/project", f"{known}: `trellis whoami` lists yours"))
-    if len(found) > 1:
+    if len(found) > 1 and (word or found[0].name != DEFAULT_PROJECT):
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(permission, found[0].id)
     return found[0]

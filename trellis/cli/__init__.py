@@ -2,7 +2,7 @@
 
 import sys
 
-_NEEDS = ("typer", "rich", "shellingham", "yaml")
+_NEEDS = ("typer", "rich", "shellingham", "yaml", "pathspec")
 
 
 def main() -> None:

@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 import trellis
-from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, quota, submit, watching, whatif
+from trellis.cli import (
+    account,
+    bundles,
+    cluster,
+    holdings,
+    jobs,
+    logs,
+    machines,
+    policy,
+    quota,
+    submit,
+    watching,
+    whatif,
+)
 from trellis.cli.context import AsJson
 from trellis.cli.extras import Root
 
@@ -17,6 +30,7 @@ app = typer.Typer(
     help="Run jobs on Trellis.\n\nFor example: trellis submit --gpus 1 -- python train.py",
 )
 submit.register(app)
+bundles.register(app)
 jobs.register(app)
 logs.register(app)
 watching.register(app)

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from trellis import sbatch
 from trellis.answers import Job, JobArray
-from trellis.cli import logs, whatif
+from trellis.cli import directories, logs, whatif
 from trellis.cli.context import FAILED, AsJson, Here, here
 from trellis.cli.options import counted, dependencies, one_or_many, pairs, terms, topology
 from trellis.cli.text import span
@@ -86,6 +86,10 @@ def submit(  # one parameter an option, that is how Typer declares them
         list[str] | None, typer.Option("--after", "-d", help="Wait for ID, failure:ID or any:ID; may be given again.")
     ] = None,
     retries: Annotated[int | None, typer.Option(help="Try again so often when it fails.")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", "-D", metavar="DIR", help="Send this directory; the job runs in it.")
+    ] = None,
+    bundle: Annotated[str | None, typer.Option(help="Run in a directory sent before, by its bundle's id.")] = None,
     network: Annotated[NetworkPolicy | None, typer.Option(help="What it may reach.")] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
@@ -106,6 +110,8 @@ def submit(  # one parameter an option, that is how Typer declares them
     A batch script:  trellis submit train.sbatch
 
     A submission:    trellis submit job.json
+
+    A directory:     trellis submit --dir . -- python -m train --epochs 3
 
     Lines that begin with #SBATCH are read, and so is a submission as the API takes it; options given here win over them.
 
@@ -137,10 +143,25 @@ def submit(  # one parameter an option, that is how Typer declares them
         "depends_on": dependencies(after),
         "retries": None if retries is None else {"limit": retries},
         "network": None if network is None else str(network),
+        "bundle": bundle,
         "dry_run": dry_run or None,
     }
-    job = merged(described(_source(context, file), without or ()), _present(given))
+    source = _source(context, file)
+    job = merged(described(source, without or ()), _present(given))
+    if directory is not None:
+        job = _with_directory(run, job, source, directory)
     _send(run, job, wait=wait, follow=follow)
+
+
+def _with_directory(run: Here, job: dict[str, Any], source: Source, directory: Path) -> dict[str, Any]:
+    if "bundle" in job:
+        raise Invalid(Field("--dir", "sends a directory, and a bundle was sent already: give one of them"))
+    job = directories.run_in_place(job, source.file, directory)
+    if job.get("dry_run"):
+        directories.look_through(run, directory)
+        return job
+    sent = directories.push(run, directory, job.get("project"))
+    return {"project": sent.project_id, **job, "bundle": sent.id}
 
 
 def described(source: Source, without: Any = ()) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def job_sheet(job: Job) -> RenderableType:
         ("User", cell(job.user)),
         ("Needs", cell(wants(job))),
         *_optional("Where", _where(job.constraints)),
+        *_optional("Code", _code(job.bundle)),
         ("Submitted", cell(f"{moment(job.submitted_at)}, waited {span(job.wait_s)}")),
         ("Started", cell(moment(job.started_at))),
         ("Ended", cell(f"{moment(job.ended_at)}, ran {span(job.run_s)}" if job.ended_at else "-")),
@@ -80,6 +81,12 @@ def job_sheet(job: Job) -> RenderableType:
         value.no_wrap, value.overflow = False, "fold"
         sheet.add_row(name, value)
     return Group(sheet, Text(), attempts_table(job.attempts)) if job.attempts else sheet
+
+
+def _code(bundle: Mapping[str, Any] | None) -> str | None:
+    if not bundle:
+        return None
+    return f"bundle {bundle['digest'][:12]}, {bundle['files']} files, {format_bytes(bundle['size_bytes'])}"
 
 
 def attempts_table(attempts: Iterable[Attempt]) -> Table:

@@ -1,0 +1,55 @@
+"""The code that jobs run in."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.core.uow import UnitOfWork
+from app.jobs.models import Job, Replica
+from app.jobs.spec import CodeSpec, JobSpec
+from app.storage import bundles
+from app.storage.models import Bundle
+from trellis import wire
+from trellis.errors import NotFound, StaleFence
+
+
+def pin(uow: UnitOfWork, spec: JobSpec, project_id: UUID, *, lock: bool = True) -> JobSpec:
+    """The submission with its bundle looked up; one without is left alone. Raises Invalid for no such bundle.
+
+    Locked, the bundle stays at least until the unit that makes the job has ended.
+    """
+    if spec.code is None:
+        return spec
+    bundle = bundles.use(uow, spec.code.id, project_id, lock=lock)
+    return replace(spec, code=CodeSpec(bundle.id, bundle.digest, bundle.size_bytes, bundle.files))
+
+
+def needed(uow: UnitOfWork, bundle_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these bundles in which a job runs that has not ended."""
+    living = select(Job.bundle_id).where(Job.bundle_id.in_(bundle_ids), Job.ended_at.is_(None)).distinct()
+    return {bundle_id for bundle_id in uow.session.execute(living).scalars() if bundle_id is not None}
+
+
+def bundle_for(uow: UnitOfWork, replica_id: UUID, fence: str | None) -> Bundle:
+    """The code of a replica that the calling node was given. Raises NotFound where it has none, StaleFence."""
+    replica = uow.get(Replica, replica_id)
+    if fence != str(replica.fence) or replica.ended_at is not None:
+        raise StaleFence(f"replica {replica_id} has another fence, or has ended")
+    found = select(Bundle).join(Job, Job.bundle_id == Bundle.id).where(Job.id == replica.job_id)
+    bundle = uow.session.execute(found).scalar_one_or_none()
+    if bundle is None:
+        raise NotFound(f"replica {replica_id} has no code of its own")
+    return bundle
+
+
+def of_stored(kept: dict[str, Any] | None) -> CodeSpec | None:
+    """What `JobSpec.stored` wrote of the code."""
+    return None if kept is None else CodeSpec(UUID(kept["id"]), kept["digest"], kept["size_bytes"], kept["files"])
+
+
+def on_wire(kept: dict[str, Any] | None) -> wire.Code | None:
+    """The same for a node."""
+    return None if kept is None else wire.Code(kept["digest"], kept["size_bytes"], kept["files"])

@@ -1,0 +1,117 @@
+"""Endpoints of code: directories that jobs run in."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, current_app, request
+from flask.views import MethodView
+
+from app.core.paging import Page, Sort
+from app.core.settings import Settings
+from app.http.blueprint import Blueprint
+from app.http.limits import takes
+from app.http.paging import page_of, page_request
+from app.http.transaction import acting, current_uow, outside, signed_in
+from app.storage import blobs, bundles, schemas
+from app.storage.bundles import Draft, Kept
+from app.storage.models import Bundle
+from trellis.stores.base import Store
+from trellis.wire import pack
+
+blp = Blueprint("bundles", __name__, url_prefix="/bundles", description="Directories of code that jobs run in.")
+SORTS = {"created_at": Sort(Bundle.created_at, False), "used_at": Sort(Bundle.used_at, False)}
+SORTS |= {f"-{name}": Sort(sort.column, True) for name, sort in SORTS.items()}
+MANIFEST_BYTES = 32 * 2**20
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["settings"]
+    return found
+
+
+def _store() -> Store:
+    found: Store = current_app.extensions["store"]
+    return found
+
+
+@blp.route("")
+class Bundles(MethodView):
+    """The collection."""
+
+    @blp.arguments(schemas.BundleQuerySchema, location="query")
+    @blp.response(200, page_of(schemas.BundleSchema))
+    def get(self, query: dict[str, Any]) -> Page[Bundle]:
+        """List the bundles of one's projects, the last made first."""
+        wanted = page_request(query, SORTS, "-created_at")
+        return bundles.list_bundles(current_uow(), query.get("project", ""), wanted)
+
+    @takes(MANIFEST_BYTES)
+    @blp.arguments(schemas.DraftSchema)
+    @blp.response(200, schemas.KeptSchema)
+    def put(self, draft: Draft) -> Kept:
+        """Keep a directory whose contents were sent, or hear what of them is missing; again and again is the same."""
+        return bundles.keep(current_uow(), draft, _settings())
+
+
+@blp.route("/blobs")
+class Blobs(MethodView):
+    """Contents on their way."""
+
+    @outside
+    @signed_in
+    @blp.doc(requestBody={"required": True, "content": {"application/octet-stream": {}}})
+    @blp.arguments(schemas.ProjectQuerySchema, location="query")
+    @blp.response(200, schemas.SentSchema)
+    def put(self, query: dict[str, Any]) -> dict[str, int]:
+        """Send contents: of each the 32 bytes of its SHA-256, its length in eight bytes, most significant first, and its bytes.
+
+        What was whole when the connection broke is kept.
+        """
+        settings, store = _settings(), _store()
+        request.max_content_length = settings.bundle_bytes + MANIFEST_BYTES
+        depot = acting(lambda uow: blobs.open_depot(uow, query["project"], settings.project_code_bytes))
+        kept: list[blobs.Stored] = []
+        try:
+            blobs.take_in(store, depot, request.stream.read, kept)
+        finally:  # no transaction is open while bytes travel; what is whole by then need not travel again
+            known = acting(lambda uow: blobs.record(uow, depot.project_id, kept))
+            for key in known:
+                store.delete(key)
+        return {"stored": len(kept) - len(known), "known": len(known)}
+
+
+@blp.route("/<uuid:bundle_id>")
+class OneBundle(MethodView):
+    """One bundle."""
+
+    @blp.response(200, schemas.BundleSchema)
+    def get(self, bundle_id: UUID) -> Bundle:
+        """Read a bundle."""
+        return current_uow().get(Bundle, bundle_id)
+
+    @blp.response(204)
+    def delete(self, bundle_id: UUID) -> None:
+        """Forget a bundle that no job needs any more."""
+        bundles.remove(current_uow(), bundle_id, current_app.extensions["bundles_needed"])
+
+
+@blp.route("/<uuid:bundle_id>/files")
+class BundleFiles(MethodView):
+    """What is in a bundle."""
+
+    @blp.response(200, schemas.ManifestSchema)
+    def get(self, bundle_id: UUID) -> dict[str, Any]:
+        """List the files of a bundle, by path."""
+        return {"items": pack(bundles.manifest_of(current_uow().get(Bundle, bundle_id)).files)}
+
+
+@blp.route("/<uuid:bundle_id>/blobs")
+class BundleBlobs(MethodView):
+    """The contents of a bundle."""
+
+    @blp.response(200, content_type="application/octet-stream")
+    def get(self, bundle_id: UUID) -> Response:
+        """Download the contents of a bundle, in the form in which they are sent."""
+        uow = current_uow()
+        bundle = uow.get(Bundle, bundle_id)
+        return Response(bundles.contents(uow, _store(), bundle.id), mimetype="application/octet-stream")

@@ -1,0 +1,94 @@
+"""Shapes of requests and answers about code."""
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load
+
+from app.http.paging import PageQuery
+from app.http.schema import Strict, Text
+from app.storage.bundles import Draft
+from trellis.bundles.manifest import Manifest
+from trellis.wire import unpack
+
+_ENTRY = {
+    "type": "object",
+    "properties": {
+        "path": {"type": "string", "description": "below the directory, with `/` between its parts"},
+        "mode": {"type": "integer", "enum": [0o644, 0o755]},
+        "size_bytes": {"type": "integer"},
+        "digest": {"type": "string", "description": "SHA-256 in hex"},
+        "link": {"type": "string", "description": "of a symbolic link: where it leads, and no mode, size or digest"},
+    },
+}
+
+
+class Files(fields.Field[Manifest]):
+    """The entries of a manifest: read by hand, because a schema for each would cost seconds where there are many."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(metadata={"type": "array", "items": _ENTRY}, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Manifest:
+        try:
+            return unpack(Manifest, {"files": value})
+        except ValueError as error:
+            raise ValidationError(str(error)) from error
+
+
+class DraftSchema(Strict):
+    """A directory to keep."""
+
+    project = Text(longest=63)
+    name = Text(longest=200, metadata={"description": "what people know it by", "example": "train"})
+    files = Files(required=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Draft:
+        """Hand the rules a value."""
+        return Draft(data.pop("files"), **data)
+
+
+class BundleSchema(Strict):
+    """A directory of code."""
+
+    id = fields.UUID()
+    project_id = fields.UUID()
+    digest = fields.String()
+    name = fields.String()
+    size_bytes = fields.Integer()
+    files = fields.Integer(metadata={"description": "how many, links too"})
+    user = fields.String(attribute="actor_name")
+    created_at = fields.AwareDateTime()
+    used_at = fields.AwareDateTime()
+
+
+class KeptSchema(Strict):
+    """The bundle; or null, and the digests of what must be sent first."""
+
+    bundle = fields.Nested(BundleSchema, allow_none=True)
+    missing = fields.List(fields.String())
+
+
+class ManifestSchema(Strict):
+    """What is in a bundle."""
+
+    items = fields.List(fields.Raw(metadata=_ENTRY))
+
+
+class SentSchema(Strict):
+    """What arrived."""
+
+    stored = fields.Integer(metadata={"description": "contents that were new"})
+    known = fields.Integer(metadata={"description": "contents that were there already"})
+
+
+class ProjectQuerySchema(Strict):
+    """Whose."""
+
+    project = Text(longest=63, load_default="")
+
+
+class BundleQuerySchema(PageQuery):
+    """Which bundles."""
+
+    project = Text(longest=63)
