@@ -13,11 +13,13 @@ from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, lock_file, read_json, write_json
 from agent.link import Link
+from agent.provisioning import Order, Provisioner
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
 from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
+from trellis.units import parse_bytes
 from trellis.wire import Orders, ReplicaSpec, Welcome
 
 _log = logging.getLogger(__name__)
@@ -29,10 +31,11 @@ class Daemon:
     """Lives in the node's Celery worker. Supervisors outlive it; the next one takes them up."""
 
     def __init__(self, settings: NodeSettings, link: Link) -> None:
-        """Raises SettingsError for a profile that is not known."""
+        """Raises SettingsError for a profile that is not known, and for an amount that is none."""
         self._settings = settings
         self._link = link
         self._home = Home(settings.home.resolve())
+        self._cache_bytes = _bytes("TRELLIS_CODE_CACHE", settings.code_cache)
         self._telemetry = Telemetry(settings)
         self._shipper = Shipper(self._home, link, self._rejoin)
         self._wanted: queue.SimpleQueue[tuple[str, int] | ReplicaSpec | None] = queue.SimpleQueue()
@@ -64,6 +67,8 @@ class Daemon:
             self.join()
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
+        self._provisioner = Provisioner(self._take_home(), self._link, self._cache_bytes, self._rejoin)
+        self._provisioner.start()
         self._shipper.start()
         for thread in self._threads:
             thread.start()
@@ -76,6 +81,7 @@ class Daemon:
         self._wanted.put(None)
         for thread in self._threads:
             thread.join()
+        self._provisioner.stop()
         self._shipper.stop()
         self._launcher.close()
         if self._lock_fd is not None:
@@ -204,6 +210,8 @@ class Daemon:
                 _log.error("could not launch %s: %s", replica.path.name, failed[replica.replica_id])
             else:
                 self._shipper.adopt(replica)
+                if code := new[replica].code:
+                    self._provisioner.supply(Order.of(replica, new[replica].project_id, code))
 
     def _hold_lease(self) -> bool:
         """Without a lease a supervisor would end at once what it is to start: ask for one, and wait a little."""
@@ -212,3 +220,10 @@ class Daemon:
             self.request_look()
             self._leased.wait(_LAUNCH_LEASE_WAIT_S)
         return lease.holds(self._home) and not self._stopping.is_set()
+
+
+def _bytes(name: str, text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error

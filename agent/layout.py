@@ -6,6 +6,7 @@
        poke                 where supervisors say that they wrote something
        etc/                 what jobs in namespaces see as /etc
        supervisors/         a lock each, held while the process lives; its process id
+       code/                what was fetched for jobs, see `agent.code_cache`
        replicas/<replica id>.<fence>/
            lock             its supervisor's, by a second name; absent once it has ended
            journal.jsonl    reports, one a line
@@ -13,6 +14,8 @@
            metrics.jsonl    points, one a line
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
            shipped.json     how far the control plane has all that
+           wanted.json      the code that it waits for; supplied.json says that it is there, or why not
+           code/            that code, until the job starts: then it is job/work
            job/             what the job sees: work/ artifacts/ tmp/, and the socket for its metric points
 """
 
@@ -71,6 +74,21 @@ class ReplicaDir:
     def shipped(self) -> Path:
         """How far the control plane has all that; the daemon's alone."""
         return self.path / "shipped.json"
+
+    @property
+    def wanted(self) -> Path:
+        """The code that its supervisor waits for: JSON with `project_id` and `digest`."""
+        return self.path / "wanted.json"
+
+    @property
+    def supplied(self) -> Path:
+        """That the code is there, or why it will not come: JSON with `fault`, empty where there is none."""
+        return self.path / "supplied.json"
+
+    @property
+    def code(self) -> Path:
+        """The code, laid out, from when it is whole until the job starts."""
+        return self.path / "code"
 
     @property
     def job(self) -> Path:
@@ -148,6 +166,11 @@ class Home:
     def trash(self) -> Path:
         """What is to be deleted: a rename here is at once, deleting is not."""
         return self.path / "trash"
+
+    @property
+    def code(self) -> Path:
+        """What was fetched for jobs; see `agent.code_cache`."""
+        return self.path / "code"
 
     @property
     def lease(self) -> Path:

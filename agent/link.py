@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from trellis.bundles.manifest import Manifest
+from trellis.bundles.parcels import Parcel, reader, unwrap
 from trellis.errors import TrellisError, Unavailable, from_problem
 from trellis.wire import (
     Heartbeat,
@@ -119,6 +121,30 @@ class Link:
         )
         self._send(request)
 
+    def fetch_manifest(self, replica_id: str, fence: int) -> Manifest:
+        """What the code of a replica is made of; not checked yet."""
+        url = f"replicas/{replica_id}/code"
+        answer = self._send(self._client.build_request("GET", url, params={"fence": fence}, headers=self._signature()))
+        return _understood(Manifest, answer, "code")
+
+    def fetch_code(self, replica_id: str, fence: int, digests: Sequence[str]) -> Iterator[Parcel]:
+        """Contents of a replica's code, one after the other as they arrive. Raises BadParcel too."""
+        request = self._client.build_request(
+            "POST", f"replicas/{replica_id}/code/blobs", params={"fence": fence}, json={"digests": list(digests)},
+            headers=self._signature(), timeout=_UPLOAD_TIMEOUT,
+        )  # fmt: skip
+        try:
+            answer = self._client.send(request, stream=True)
+            try:
+                if not answer.is_success:
+                    answer.read()
+                    raise _error_of(answer)
+                yield from unwrap(reader(answer.iter_bytes()))
+            finally:
+                answer.close()
+        except httpx.RequestError as error:
+            raise Unavailable(f"the control plane can't be reached: {error}") from error
+
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
@@ -129,11 +155,7 @@ class Link:
             "POST", self._urls[path], json=pack(value), headers=self._signature(token),
             extensions={"timeout": _TIMEOUT.as_dict()},
         )  # fmt: skip
-        answer = self._send(request)
-        try:
-            return unpack(kind, answer.json())
-        except ValueError as error:
-            raise Unavailable(f"the control plane's answer to {path} can't be understood: {error}") from error
+        return _understood(kind, self._send(request), path)
 
     def _signature(self, token: str = "") -> dict[str, str]:
         return {"Authorization": f"Bearer {token or self._token}"}
@@ -146,6 +168,13 @@ class Link:
         if answer.is_success:
             return answer
         raise _error_of(answer)
+
+
+def _understood(kind: type[T], answer: httpx.Response, path: str) -> T:
+    try:
+        return unpack(kind, answer.json())
+    except ValueError as error:
+        raise Unavailable(f"the control plane's answer to {path} can't be understood: {error}") from error
 
 
 def _error_of(answer: httpx.Response) -> TrellisError:

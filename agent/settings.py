@@ -17,6 +17,7 @@ class NodeSettings:
     cpus, memory: override what was detected (a number; text such as `64GiB`); 0 and empty leave it.
     job_uid: the user and group that jobs run as when the agent is root; it needs no account.
     isolation: empty for the strongest level that works here; or the one level that the node must reach to start.
+    code_cache: how much code of jobs the node keeps for the next ones; what was used longest ago goes first.
     timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
     """
 
@@ -30,3 +31,4 @@ class NodeSettings:
     job_uid: int = 65533
     isolation: str = ""
     timezone: str = ""
+    code_cache: str = "10GiB"

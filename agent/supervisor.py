@@ -19,12 +19,12 @@ from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
-from agent.layout import ReplicaDir, read_json
+from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
-from trellis.wire import CUT_OFF_GRACE_S, ReplicaSpec, Report
+from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
 
 LEASE_LOOK_S = 5.0
 # KILL comes so long before others may have the devices: it takes effect, and is noticed, on a busy machine.
@@ -35,6 +35,9 @@ POKE_EVERY_S = 0.005
 FIRST_POKE_S = 0.02
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
+# For how long the code of a job is waited for, and after how long its owner hears of that.
+CODE_WITHIN_S = 900.0
+CODE_SAY_S = 1.0
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
@@ -80,6 +83,8 @@ class Supervisor:
         self._listen()
         self._report(ReplicaState.STARTING)
         try:
+            if self._spec.code is not None:
+                self._await_code(self._spec.code)
             self._start()
         except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             self._verdict = verdicts.start_failed(str(error))
@@ -98,6 +103,29 @@ class Supervisor:
         self._replica.job.mkdir(mode=0o711)
         self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket))
         self._on(self._meter.listener.fileno(), self._hear_metrics)
+
+    def _await_code(self, code: Code) -> None:
+        """Until the daemon has laid it out, or the replica is to start no more; see `agent.provisioning`."""
+        write_json(self._replica.wanted, {"project_id": self._spec.project_id, "digest": code.digest})
+        began = time.monotonic()
+        say = partial(self._log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
+        timers: dict[Callable[[], None], float] = {
+            self._look_at_lease: 0.0,
+            say: CODE_SAY_S,
+            self._lose_patience: CODE_WITHIN_S,
+        }
+        self._timers |= {action: began + after_s for action, after_s in timers.items()}
+        self._poke()
+        self._obey_wish()
+        while self._verdict is None and (supplied := read_json(self._replica.supplied)) is None:
+            self._wait()
+        for action in timers:
+            self._timers.pop(action, None)
+        if self._verdict is None and supplied["fault"]:
+            raise StartFailed(supplied["fault"])
+
+    def _lose_patience(self) -> None:
+        self._stop(verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s"), 0)
 
     def _start(self) -> None:
         self._obey_wish()
@@ -148,17 +176,21 @@ class Supervisor:
 
     def _watch(self, running: Running) -> Exit:
         while True:
-            self._run_timers()
             if self._child_ended:
                 self._child_ended = False
                 if ended := self._executor.poll(running):
                     return ended
                 if running.ended is not None:  # killing what it left behind
                     self._timers[self._notice_children] = time.monotonic() + SWEEP_EVERY_S
-            due = min(self._timers.values(), default=_NEVER)
-            timeout_ms = None if due == _NEVER else max(0, math.ceil((due - time.monotonic()) * 1000))
-            for fd, _ in self._poller.poll(timeout_ms):
-                self._actions[fd]()
+            self._wait()
+
+    def _wait(self) -> None:
+        """Hear what comes next, or do what is due."""
+        due = min(self._timers.values(), default=_NEVER)
+        timeout_ms = None if due == _NEVER else max(0, math.ceil((due - time.monotonic()) * 1000))
+        for fd, _ in self._poller.poll(timeout_ms):
+            self._actions[fd]()
+        self._run_timers()
 
     def _run_timers(self) -> None:
         now = time.monotonic()

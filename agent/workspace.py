@@ -52,7 +52,10 @@ def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str)
 
     `socket` is the name, in that directory, of the socket for metric points.
     """
-    for folder in (replica.work, replica.artifacts, replica.tmp):
+    if spec.code is not None:
+        replica.code.rename(replica.work)
+        replica.work.chmod(0o700)
+    for folder in (replica.artifacts, replica.tmp) if spec.code else (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
     seen = places(ground, replica, socket)
@@ -70,7 +73,13 @@ def _write_script(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, seen: 
     text = spec.script or ""
     name = spec.script_name if _SAFE_NAME.fullmatch(spec.script_name) else "script"
     path = replica.work / name
-    path.write_text(text, encoding="utf-8")
+    try:
+        # Exclusively: the job's code may have a file of that name, or a link.
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        message = f"the code has a file {name!r}, and the script is to be called so too: give it another name"
+        raise ValueError(message) from error
     path.chmod(0o700)
     _give(path, ground)
     inside = f"{seen.work}/{name}"

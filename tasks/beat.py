@@ -18,6 +18,7 @@ app.conf.update(
             ("due", "tasks.jobs.wake_due", queues.CONTROL, 2.0),
             ("nodes", "tasks.resources.watch_nodes", queues.CONTROL, 4.0),
             ("sweep", "tasks.jobs.sweep", queues.CONTROL, 10.0),
+            ("code", "tasks.storage.sweep_code", queues.CONTROL, 600.0),
             ("use", "tasks.scheduling.measure_use", queues.CONTROL, 60.0),
         )
     },

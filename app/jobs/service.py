@@ -16,7 +16,7 @@ from app.jobs.asks import asks_of, class_key, count
 from app.jobs.code import of_stored, pin
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
-from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.spec import CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
@@ -72,6 +72,7 @@ def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
+    codes: dict[tuple[UUID, UUID], CodeSpec | None] = {}
     wanted: list[tuple[JobSpec, Place]] = []
     for number, spec in enumerate(specs):
         try:
@@ -81,7 +82,11 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
             validate_spec(uow, spec, places[where].project_id)
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
-            spec = pin(uow, spec, places[where].project_id)  # noqa: PLW2901  # the same, looked up
+            if spec.code is not None:  # most of a batch run in one and the same
+                known = (places[where].project_id, spec.code.id)
+                if known not in codes:
+                    codes[known] = pin(uow, spec, known[0]).code
+                spec = replace(spec, code=codes[known])  # noqa: PLW2901  # the same, looked up
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
         wanted.append((spec, places[where]))

@@ -139,7 +139,7 @@ def use(uow: UnitOfWork, bundle_id: UUID, project_id: UUID, *, lock: bool) -> Bu
         statement = statement.with_for_update(key_share=True, read=True)
     bundle = uow.session.execute(statement).scalar_one_or_none()
     if bundle is None:
-        message = f"there is no bundle {bundle_id} in this project (any more): `trellis submit --dir` sends one"
+        message = f"is no bundle of this project (any more): {bundle_id}; `trellis submit --dir` sends one"
         raise Invalid(Field("/bundle", message))
     if lock and bundle.used_at < uow.clock.now() - USED_WITHIN:
         fresh = update(Bundle).where(Bundle.id == bundle_id).values(used_at=uow.clock.now())
@@ -162,7 +162,7 @@ def remove(uow: UnitOfWork, bundle_id: UUID, needed: Needed) -> None:
 
 
 def drop_unused(uow: UnitOfWork, days: int, needed: Needed) -> int:
-    """Forget the bundles that nobody has used for so many days; how many there were, of some at most."""
+    """Forget the bundles that nobody has used for so many days; how many, of some at most, were looked at."""
     old = select(Bundle).where(Bundle.used_at < uow.clock.now() - timedelta(days=days)).limit(BATCH)
     found = uow.session.execute(old.order_by(Bundle.used_at).with_for_update(skip_locked=True)).scalars().all()
     still = needed(uow, [bundle.id for bundle in found]) if found else set()

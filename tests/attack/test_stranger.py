@@ -21,6 +21,7 @@ from app.jobs.models import Replica
 from app.queues.models import Queue
 from app.tenancy.models import ApiKey, ServiceAccount
 from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
+from tests.support.code import a_bundle, a_manifest, digest_of
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World
@@ -64,10 +65,11 @@ PUBLIC = {
 }  # fmt: skip
 
 # What a stranger may call on their own behalf. Everything else that is no plain list answers 403 or 404.
-ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"}
+ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys", "PUT /bundles/blobs"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
     "POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
+    "PUT /bundles",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
@@ -140,6 +142,9 @@ class Victim:
                 wire.HostShipment(("trn_guessed",), wire.Shipment((), (), (report,)))
             ),
             "PUT /agent/replicas/<uuid:replica_id>/artifacts": None,
+            "PUT /bundles": {"project": str(self.ids["project_id"]), **wire.pack(a_manifest())},
+            "PUT /bundles/blobs": None,
+            "POST /agent/replicas/<uuid:replica_id>/code/blobs": {"digests": [digest_of(b"print()")]},
         }
 
 
@@ -154,18 +159,20 @@ def victim(stack: Stack, world: World) -> Victim:
     part = {"cpus": 0.5, "name": "the-secret-job"}
     held = chief.post("/resources/allocate", part).json
     claimed = chief.post("/resources/reserve", part | {"ends_at": ends_at}).json
+    bundle_id = stack.client(world.member).get("/bundles").json["items"][0]["id"]
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "bundle_id": bundle_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 
 
 def a_running_job(stack: Stack, world: World, node: FakeNode) -> tuple[wire.ReplicaSpec, str]:
     """One that runs on the node and has saved a file."""
+    bundle = a_bundle(stack.client(world.member), {"a.py": b"print()"})
     job = stack.client(world.member).post(
-        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}}
+        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}, "bundle": bundle["id"]}
     )
     assert job.status == 201, job.text
     stack.run(stack.cycle)

@@ -76,7 +76,8 @@ class Caller:
         """Any method; `headers` are added to the credential's."""
         address = path if path.startswith(("/api/", "/v1/", "/healthz", "/docs")) else f"/api/v1{path}"
         response = self._client.open(address, method=method, headers={**self.headers, **(headers or {})}, **options)
-        return Answer(response.status_code, response.get_json(silent=True), response.headers, response.text)
+        text = response.get_data().decode(errors="replace")  # some answers are no text
+        return Answer(response.status_code, response.get_json(silent=True), response.headers, text)
 
 
 class Stack:

@@ -15,6 +15,7 @@ from trellis.cli.text import cell, moment
 from trellis.errors import Field as Fault
 from trellis.errors import Invalid, NotFound
 from trellis.units import format_bytes
+from trellis.wire import pack
 
 bundles = typer.Typer(help="Directories of code that jobs run in.\n\nFor example: trellis bundles push .")
 ProjectWord = Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")]
@@ -81,7 +82,9 @@ def show(context: typer.Context, bundle: BundleWord, as_json: AsJson = False) ->
          cell(f"{entry.path} -> {entry.link}" if entry.link else entry.path))
         for entry in manifest.files
     ]  # fmt: skip
-    run.answer(manifest, lambda: run.out.print(table(["MODE", "SIZE", "PATH"], rows, right=("SIZE",), gives="PATH")))
+    run.answer(
+        pack(manifest), lambda: run.out.print(table(["MODE", "SIZE", "PATH"], rows, right=("SIZE",), gives="PATH"))
+    )
 
 
 @bundles.command("download")
