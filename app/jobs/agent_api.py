@@ -21,6 +21,7 @@ from app.storage.bundles import contents, manifest_of
 from trellis import wire
 from trellis.errors import Field, Invalid, StaleFence, Unauthenticated
 from trellis.stores.base import Store
+from trellis.units import LARGEST
 
 # A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
 _NAME = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
@@ -121,6 +122,7 @@ class ReplicaArtifacts(MethodView):
             raise Invalid(Field("/name", "must be a plain file name"))
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise Invalid(Field("/digest", "send the header Digest: sha-256=<64 hex digits>"))
+        request.max_content_length = LARGEST  # None would mean that of other bodies
         upload = Upload(replica.project_id, replica.job_id, replica.id, name, digest)
         store: Store = current_app.extensions["store"]
         parts = iter(lambda: request.stream.read(1 << 20), b"")
