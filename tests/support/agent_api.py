@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.code import a_manifest
+from trellis.bundles.manifest import Entry, Manifest
+from trellis.bundles.parcels import wrap
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, StopReason
 from trellis.wire import (
+    Code,
     Heartbeat,
     HostOrders,
     HostWelcome,
@@ -78,6 +82,11 @@ class ControlPlane:
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
     artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
+    code: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    code_asked: list[list[str]] = field(default_factory=list)
+    code_held_back: bool = False
+    code_spoilt: int = 0
     shipments: int = 0
     uploads_refused: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -102,6 +111,12 @@ class ControlPlane:
         with self.lock:
             self.wanted |= {spec.replica_id: spec for spec in specs}
         return [(spec.replica_id, spec.fence) for spec in specs]
+
+    def give_code(self, replica_id: str, files: dict[str, bytes], *links: Entry) -> Code:
+        """Have code ready for a replica; what its spec says of it."""
+        self.code[replica_id] = files
+        self.manifests[replica_id] = manifest = a_manifest(files, *links)
+        return Code(manifest.digest, manifest.size_bytes, len(manifest.files))
 
     def wish_end(self, replica_id: str, reason: StopReason, grace_s: int = 5) -> None:
         self.stops[replica_id] = Stop(replica_id, 1, reason, grace_s)
@@ -197,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
         plane = self.control_plane
         body = self.rfile.read(int(self.headers["Content-Length"]))
         name = self.path.removeprefix("/api/v1/agent/")
+        if "/code/blobs?" in name:
+            return self._code(name.split("/")[1], json.loads(body)["digests"])
         token = JOIN_TOKEN if name.endswith("register") else plane.known_token
         if plane.down:
             return self._answer(503, {"code": "unavailable"})
@@ -207,6 +224,29 @@ class _Handler(BaseHTTPRequestHandler):
         with plane.lock:
             method = getattr(plane, {"shipments": "shipments_"}.get(name, name.replace("/", "_")))
             return self._answer(200, pack(method(json.loads(body))))
+
+    def do_GET(self) -> None:
+        plane, name = self.control_plane, self.path.removeprefix("/api/v1/agent/")
+        replica_id = name.split("/")[1]
+        if plane.down or plane.code_held_back:
+            return self._answer(503, {"code": "unavailable"})
+        if replica_id not in plane.manifests:
+            return self._answer(404, {"code": "not_found", "detail": "there is no such code"})
+        return self._answer(200, pack(plane.manifests[replica_id]))
+
+    def _code(self, replica_id: str, digests: list[str]) -> None:
+        plane = self.control_plane
+        plane.code_asked.append(digests)
+        known = {hashlib.sha256(content).hexdigest(): content for content in plane.code[replica_id].values()}
+        if plane.code_spoilt:
+            plane.code_spoilt -= 1
+            known = {digest: content[:-1] + b"!" for digest, content in known.items()}
+        block = b"".join(b"".join(wrap(digest, len(known[digest]), [known[digest]])) for digest in digests)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(block)))
+        self.end_headers()
+        self.wfile.write(block)
+        self.wfile.flush()
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

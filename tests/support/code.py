@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.support.stack import Answer, Caller
 from trellis.bundles.manifest import Entry, Manifest
 from trellis.bundles.parcels import wrap
 from trellis.wire import pack
+
+if TYPE_CHECKING:  # a test of the node alone needs no server
+    from tests.support.stack import Answer, Caller
 
 
 def digest_of(content: bytes) -> str:
@@ -41,17 +43,17 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def put(caller: Caller, files: Mapping[str, bytes], **body: Any) -> Answer:
+def put(caller: "Caller", files: Mapping[str, bytes], **body: Any) -> "Answer":
     """Ask for a directory to be kept."""
     return caller.put("/bundles", {**pack(a_manifest(files)), **body})
 
 
-def send(caller: Caller, *contents: bytes, project: str = "") -> Answer:
+def send(caller: "Caller", *contents: bytes, project: str = "") -> "Answer":
     """Send these contents."""
     return caller.call("PUT", "/bundles/blobs", data=parcels(*contents), query_string={"project": project})
 
 
-def a_bundle(caller: Caller, files: Mapping[str, bytes]) -> dict[str, Any]:
+def a_bundle(caller: "Caller", files: Mapping[str, bytes]) -> dict[str, Any]:
     """A directory that is kept, as the API answers it."""
     assert send(caller, *files.values()).status == 200
     made: dict[str, Any] = put(caller, files).json["bundle"]
