@@ -1,0 +1,56 @@
+"""Code that is sent from a directory, as a person does it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.code import write
+from tests.support.platform import Platform
+
+FILES = {
+    "train.py": b"from pkg import value\nprint('value', value.VALUE)\n",
+    "pkg/__init__.py": b"",
+    "pkg/value.py": b"VALUE = 42\n",
+    "data.bin": bytes(range(256)) * 40_000,
+    ".trellisignore": b"*.log\n",
+    "noise.log": b"noise",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write(tmp_path / "project", FILES)
+
+
+def test_a_directory_is_sent_once_and_every_job_runs_in_a_copy(platform: Platform, project: Path) -> None:
+    script = "ls; python train.py; echo VALUE=13 > pkg/value.py"
+    for _ in range(2):
+        done = platform.run("submit", "--follow", "--dir", str(project), "--", "/bin/sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["data.bin", "pkg", "train.py", "value", "42"]
+    (bundle,) = [one for one in platform.client.bundles.list() if one.name == "project"]
+    assert re.search(rf"Code +bundle {bundle.digest[:12]}, 5 files", platform.run("job", "last").stdout)
+
+
+def test_a_batch_script_and_an_array_run_in_a_directory(platform: Platform, project: Path) -> None:
+    write(project, {"jobs/go.sh": b"#!/bin/bash\n#SBATCH -J from-a-directory -t 5\npython train.py\n"})
+    done = platform.run("submit", "--follow", "--dir", str(project), str(project / "jobs/go.sh"))
+    assert (done.returncode, done.stdout) == (0, "value 42\n"), done.stderr
+    bundle = platform.client.bundles.push(project)
+    array = platform.client.jobs.submit_array(
+        command=["python", "train.py"], bundle=bundle.id, array={"indexes": "0-4"}
+    )
+    for job in array.items:
+        assert platform.ended(job).exit_code == 0
+        assert platform.lines(job) == ["value 42"]
+
+
+def test_a_retry_runs_in_the_code_as_it_was(platform: Platform, project: Path) -> None:
+    job = platform.client.jobs.submit(command=["python", "train.py"], bundle=platform.client.bundles.push(project).id)
+    platform.ended(job)
+    write(project, {"pkg/value.py": b"VALUE = 7\n"})
+    platform.client.bundles.push(project)
+    again = platform.client.jobs.retry(job)
+    assert platform.ended(again).exit_code == 0
+    assert platform.lines(again) == ["value 42"]
