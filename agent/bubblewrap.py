@@ -30,6 +30,8 @@ def arguments(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, program: P
     """The options for `--args`, and the command that belongs behind them."""
     options = [*_namespaces(ground.confinement, ground.job_uid), *common_files(ground.home_path)]
     options += _own(replica)
+    for mount in program.places.mounts:
+        options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.inside]
     if spec.network is NetworkPolicy.NONE:
         options.append("--unshare-net")
     elif os.path.exists("/etc/resolv.conf"):  # the copy of it may be old by now

@@ -8,16 +8,15 @@ Only the node's own user can open it; jobs get copies.
 
 import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from agent.layout import safe_name
 from trellis.bundles.manifest import Manifest
 from trellis.wire import pack, unpack
 
 PIECE_BYTES = 1 << 20
-_SAFE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -129,14 +128,8 @@ class CodeCache:
 
 
 def _manifest_key(project_id: str, digest: str) -> str:
-    return f"{_safe(project_id)}/manifests/{_safe(digest)}"
+    return f"{safe_name(project_id)}/manifests/{safe_name(digest)}"
 
 
 def _blob_key(project_id: str, digest: str) -> str:
-    return f"{_safe(project_id)}/{digest[:2]}/{_safe(digest)}"
-
-
-def _safe(word: str) -> str:
-    if not _SAFE.fullmatch(word):
-        raise ValueError(f"{word[:80]!r} is no id and no digest")
-    return word
+    return f"{safe_name(project_id)}/{digest[:2]}/{safe_name(digest)}"

@@ -9,11 +9,12 @@ from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
 from agent.backoff import Backoff
+from agent.environments import Sources, keep_sources
 from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, lock_file, read_json, write_json
 from agent.link import Link
-from agent.provisioning import Order, Provisioner
+from agent.provisioning import Caches, Order, Provisioner
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
@@ -35,7 +36,10 @@ class Daemon:
         self._settings = settings
         self._link = link
         self._home = Home(settings.home.resolve())
-        self._cache_bytes = _bytes("TRELLIS_CODE_CACHE", settings.code_cache)
+        self._caches = Caches(
+            _bytes("TRELLIS_CODE_CACHE", settings.code_cache),
+            _bytes("TRELLIS_ENVIRONMENT_CACHE", settings.environment_cache),
+        )
         self._telemetry = Telemetry(settings)
         self._shipper = Shipper(self._home, link, self._rejoin)
         self._wanted: queue.SimpleQueue[tuple[str, int] | ReplicaSpec | None] = queue.SimpleQueue()
@@ -67,7 +71,7 @@ class Daemon:
             self.join()
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
-        self._provisioner = Provisioner(self._take_home(), self._link, self._cache_bytes, self._rejoin)
+        self._provisioner = Provisioner(self._take_home(), self._link, self._caches, self._rejoin)
         self._provisioner.start()
         self._shipper.start()
         for thread in self._threads:
@@ -108,6 +112,7 @@ class Daemon:
             self._lock_fd = lock_file(self._home.path / "daemon.lock")
             if self._lock_fd is None:
                 raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
+            keep_sources(self._home, Sources(self._settings.package_index, self._settings.package_links))
             ground = isolation.settle(self._settings, self._telemetry.devices())
             self._ground = replace(ground, slices=self._telemetry.slices())
         return self._ground

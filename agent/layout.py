@@ -6,6 +6,8 @@
        poke                 where supervisors say that they wrote something
        etc/                 what jobs in namespaces see as /etc
        supervisors/         a lock each, held while the process lives; its process id
+       environments/        what was built for jobs, see `agent.environments`
+       sources.json         where packages come from (0600)
        code/                what was fetched for jobs, see `agent.code_cache`
        replicas/<replica id>.<fence>/
            lock             its supervisor's, by a second name; absent once it has ended
@@ -34,6 +36,7 @@ from agent.reading import read_small
 
 # See ioctl_iflags(2): the same wherever a long has eight bytes.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
+_WORD = re.compile(r"[A-Za-z0-9-]{1,64}")
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
 
 
@@ -168,6 +171,16 @@ class Home:
         return self.path / "trash"
 
     @property
+    def environments(self) -> Path:
+        """What was built for jobs; see `agent.environments`."""
+        return self.path / "environments"
+
+    @property
+    def sources(self) -> Path:
+        """Where packages come from: readable to the agent's user alone."""
+        return self.path / "sources.json"
+
+    @property
     def code(self) -> Path:
         """What was fetched for jobs; see `agent.code_cache`."""
         return self.path / "code"
@@ -189,7 +202,7 @@ class Home:
 
     def create(self) -> None:
         """Make what is missing. Others may pass through (jobs run as another user), not look."""
-        for folder in (self.path, self.supervisors, self.replicas, self.trash):
+        for folder in (self.path, self.supervisors, self.replicas, self.trash, self.environments):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         _spread(self.replicas)
         for lock in self.supervisors.iterdir():
@@ -230,6 +243,13 @@ def _spread(folder: Path) -> None:
         return
     finally:
         os.close(fd)
+
+
+def safe_name(word: str) -> str:
+    """The word, an id or a digest, as a name in a folder of ours. Raises ValueError for one that is none."""
+    if not _WORD.fullmatch(word):
+        raise ValueError(f"{word[:80]!r} is no id and no digest")
+    return word
 
 
 def lock_file(path: Path) -> int | None:

@@ -1,6 +1,7 @@
 """A replica's output as stamped lines in a file."""
 
 import os
+from collections import deque
 from pathlib import Path
 
 from agent.appending import Lines
@@ -48,6 +49,19 @@ class OutputLog:
         if self._dropping:
             block = f"{micros()} s the disk was full: lines before this one were dropped\n".encode() + block
         self._dropping = not self._lines.append(block)
+
+
+class RememberingLog(OutputLog):
+    """The same, of lines that are the platform's whoever printed them; `last` are the last so many, without stamps."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__(path)
+        self.last: deque[str] = deque(maxlen=count)
+
+    def write(self, mark: str, lines: bytes) -> None:
+        """Append whole `lines` under the mark s, whatever `mark` is."""
+        self.last.extend(line for line in lines.decode("utf-8", "replace").splitlines() if line.strip())
+        super().write("s", lines)
 
 
 class LineReader:

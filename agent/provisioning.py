@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
-from agent import trees
+from agent import environments, trees
 from agent.backoff import Backoff
 from agent.code_cache import CodeCache
 from agent.ground import Ground
@@ -25,6 +25,14 @@ from trellis.wire import Code
 _log = logging.getLogger(__name__)
 # How often what came was not what was announced, before we say so.
 TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """How much of what was fetched and built is kept, in bytes."""
+
+    code_bytes: int
+    environment_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,13 @@ class Order:
 class Provisioner:
     """Fetches code, keeps it by content, and lays it out for replicas."""
 
-    def __init__(self, ground: Ground, link: Link, cache_bytes: int, unknown: Callable[[], None]) -> None:
+    def __init__(self, ground: Ground, link: Link, caches: Caches, unknown: Callable[[], None]) -> None:
         """`unknown` is called when the control plane does not know this node's token."""
         self._ground = ground
         self._link = link
         self._unknown = unknown
-        self._cache = CodeCache(ground.home.code, cache_bytes)
+        self._caches = caches
+        self._cache = CodeCache(ground.home.code, caches.code_bytes)
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._stopping = Event()
         self._backoff = Backoff()
@@ -101,6 +110,7 @@ class Provisioner:
         else:
             self._backoff.reset()
             self._tell(order, "")
+            environments.trim(self._ground.home, self._caches.environment_bytes)
 
     def _tell(self, order: Order, fault: str) -> None:
         write_json(order.replica.supplied, {"fault": fault})

@@ -38,4 +38,6 @@ def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
     rules.allow_listing(view.checkout)  # or an import from there finds nothing
     rules.allow_everything([seen.work, seen.artifacts, seen.tmp, *(f"/dev/{name}" for name in DEVICES)])
     rules.allow_everything(gpu_nodes(granted))
+    rules.allow_reading([mount.inside for mount in seen.mounts if not mount.writable])
+    rules.allow_everything([mount.inside for mount in seen.mounts if mount.writable])
     return rules

@@ -17,6 +17,9 @@ class NodeSettings:
     cpus, memory: override what was detected (a number; text such as `64GiB`); 0 and empty leave it.
     job_uid: the user and group that jobs run as when the agent is root; it needs no account.
     isolation: empty for the strongest level that works here; or the one level that the node must reach to start.
+    package_index: where packages of jobs' requirements come from, such as the address of a PEP 503 index; empty for nowhere.
+    package_links: a folder with wheels, or a page that links to some, beside the index or in its place.
+    environment_cache: how much room environments of jobs may take; what was used longest ago goes first.
     code_cache: how much code of jobs the node keeps for the next ones; what was used longest ago goes first.
     timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
     """
@@ -32,3 +35,6 @@ class NodeSettings:
     isolation: str = ""
     timezone: str = ""
     code_cache: str = "10GiB"
+    package_index: str = ""
+    package_links: str = ""
+    environment_cache: str = "20GiB"

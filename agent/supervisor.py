@@ -5,23 +5,25 @@ It needs nobody: the launcher that forked it, the daemon and the Celery worker m
 files (see `agent.layout`); whoever lives reads them.
 """
 
+import fcntl
 import math
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent import clock, environments, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
-from agent.output import LineReader, OutputLog
+from agent.output import LineReader, OutputLog, RememberingLog
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
@@ -38,6 +40,7 @@ FULL_DISK_LOOK_S = 1.0
 # For how long the code of a job is waited for, and after how long its owner hears of that.
 CODE_WITHIN_S = 900.0
 CODE_SAY_S = 1.0
+LOCK_LOOK_S = 0.2
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
@@ -77,6 +80,7 @@ class Supervisor:
         self._peak_bytes = 0
         self._child_ended = False
         self._poked_at = 0.0
+        self._held: int | None = None
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
@@ -132,33 +136,119 @@ class Supervisor:
         leased_s = self._leased_s()
         if self._verdict or leased_s <= 0:
             return  # it is not to start any more
+        workspace.lay_out(self._ground, self._replica, self._spec)
         program = workspace.prepare(self._ground, self._replica, self._spec, self._socket)
+        if self._spec.code and self._spec.code.requirements:
+            mount = self._find_environment(program.places, self._spec.code.requirements)
+            if mount is None:
+                return
+            program = workspace.in_environment(program, mount)
+            leased_s = self._leased_s()
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
-        ends = self._open_outputs()
-        usual = processes.oom_preference()
-        processes.set_oom_preference(max(usual, _OOM_SCORE))  # the kernel lets no one but root go below his own
         self._started_at = time.monotonic()
-        self._running = self._executor.start(
-            Start(self._ground, self._replica, self._spec, program, stdout=ends[0], stderr=ends[1])
-        )
-        processes.set_oom_preference(usual)
-        for end in ends:
-            os.close(end)
+        self._launch(self._spec, program, self._log)
         self._report(ReplicaState.RUNNING)
         self._set_timers(leased_s)
 
-    def _open_outputs(self) -> list[int]:
-        """Have the job's two streams read; the ends that it is to write to."""
+    def _launch(self, spec: ReplicaSpec, program: workspace.Program, log: OutputLog) -> Running:
+        ends = self._open_outputs(log)
+        usual = processes.oom_preference()
+        processes.set_oom_preference(max(usual, _OOM_SCORE))  # the kernel lets no one but root go below his own
+        self._running = self._executor.start(Start(self._ground, self._replica, spec, program, *ends))
+        processes.set_oom_preference(usual)
+        for end in ends:
+            os.close(end)
+        return self._running
+
+    def _open_outputs(self, log: OutputLog) -> tuple[int, int]:
+        """Have two streams read into `log`; the ends that are to be written to."""
         ends = []
         for mark in ("o", "e"):
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read_end, False)
-            reader = LineReader(read_end, mark, self._log)
+            reader = LineReader(read_end, mark, log)
             self._on(read_end, partial(self._hear_output, reader))
             self._outputs.append(reader)
             ends.append(write_end)
-        return ends
+        return ends[0], ends[1]
+
+    # The environment
+
+    def _find_environment(self, places: workspace.Places, path: str) -> workspace.Mount | None:
+        """The environment that the file `path` of the code asks for, built if need be; None if it comes to nothing."""
+        began = clock.boottime()
+        self._timers[self._look_at_lease] = time.monotonic()
+        try:
+            environment = environments.locate(self._ground, self._spec, self._replica.work)
+            while self._verdict is None:
+                fd = environment.lock(fcntl.LOCK_SH)
+                if fd is not None and environment.use():
+                    self._held = fd  # until the replica has ended, so that nobody removes it
+                    return workspace.Mount(str(environment.folder), environment.inside)
+                if fd is not None:
+                    os.close(fd)
+                self._build_or_wait(environment, places, path, began)
+        except environments.Unbuildable as error:
+            self._verdict = self._verdict or verdicts.environment_failed(str(error))
+        return None
+
+    def _build_or_wait(
+        self, environment: environments.Environment, places: workspace.Places, path: str, began: float
+    ) -> None:
+        """Build it, or look again a little later where another does. Raises Unbuildable, also where that one failed."""
+        if why := environment.failed_since(began):
+            raise environments.Unbuildable(why)
+        fd = environment.lock(fcntl.LOCK_EX)
+        if fd is None:
+            self._timers[self._look_again] = time.monotonic() + LOCK_LOOK_S
+            self._wait()
+            return
+        try:
+            if not environment.use():
+                self._build(environment, places, path)
+        finally:
+            os.close(fd)
+
+    def _look_again(self) -> None:
+        """Only wakes who waits."""
+
+    def _build(self, environment: environments.Environment, places: workspace.Places, path: str) -> None:
+        program, network = environments.build_program(self._ground, environment, places, path)
+        environment.begin(self._ground.confinement.uid)
+        self._log.say(f"building the environment of {path}")
+        self._poke_soon()
+        began, log = time.monotonic(), RememberingLog(self._replica.log, environments.WORDS_LAST)
+        self._timers[self._give_up_building] = began + environments.WITHIN_S
+        if self._spec.memory_bytes > 0:
+            self._timers[self._look_at_memory] = began + MEMORY_LOOK_S
+        # It gets the job's room and not its devices.
+        ended = self._watch(self._launch(replace(self._spec, network=network, gpus=(), slices=()), program, log))
+        self._end_building(log)
+        if self._verdict is None and ended.code:
+            why = " | ".join(log.last) or ended.start_error or f"uv ended with exit code {ended.code}"
+            environment.fail(why, clock.boottime())
+            raise environments.Unbuildable(why)
+        if self._verdict is None:
+            environment.finish()
+            self._log.say(f"the environment is built, in {time.monotonic() - began:.1f} s")
+
+    def _end_building(self, log: OutputLog) -> None:
+        self._running = None
+        for action in (self._give_up_building, self._look_at_memory, self._kill):
+            self._timers.pop(action, None)
+        for reader in self._outputs:
+            reader.read_rest()
+            with suppress(KeyError):  # its end was heard
+                self._poller.unregister(reader.fd)
+            del self._actions[reader.fd]
+            reader.close()
+        self._outputs.clear()
+        self._peak_bytes = 0
+        log.close()
+
+    def _give_up_building(self) -> None:
+        self._stop(verdicts.environment_failed(f"it was not built within {environments.WITHIN_S:g} s"), 0)
 
     def _set_timers(self, leased_s: float) -> None:
         self._timers[self._poke] = self._started_at + FIRST_POKE_S
@@ -304,6 +394,8 @@ class Supervisor:
             reader.close()
         for file in (self._meter, self._log, self._journal):
             file.close()
+        if self._held is not None:
+            os.close(self._held)
         self._replica.lock.unlink(missing_ok=True)
 
     def _report(self, state: ReplicaState, verdict: Verdict | None = None, ended: Exit | None = None) -> None:

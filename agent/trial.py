@@ -57,6 +57,7 @@ def attempt(ground: Ground) -> str:
 def _run(ground: Ground, replica: ReplicaDir, canary: Path) -> str:
     executor = EXECUTORS[ExecutorKind.PROCESS]
     spec = _spec(canary)
+    workspace.lay_out(ground, replica, spec)
     heard, told = os.pipe2(os.O_CLOEXEC)
     running = executor.start(
         Start(ground, replica, spec, workspace.prepare(ground, replica, spec, metric_socket.new_name()), told, told)

@@ -43,6 +43,11 @@ def start_failed(message: str) -> Verdict:
     return Verdict(ReplicaState.FAILED, Cause.START_FAILED, message)
 
 
+def environment_failed(message: str) -> Verdict:
+    """What its requirements ask for could not be built; `message` says why."""
+    return Verdict(ReplicaState.FAILED, Cause.ENVIRONMENT_FAILED, message)
+
+
 def of_exit(ended: Exit) -> Verdict:
     """The verdict on a replica that ended by itself."""
     if ended.start_error:

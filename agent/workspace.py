@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -21,13 +21,23 @@ _REFUSED_PREFIX = "LD_"
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory of the host's that a replica sees at `inside`; without namespaces that is where it is."""
+
+    source: str
+    inside: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
-    """A replica's directories as the job sees them."""
+    """A replica's directories as the job sees them, and what else it sees."""
 
     work: str
     artifacts: str
     tmp: str
     socket: str
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +57,32 @@ def places(ground: Ground, replica: ReplicaDir, socket: str) -> Places:
     return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), f"{replica.job}/{socket}")
 
 
-def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str) -> Program:
-    """Make the directories below `replica.job`, write the script, and say what to execute. Raises OSError.
-
-    `socket` is the name, in that directory, of the socket for metric points.
-    """
+def lay_out(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
+    """Make the directories below `replica.job`. Raises OSError."""
     if spec.code is not None:
         replica.code.rename(replica.work)
         replica.work.chmod(0o700)
     for folder in (replica.artifacts, replica.tmp) if spec.code else (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
+
+
+def in_environment(program: Program, mount: Mount) -> Program:
+    """The same program in an environment of Python of its own, which is mounted so."""
+    bin_folder = f"{mount.inside}/bin"
+    variables = {**program.environment, "VIRTUAL_ENV": mount.inside}
+    variables["PATH"] = f"{bin_folder}:{variables['PATH']}"
+    argv = program.argv
+    if argv[0] == sys.executable:  # that of the node: what runs a script by default
+        argv = (f"{bin_folder}/python", *argv[1:])
+    return replace(program, argv=argv, environment=variables, places=replace(program.places, mounts=(mount,)))
+
+
+def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str) -> Program:
+    """Write the script into the directories that `lay_out` made, and say what to execute. Raises OSError, ValueError.
+
+    `socket` is the name, in that directory, of the socket for metric points.
+    """
     seen = places(ground, replica, socket)
     argv = (*(spec.command or _write_script(ground, replica, spec, seen)), *(() if spec.command else spec.arguments))
     environment, refused = _environment(ground, spec, seen)

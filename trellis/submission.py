@@ -132,6 +132,7 @@ class JobBody(TypedDict, total=False):
     network: str
     executor: str
     bundle: str
+    requirements: str
     dry_run: bool
 
 

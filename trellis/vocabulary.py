@@ -93,6 +93,7 @@ class Cause(StrEnum):
     NODE_LOST = "node_lost"
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
+    ENVIRONMENT_FAILED = "environment_failed"
 
 
 class StopReason(StrEnum):

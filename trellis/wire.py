@@ -39,11 +39,15 @@ class SliceGrant:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A bundle that a replica runs in, which its node fetches: see `trellis.bundles.manifest`."""
+    """A bundle that a replica runs in, which its node fetches: see `trellis.bundles.manifest`.
+
+    `requirements` is the file of it that names the packages to run with; empty for those of the node.
+    """
 
     digest: str
     size_bytes: int
     files: int
+    requirements: str = ""
 
 
 @dataclass(frozen=True, slots=True)

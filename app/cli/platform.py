@@ -31,7 +31,12 @@ _KEPT = ("PYTHONPATH", "PYTHONWARNINGS")
 _WIRED = ("HOME", "SECRET_KEY", "PUBLIC_URL", "DATABASE_URL", "BROKER_URL")
 SERVER_TUNING = names(Settings) - {f"TRELLIS_{name}{suffix}" for name in _WIRED for suffix in ("", "_FILE")}
 # A node knows no server code, nor the server the node's: the names are told twice, and a test compares them.
-NODE_TUNING = frozenset({"TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE"})
+NODE_TUNING = frozenset(
+    {
+        "TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE",
+        "TRELLIS_CODE_CACHE", "TRELLIS_ENVIRONMENT_CACHE", "TRELLIS_PACKAGE_INDEX", "TRELLIS_PACKAGE_LINKS",
+    }
+)  # fmt: skip
 SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"
 SWEEP_S = 10.0
 # What the host of simulated nodes is called among the services.

@@ -12,8 +12,9 @@ from app.jobs.models import Job, Replica
 from app.jobs.spec import CodeSpec, JobSpec
 from app.storage import bundles
 from app.storage.models import Bundle
-from trellis import wire
-from trellis.errors import NotFound, StaleFence
+from trellis import requirements, wire
+from trellis.errors import Field, Invalid, NotFound, StaleFence
+from trellis.units import format_bytes
 
 
 def pin(uow: UnitOfWork, spec: JobSpec, project_id: UUID, *, lock: bool = True) -> JobSpec:
@@ -24,7 +25,18 @@ def pin(uow: UnitOfWork, spec: JobSpec, project_id: UUID, *, lock: bool = True) 
     if spec.code is None:
         return spec
     bundle = bundles.use(uow, spec.code.id, project_id, lock=lock)
-    return replace(spec, code=CodeSpec(bundle.id, bundle.digest, bundle.size_bytes, bundle.files))
+    if spec.code.requirements:
+        _require_file(bundle, spec.code.requirements)
+    code = CodeSpec(bundle.id, spec.code.requirements, bundle.digest, bundle.size_bytes, bundle.files)
+    return replace(spec, code=code)
+
+
+def _require_file(bundle: Bundle, path: str) -> None:
+    found = next((entry for entry in bundles.manifest_of(bundle).files if entry.path == path), None)
+    if found is None or found.link:
+        raise Invalid(Field("/requirements", f"is no file of the bundle: {path}"))
+    if found.size_bytes > requirements.LARGEST:
+        raise Invalid(Field("/requirements", f"is larger than {format_bytes(requirements.LARGEST)}"))
 
 
 def needed(uow: UnitOfWork, bundle_ids: Sequence[UUID]) -> set[UUID]:
@@ -47,9 +59,9 @@ def bundle_for(uow: UnitOfWork, replica_id: UUID, fence: str | None) -> Bundle:
 
 def of_stored(kept: dict[str, Any] | None) -> CodeSpec | None:
     """What `JobSpec.stored` wrote of the code."""
-    return None if kept is None else CodeSpec(UUID(kept["id"]), kept["digest"], kept["size_bytes"], kept["files"])
+    return None if kept is None else CodeSpec(**kept | {"id": UUID(kept["id"])})
 
 
 def on_wire(kept: dict[str, Any] | None) -> wire.Code | None:
     """The same for a node."""
-    return None if kept is None else wire.Code(kept["digest"], kept["size_bytes"], kept["files"])
+    return None if kept is None else wire.Code(**{name: value for name, value in kept.items() if name != "id"})

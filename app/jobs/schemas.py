@@ -204,6 +204,10 @@ class JobSubmitSchema(ReplicaFields):
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
     dry_run = fields.Boolean(truthy={True}, falsy={False})
     bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
+    requirements = Text(
+        longest=1024, shortest=1,
+        metadata={"description": "the file of the bundle that names the packages to run with", "example": "requirements.txt"},
+    )  # fmt: skip
 
     @validates_schema(skip_on_field_errors=True)
     def one_program(self, data: dict[str, Any], **_: Any) -> None:
@@ -213,6 +217,8 @@ class JobSubmitSchema(ReplicaFields):
             raise ValidationError("give exactly one of command and script", "command")
         if data.get("command", ["x"])[0].strip() == "":
             raise ValidationError({"0": ["must name a program"]}, "command")
+        if "requirements" in data and "bundle" not in data:
+            raise ValidationError("is a file of a bundle, and none is named: see PUT /bundles", "requirements")
         if "arguments" in data and "script" not in data:
             raise ValidationError("go with a script; a command carries its own", "arguments")
         reserved = {
@@ -238,7 +244,7 @@ class JobSubmitSchema(ReplicaFields):
         """Hand the rules a value, not a dictionary."""
         lists = ("command", "arguments", "depends_on", "roles")
         if "bundle" in data:
-            data["code"] = CodeSpec(data.pop("bundle"))
+            data["code"] = CodeSpec(data.pop("bundle"), data.pop("requirements", ""))
         if "executor" in data:
             data["executor"] = ExecutorKind(data["executor"])
         return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
@@ -397,7 +403,7 @@ class JobSchema(Strict):
     checkpointable = fields.Boolean()
     deadline = fields.AwareDateTime(allow_none=True)
     bundle = fields.Dict(
-        metadata={"description": "of the code it runs in: id, digest, size_bytes, files"}, allow_none=True
+        metadata={"description": "of the code it runs in: id, digest, size_bytes, files, requirements"}, allow_none=True
     )
     labels = fields.Dict(fields.String(), fields.String())
     retry_of = fields.UUID(allow_none=True)

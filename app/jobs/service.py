@@ -72,7 +72,7 @@ def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
-    codes: dict[tuple[UUID, UUID], CodeSpec | None] = {}
+    codes: dict[tuple[UUID, CodeSpec], CodeSpec | None] = {}
     wanted: list[tuple[JobSpec, Place]] = []
     for number, spec in enumerate(specs):
         try:
@@ -83,7 +83,7 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
             if spec.code is not None:  # most of a batch run in one and the same
-                known = (places[where].project_id, spec.code.id)
+                known = (places[where].project_id, spec.code)
                 if known not in codes:
                     codes[known] = pin(uow, spec, known[0]).code
                 spec = replace(spec, code=codes[known])  # noqa: PLW2901  # the same, looked up

@@ -84,16 +84,18 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class CodeSpec:
-    """The bundle that a job runs in; all but its id is looked up when it is submitted."""
+    """The bundle that a job runs in, and the file of it that names the packages to run with; the rest is looked up."""
 
     id: UUID
+    requirements: str = ""
     digest: str = ""
     size_bytes: int = 0
     files: int = 0
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
-        return {"id": str(self.id), "digest": self.digest, "size_bytes": self.size_bytes, "files": self.files}
+        kept = {"id": str(self.id), "digest": self.digest, "size_bytes": self.size_bytes, "files": self.files}
+        return kept | ({"requirements": self.requirements} if self.requirements else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -10,7 +11,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from trellis.answers import Bundle
 from trellis.bundles.scanning import scan
 from trellis.cli.context import Here
+from trellis.errors import Field, Invalid
 from trellis.nouns.bundles import Progress as Told
+from trellis.requirements import check
 from trellis.units import format_bytes
 
 _SHOWN_DIGITS = 12
@@ -22,6 +25,25 @@ def push(run: Here, directory: Path, project: str | None) -> Bundle:
         bundle = run.client.bundles.push(directory, project=project, progress=told)
     run.note(f"Code: {bundle.files} files, {format_bytes(bundle.size_bytes)}, bundle {bundle.digest[:_SHOWN_DIGITS]}.")
     return bundle
+
+
+def requirements(run: Here, file: Path, directory: Path | None, job: dict[str, Any]) -> dict[str, Any]:
+    """What a submission says of a file of requirements; one that is in no directory is sent by itself. Raises Invalid."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        check(text)
+    except (OSError, ValueError) as error:
+        raise Invalid(Field("--requirements", f"{file} {getattr(error, 'strerror', None) or error}")) from error
+    if directory is not None:
+        if not file.resolve().is_relative_to(directory.resolve()):
+            raise Invalid(Field("--requirements", f"{file} must lie in the directory that is sent"))
+        return {"requirements": str(file.resolve().relative_to(directory.resolve()))} if "bundle" in job else {}
+    if job.get("dry_run"):
+        return {}
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "requirements.txt").write_text(text, encoding="utf-8")
+        sent = run.client.bundles.push(folder, project=job.get("project"), name=file.name)
+    return {"project": sent.project_id, "bundle": sent.id, "requirements": "requirements.txt"}
 
 
 def look_through(run: Here, directory: Path) -> None:

@@ -90,6 +90,9 @@ def submit(  # one parameter an option, that is how Typer declares them
         Path | None, typer.Option("--dir", "-D", metavar="DIR", help="Send this directory; the job runs in it.")
     ] = None,
     bundle: Annotated[str | None, typer.Option(help="Run in a directory sent before, by its bundle's id.")] = None,
+    requirements: Annotated[
+        str | None, typer.Option("--requirements", "-r", metavar="FILE", help="The packages that it runs with.")
+    ] = None,
     network: Annotated[NetworkPolicy | None, typer.Option(help="What it may reach.")] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
@@ -111,7 +114,7 @@ def submit(  # one parameter an option, that is how Typer declares them
 
     A submission:    trellis submit job.json
 
-    A directory:     trellis submit --dir . -- python -m train --epochs 3
+    A directory:     trellis submit --dir . --requirements requirements.txt -- python -m train
 
     Lines that begin with #SBATCH are read, and so is a submission as the API takes it; options given here win over them.
 
@@ -144,12 +147,15 @@ def submit(  # one parameter an option, that is how Typer declares them
         "retries": None if retries is None else {"limit": retries},
         "network": None if network is None else str(network),
         "bundle": bundle,
+        "requirements": requirements if bundle else None,
         "dry_run": dry_run or None,
     }
     source = _source(context, file)
     job = merged(described(source, without or ()), _present(given))
     if directory is not None:
         job = _with_directory(run, job, source, directory)
+    if requirements is not None and bundle is None:
+        job = {**job, **directories.requirements(run, Path(requirements), directory, job)}
     _send(run, job, wait=wait, follow=follow)
 
 
