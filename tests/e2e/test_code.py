@@ -1,12 +1,14 @@
 """Code that is sent from a directory, as a person does it."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.code import write
-from tests.support.platform import Platform
+from tests.support.platform import Platform, running
+from tests.support.wheels import a_wheel
 
 FILES = {
     "train.py": b"from pkg import value\nprint('value', value.VALUE)\n",
@@ -54,3 +56,24 @@ def test_a_retry_runs_in_the_code_as_it_was(platform: Platform, project: Path) -
     again = platform.client.jobs.retry(job)
     assert platform.ended(again).exit_code == 0
     assert platform.lines(again) == ["value 42"]
+
+
+def test_a_job_runs_with_packages_that_its_node_builds_once() -> None:
+    with tempfile.TemporaryDirectory(prefix="trellis-wheels-") as folder:
+        wheels = Path(folder) / "wheels"
+        a_wheel(wheels, "tiny", module="VALUE = 7")
+        Path(folder).chmod(0o755)
+        with running(TRELLIS_PACKAGE_LINKS=str(wheels)) as platform:
+            requirements = Path(folder) / "requirements.txt"
+            requirements.write_text("tiny==1.0\n")
+            words = ("submit", "--follow", "--requirements", str(requirements), "--", "python", "-c")
+            first = platform.run(*words, "import tiny; print(tiny.VALUE)")
+            assert (first.returncode, first.stdout.splitlines()[-1]) == (0, "7"), first.stderr + first.stdout
+            assert "building the environment" in first.stdout + first.stderr
+            second = platform.run(*words, "import tiny; print(tiny.VALUE)")
+            assert (second.returncode, "building" in second.stdout + second.stderr) == (0, False)
+            requirements.write_text("no-such-package\n")
+            third = platform.run(*words, "pass")
+            assert third.returncode == 1, third.stdout + third.stderr
+            job = platform.client.jobs.get(next(platform.client.jobs.list()), verbose=True)
+            assert (job.cause, job.attempt, "no-such-package" in str(job.message)) == ("environment_failed", 1, True)

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -161,9 +165,7 @@ def test_the_build_is_no_way_to_reach_the_nodes_files(node: Node, plane: Control
         assert "token" not in plane.logs[name]
 
 
-def test_a_job_can_be_cancelled_while_its_environment_is_built(
-    node: Node, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_can_be_cancelled_while_another_builds_its_environment(node: Node, plane: ControlPlane) -> None:
     lock = _held_by_another(node, plane, "tiny")
     node.run(a_job(plane, "r1", "tiny"))
     wait_until(lambda: plane.reports["r1"])
@@ -221,14 +223,46 @@ def test_packages_of_one_project_are_not_anothers(node: Node, plane: ControlPlan
         assert "building" in said(plane, name)
 
 
-def test_the_build_sees_no_device_and_no_network(node: Node, plane: ControlPlane) -> None:
-    source = environments.Sources(links="/somewhere")
-    assert not source.far
-    assert environments.Sources(index="https://x").far
-    assert environments.Sources(links="https://x").far
+def test_packages_come_from_an_index_for_jobs_that_have_no_network_themselves(
+    make_node: Callable[..., Node], plane: ControlPlane, wheels: Path
+) -> None:
+    with served(wheels) as address:
+        make_node(package_index=f"{address}/simple/").run(a_job(plane, "r1", "tiny"))
+        assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    assert plane.lines("r1") == ["1 True"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="signals")
+def test_a_build_that_hangs_can_be_cancelled_and_leaves_nothing(
+    make_node: Callable[..., Node], plane: ControlPlane
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        node = make_node(package_index=f"http://127.0.0.1:{deaf.getsockname()[1]}/simple/")
+        node.run(a_job(plane, "r1", "tiny"))
+        asker, _ = deaf.accept()  # uv is at work
+        plane.wish_end("r1", StopReason.CANCELLED)
+        assert plane.end_of("r1").state is ReplicaState.CANCELLED
+        asker.close()
+    assert list(environments._kept(node.home)) == []
+
+
+@contextmanager
+def served(wheels: Path) -> Iterator[str]:
+    """An index of packages over loopback, as PEP 503 has it: a folder a package, listed as links."""
+    folder = wheels / "simple/tiny"
+    folder.mkdir(parents=True)
+    for wheel in wheels.glob("*.whl"):
+        wheel.rename(folder / wheel.name)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(wheels)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
 def test_a_node_that_stops_while_it_builds_says_so(node: Node, plane: ControlPlane) -> None:
     lock = _held_by_another(node, plane, "tiny")
     node.run(a_job(plane, "r1", "tiny"))

@@ -314,6 +314,38 @@ def test_a_viewer_sees_code_and_sends_none(stack: Stack, world: World, member: C
     assert viewer.delete(f"/bundles/{made['id']}").status == 403
 
 
+def test_a_job_names_the_file_of_its_packages_and_its_node_hears_of_it(
+    stack: Stack, world: World, member: Caller
+) -> None:
+    made = a_bundle(member, {**FILES, "env/requirements.txt": b"numpy"})
+    job = submit(member, made["id"], requirements="env/requirements.txt").json
+    assert job["bundle"]["requirements"] == "env/requirements.txt"
+    spec = placed(stack, FakeNode.join(stack, world))
+    assert spec.code is not None
+    assert spec.code.requirements == "env/requirements.txt"
+    member.patch(f"/jobs/{job['id']}/status", {"action": "cancel", "force": True})
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("missing.txt", "is no file of the bundle"), ("link", "is no file"), ("lib", "is no file"), ("huge", "is larger")],
+)
+def test_requirements_that_are_no_file_of_the_bundle_are_refused(member: Caller, path: str, why: str) -> None:
+    huge = b"#" * ((1 << 20) + 1)
+    send(member, b"A = 1", huge)
+    files = [an_entry("lib/a.py", b"A = 1"), an_entry("huge", huge), Entry("link", link="lib/a.py")]
+    made = member.put("/bundles", pack(Manifest.of(files))).json["bundle"]
+    answer = submit(member, made["id"], requirements=path)
+    assert answer.status == 422
+    (fault,) = answer.json["errors"]
+    assert (fault["pointer"], why in fault["message"]) == ("/requirements", True)
+
+
+def test_requirements_without_a_bundle_are_refused(member: Caller) -> None:
+    answer = member.post("/jobs", {"command": ["true"], "requirements": "requirements.txt"})
+    assert answer.json["errors"][0]["pointer"] == "/requirements"
+
+
 def test_links_are_kept(member: Caller) -> None:
     send(member, b"A = 1")
     manifest = Manifest.of([an_entry("a", b"A = 1"), Entry("l", link="a")])

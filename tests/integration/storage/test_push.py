@@ -176,6 +176,39 @@ def test_a_script_from_elsewhere_goes_along(run: Any, client: Client, here: Path
     assert spec["bundle"]
 
 
+def test_requirements_of_the_directory_are_named_and_others_are_sent_by_themselves(
+    run: Any, client: Client, here: Path
+) -> None:
+    write(here, {"env/requirements.txt": b"numpy==2.1.0\n"})
+    assert run("submit", "-D", ".", "-r", "env/requirements.txt", "--", "true").exit_code == 0
+    job = next(client.jobs.list())
+    assert job.bundle is not None
+    assert (job.bundle["files"], job.bundle["requirements"]) == (6, "env/requirements.txt")
+    assert run("submit", "-r", "env/requirements.txt", "--", "true").exit_code == 0
+    job = next(client.jobs.list())
+    assert job.bundle is not None
+    assert (job.bundle["files"], job.bundle["requirements"]) == (1, "requirements.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        (b"-e .\n", (), "line 1 ('-e .') is an option"),
+        (b"\xff", (), "can't decode"),
+        (b"numpy\n", ("--dir", "lib"), "must lie in the directory"),
+        (None, (), "No such file"),
+    ],
+)
+def test_requirements_that_make_no_environment_are_explained_before_anything_is_sent(
+    run: Any, client: Client, wire: Wire, here: Path, content: bytes | None, words: tuple[str, ...], said: str
+) -> None:
+    if content is not None:
+        write(here, {"r.txt": content})
+    done = run("submit", *words, "-r", "r.txt", "--", "true")
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+    assert list(client.jobs.list()) == []
+
+
 def test_a_dry_run_sends_nothing(run: Any, client: Client, wire: Wire) -> None:
     done = run("submit", "--dir", ".", "--dry-run", "train.py")
     assert "of which nothing was sent" in done.stderr, done.stderr

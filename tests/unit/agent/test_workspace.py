@@ -17,7 +17,7 @@ from trellis.wire import GpuGrant, SliceGrant
 @pytest.fixture
 def replica(tmp_path: Path) -> ReplicaDir:
     replica = ReplicaDir(tmp_path / "r.1", "r", 1)
-    replica.job.mkdir(parents=True)
+    replica.work.mkdir(parents=True)
     return replica
 
 
@@ -109,3 +109,24 @@ def test_a_replica_of_a_role_knows_which(replica: ReplicaDir, tmp_path: Path) ->
     other.job.mkdir(parents=True)
     spec = a_spec("r", "true", role="worker")
     assert workspace.prepare(_ground(), other, spec, "s.sock").environment["TRELLIS_ROLE"] == "worker"
+
+
+def test_in_an_environment_python_is_that_of_the_environment(replica: ReplicaDir) -> None:
+    spec = a_spec("r", script="print()", script_name="a.py")
+    program = workspace.prepare(_ground(Isolation.NAMESPACES), replica, spec, "s.sock")
+    mount = workspace.Mount("/host/folder", "/environment")
+    inside = workspace.in_environment(program, mount)
+    assert inside.argv == ("/environment/bin/python", "/job/work/a.py")
+    assert inside.environment["PATH"].startswith("/environment/bin:")
+    assert (inside.environment["VIRTUAL_ENV"], inside.places.mounts) == ("/environment", (mount,))
+
+
+def test_a_program_that_is_not_pythons_stays_what_it_is_in_an_environment(replica: ReplicaDir) -> None:
+    program = workspace.prepare(_ground(), replica, a_spec("r", "/bin/true"), "s.sock")
+    assert workspace.in_environment(program, workspace.Mount("/a", "/a")).argv == ("/bin/true",)
+
+
+def test_a_script_takes_no_place_that_is_taken(replica: ReplicaDir) -> None:
+    (replica.work / "a.py").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="give it another name"):
+        workspace.prepare(_ground(), replica, a_spec("r", script="x", script_name="a.py"), "s.sock")
