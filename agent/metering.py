@@ -4,11 +4,13 @@ import json
 import math
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.appending import Lines
 from agent.clock import stamp
+from agent.sampling import PREFIX
 from trellis.units import LARGEST
 from trellis.wire import MetricPoint
 
@@ -41,6 +43,11 @@ class Meter:
             kept = self._keep(message) or kept
         return kept
 
+    def note(self, points: Mapping[str, float]) -> None:
+        """Keep points of the platform's own; where the disk is full they are lost."""
+        for name, value in points.items():
+            self._write({"name": name, "value": value, "step": None})
+
     def close(self) -> None:
         """Listen no more; what was kept stays."""
         self.listener.close()
@@ -51,9 +58,14 @@ class Meter:
         if point is None:
             self.refused += 1
             return False
-        line = json.dumps({"seq": self._seq + 1, **point, "at": stamp()}).encode() + b"\n"
-        if not (self._has_room() and self._lines.append(line)):
+        if not (self._has_room() and self._write(point)):
             self.dropped += 1
+            return False
+        return True
+
+    def _write(self, point: Mapping[str, str | float | int | None]) -> bool:
+        line = json.dumps({"seq": self._seq + 1, **point, "at": stamp()}).encode() + b"\n"
+        if not self._lines.append(line):
             return False
         self._seq += 1  # only now: the control plane waits for a number that is missing
         return True
@@ -74,6 +86,8 @@ def _parse(message: bytes) -> dict[str, str | float | int | None] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
+        return None
+    if name.startswith(PREFIX):
         return None
     if type(value) not in (int, float) or abs(value) > 1e308 or not math.isfinite(value):
         return None

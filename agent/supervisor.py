@@ -24,6 +24,7 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
+from agent.sampling import EVERY_S, Sampler
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
@@ -257,6 +258,15 @@ class Supervisor:
             self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
+        self._sampler = Sampler()
+        self._timers[self._sample] = self._started_at + EVERY_S
+
+    def _sample(self) -> None:
+        if self._running is None:
+            return
+        self._meter.note(self._sampler.sample(processes.descendants(os.getpid()), self._running.cpu_s))
+        self._timers[self._sample] = time.monotonic() + EVERY_S
+        self._poke_soon()
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action

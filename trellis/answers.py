@@ -194,6 +194,25 @@ class Metric(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bucket(Answer):
+    """What was measured from `at` on for the resolution of its series: so many values, in one."""
+
+    at: datetime | None = None
+    value: float = 0.0
+    count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series(Answer):
+    """One metric over time; times at which nothing was measured have no point."""
+
+    name: str = ""
+    agg: str = ""
+    resolution_s: int = 1
+    points: tuple[Bucket, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact(Answer):
     """A file that a job saved."""
 

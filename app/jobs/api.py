@@ -11,7 +11,7 @@ from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
-from app.jobs import listing, metrics, schemas, service
+from app.jobs import listing, metrics, schemas, series, service
 from app.jobs.following import Follower
 from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
@@ -145,6 +145,18 @@ class JobMetrics(MethodView):
         if "name" in query:
             return {"points": metrics.series(uow, job, query["name"], query["limit"])}
         return {"latest": metrics.latest(uow, job)}
+
+
+@blp.route("/<uuid:job_id>/metrics/series")
+class JobSeries(MethodView):
+    """Metrics over time."""
+
+    @blp.arguments(schemas.SeriesQuerySchema, location="query")
+    @blp.response(200, schemas.SeriesSchema)
+    def get(self, query: series.SeriesQuery, job_id: UUID) -> series.Table:
+        """Show metrics over time: the mean (or `agg`) of each `resolution` seconds between `from` and `to`."""
+        uow = current_uow()
+        return series.over_time(uow, uow.get(Job, job_id), query)
 
 
 @blp.route("/<uuid:job_id>/artifacts")

@@ -7,6 +7,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.jobs.series import AGGREGATES, MOST_SERIES, SeriesQuery
 from app.jobs.spec import ArraySpec, CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
 from app.resources.gpus import gpu_type
 from scheduler.placement.mig import profiles
@@ -318,6 +319,25 @@ class MetricQuerySchema(Strict):
     limit = QueryInteger(least=1, most=10_000, load_default=1000)
 
 
+class SeriesQuerySchema(Strict):
+    """Metrics over time."""
+
+    names = fields.List(
+        Text(longest=200), validate=validate.Length(max=MOST_SERIES),
+        metadata={"description": "all of the job's, if not said", "example": ["loss"]},
+    )  # fmt: skip
+    start = fields.AwareDateTime(data_key="from")
+    end = fields.AwareDateTime(data_key="to")
+    resolution_s = QueryInteger(least=1, most=31_536_000, data_key="resolution", metadata={"description": "seconds"})
+    agg = fields.String(validate=validate.OneOf(sorted(AGGREGATES)), load_default="mean")
+    replica = QueryInteger(least=0, most=4095)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> SeriesQuery:
+        """Hand the rules a value."""
+        return SeriesQuery(**data | {"names": tuple(data.get("names", ()))})
+
+
 class JobResourcesSchema(Strict):
     """What each replica holds, in base units; with roles, the most that any of them does."""
 
@@ -479,6 +499,29 @@ class ArtifactListSchema(Strict):
 
     items = fields.List(fields.Nested(ArtifactSchema))
     next_cursor = fields.String(allow_none=True)
+
+
+class BucketSchema(Strict):
+    """What was measured from `at` on, in one value."""
+
+    at = fields.AwareDateTime()
+    value = fields.Float()
+    count = fields.Integer(metadata={"description": "of how many values"})
+
+
+class OneSeriesSchema(Strict):
+    """One metric over time, oldest first; where nothing was measured there is no point."""
+
+    name = fields.String()
+    points = fields.List(fields.Nested(BucketSchema))
+
+
+class SeriesSchema(Strict):
+    """Metrics over time."""
+
+    agg = fields.String()
+    resolution_s = fields.Integer()
+    items = fields.List(fields.Nested(OneSeriesSchema))
 
 
 class MetricsSchema(Strict):

@@ -13,6 +13,7 @@ from trellis.cli import (
     jobs,
     logs,
     machines,
+    metrics,
     policy,
     quota,
     submit,
@@ -33,6 +34,7 @@ submit.register(app)
 bundles.register(app)
 jobs.register(app)
 logs.register(app)
+metrics.register(app)
 watching.register(app)
 whatif.register(app)
 cluster.register(app)

@@ -1,11 +1,11 @@
 """`client.jobs`: submit, look, wait, read, end."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from trellis.answers import Artifact, Event, Job, JobArray, LogLine, Metric, answer
+from trellis.answers import Artifact, Event, Job, JobArray, LogLine, Metric, Series, answer
 from trellis.errors import Field, Invalid
 from trellis.nouns.logs import Follower, read_log
 from trellis.nouns.paging import pages
@@ -115,6 +115,20 @@ class Jobs:
         """The values of one metric, oldest first; as many as the server gives at once, or `limit`."""
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics"), {"name": name, "limit": limit}))
         return tuple(answer(Metric, {"name": name, **point}) for point in answered["points"])
+
+    def series(
+        self, job: Job | str, names: Sequence[str] | None = None, *, start: datetime | None = None,
+        end: datetime | None = None, resolution: int | None = None, agg: str = "mean", replica: int | None = None,
+    ) -> tuple[Series, ...]:  # fmt: skip
+        """Metrics over time, one point for each `resolution` seconds (as many as suit the time, if not said).
+
+        `names` are all of them if not said; `trellis/...` are what the platform measured. `agg` is mean, min, max, sum
+        or last. Raises Invalid for a resolution that gives too many points.
+        """
+        wanted = {"names": names, "from": start, "to": end, "resolution": resolution, "agg": agg, "replica": replica}
+        answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics", "series"), wanted))
+        said = {"agg": answered["agg"], "resolution_s": answered["resolution_s"]}
+        return tuple(answer(Series, {**said, **series}) for series in answered["items"])
 
     def artifacts(self, job: Job | str) -> Iterator[Artifact]:
         """The files that the job saved."""

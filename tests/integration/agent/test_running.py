@@ -247,3 +247,19 @@ def test_words_that_no_program_can_be_given_are_the_jobs_fault_and_not_the_nodes
     end = plane.end_of("r1")
     assert end.state == ReplicaState.FAILED
     assert end.cause in (Cause.START_FAILED, Cause.EXIT_CODE)
+
+
+def test_what_a_job_uses_is_measured_now_and_then(node: Node, plane: ControlPlane) -> None:
+    node.run(a_spec("r1", "python", "-c", "kept = bytearray(40 << 20)\nwhile True: pass"))
+    wait_until(lambda: any(point.name == "trellis/cpu_cores" for point in plane.metrics["r1"]), within_s=40)
+    found = {point.name: point.value for point in plane.metrics["r1"]}
+    assert 0.05 < found["trellis/cpu_cores"] < 1.5
+    assert found["trellis/memory_bytes"] > 40 << 20
+    plane.wish_end("r1", StopReason.CANCELLED, 0)
+    plane.end_of("r1")
+
+
+def test_a_job_that_is_over_soon_is_not_measured(node: Node, plane: ControlPlane) -> None:
+    node.run(a_spec("r1", "/bin/true"))
+    plane.end_of("r1")
+    assert plane.metrics["r1"] == []

@@ -45,6 +45,7 @@ def test_points_are_numbered_and_can_be_read_on_from_an_offset(
         b'{"name":"a","value":1e999}', b'{"name":"a","value":"1"}', b'{"name":"a\\n","value":1}',
         b'{"name":"a","value":1,"step":1.5}', b'{"name":"a","value":1,"step":true}', b"\xff\xfe", b"[" * 4000,
         b'{"name":"a","value":1,"step":9007199254740993}', b'{"name":"a","value":1' + b"0" * 400 + b"}",
+        b'{"name":"trellis/cpu_cores","value":1}',
         b'{"name":"' + b"a" * 129 + b'","value":1}',
     ],
 )  # fmt: skip
@@ -104,3 +105,15 @@ def _write(real: Callable[[int, bytes], int], room: int, fd: int, block: bytes) 
     if not room:
         raise OSError(errno.ENOSPC, "No space left on device")
     return real(fd, block[:room])
+
+
+def test_the_platforms_own_points_stand_in_line_with_the_jobs_and_are_never_too_many(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.metering.time.monotonic", lambda: 7.0)
+    meter = Meter(tmp_path / "metrics", pair[0])
+    pair[1].send(b'{"name":"a","value":1}')
+    meter.read()
+    meter.note({"trellis/cpu_cores": 0.5})
+    entries = metering.read(tmp_path / "metrics", 0, 10, "r", 1)
+    assert [(e.point.seq, e.point.name) for e in entries] == [(1, "a"), (2, "trellis/cpu_cores")]

@@ -1,0 +1,79 @@
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import CommandLine
+from tests.support.fake_api import problem, reply
+
+
+def a_series(name: str, *values: float, gap_after: int = -1) -> dict[str, Any]:
+    at = [number + (5 if 0 <= gap_after < number else 0) for number in range(len(values))]
+    points = [
+        {"at": f"2026-01-01T12:00:{at[i]:02}+00:00", "value": value, "count": 1} for i, value in enumerate(values)
+    ]
+    return {"name": name, "points": points}
+
+
+def answered(cli: CommandLine, *series: dict[str, Any]) -> CommandLine:
+    cli.api.on("GET", "/jobs/j1/metrics/series", reply({"agg": "mean", "resolution_s": 1, "items": list(series)}))
+    return cli
+
+
+def test_each_metric_is_one_line_where_none_is_named(cli: CommandLine) -> None:
+    done = answered(cli, a_series("loss", 4, 2, 1), a_series("bytes", 3_000_000_000), a_series("never")).run(
+        "metrics", "j1"
+    )
+    assert done.exit_code == 0, done.stderr
+    head, loss, large = (line.split() for line in done.stdout.splitlines())
+    assert head == ["NAME", "LAST", "LEAST", "MOST", "OVER", "TIME"]
+    assert (loss[:4], large[:4]) == (["loss", "1", "1", "4"], ["bytes", "3G", "3G", "3G"])
+
+
+def test_a_metric_that_is_named_is_drawn_between_its_least_and_its_most(cli: CommandLine) -> None:
+    done = answered(cli, a_series("loss", *range(10, 0, -1))).run("metrics", "j1", "loss")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "loss, mean of every 1 s"
+    assert (lines[1].split()[0], lines[10].split()[0]) == ("10", "1")
+    assert max(map(len, lines)) <= 100
+
+
+def test_times_without_a_value_are_left_blank(cli: CommandLine) -> None:
+    done = answered(cli, a_series("loss", 1, 1, 1, gap_after=1)).run("metrics", "j1", "loss")
+    assert any("\u2800" * 5 in line.strip("\u2800 ") for line in done.stdout.splitlines())
+
+
+def test_what_is_asked_for_reaches_the_question(cli: CommandLine) -> None:
+    answered(cli, a_series("a", 1))
+    cli.run(
+        "metrics", "j1", "a", "b", "--agg", "max", "--resolution", "5m", "--replica", "2", "--from", "2026-01-01T12:00"
+    )
+    query = dict(cli.api.asked[-1].url.params.multi_items())
+    assert (query["agg"], query["resolution"], query["replica"]) == ("max", "300", "2")
+    assert cli.api.asked[-1].url.params.get_list("names") == ["a", "b"]
+    assert query["from"].startswith("2026-01-01T12:00:00")
+
+
+def test_programs_get_the_points(cli: CommandLine) -> None:
+    done = answered(cli, a_series("loss", 4, 2)).run("metrics", "j1", "--json")
+    assert [point["value"] for point in json.loads(done.stdout)[0]["points"]] == [4, 2]
+
+
+@pytest.mark.parametrize("series", [[], [a_series("loss")]])
+def test_nothing_measured_is_said(cli: CommandLine, series: list[dict[str, Any]]) -> None:
+    assert answered(cli, *series).run("metrics", "j1").stdout == "Nothing was measured in that time.\n"
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown_harmless(cli: CommandLine) -> None:
+    done = answered(cli, a_series("\x1b[2Jevil", 1)).run("metrics", "j1", "x")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_resolution_that_is_none_is_explained(cli: CommandLine) -> None:
+    done = cli.run("metrics", "j1", "--resolution", "often")
+    assert (done.exit_code, "--resolution" in done.stderr) == (2, True)
+
+
+def test_a_job_that_is_not_there_is_said(cli: CommandLine) -> None:
+    cli.api.on("GET", "/jobs/j1/metrics/series", problem(404, "not_found", "there is no job j1"))
+    assert cli.run("metrics", "j1").exit_code == 1
