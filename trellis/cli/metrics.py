@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
+from statistics import median_low
 from typing import Annotated
 
 import typer
@@ -17,6 +19,8 @@ from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
 
 _WIDTH, _HEIGHT, _MARGIN, _SPARK = 72, 10, 11, 24
+# A pause is one that is so many times as long as usual.
+_USUAL_GAP = 2.5
 
 
 def register(app: typer.Typer) -> None:
@@ -86,15 +90,22 @@ def _draw(run: Here, series: Series) -> None:
     for number, line in enumerate(lines):
         run.say(f"{edges.get(number, ''):>{_MARGIN}} {line}")
     first, last = moment(series.points[0].at), moment(series.points[-1].at)
-    run.say(f"{'':>{_MARGIN}} {first}{last:>{_WIDTH - len(first)}}\n")
+    run.say(f"{'':>{_MARGIN}} {first}{last:>{_WIDTH - len(first)}}")
+    run.say("")
 
 
 def _with_gaps(series: Series) -> list[float | None]:
-    """A value a step of time from the first to the last; None where nothing was measured."""
+    """A value a step of time from the first to the last; None where nothing was measured for longer than it usually is."""
     known = {point.at: point.value for point in series.points if point.at is not None}
     begin, step = min(known), timedelta(seconds=series.resolution_s)
     steps = {round((at - begin) / step): value for at, value in known.items()}
-    return [steps.get(number) for number in range(max(steps) + 1)]
+    places = sorted(steps)
+    apart = median_low([later - earlier for earlier, later in pairwise(places)] or [1])
+    filled: list[float | None] = []
+    for earlier, later in pairwise(places):
+        held = later - earlier <= _USUAL_GAP * apart
+        filled += [steps[earlier], *[steps[earlier] if held else None] * (later - earlier - 1)]
+    return [*filled, steps[places[-1]]]
 
 
 def _short(value: float) -> str:

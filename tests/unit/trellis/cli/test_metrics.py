@@ -43,6 +43,15 @@ def test_times_without_a_value_are_left_blank(cli: CommandLine) -> None:
     assert any("\u2800" * 5 in line.strip("\u2800 ") for line in done.stdout.splitlines())
 
 
+def test_a_metric_that_is_measured_now_and_then_is_one_curve(cli: CommandLine) -> None:
+    points = [{"at": f"2026-01-01T12:00:{at:02}+00:00", "value": 1, "count": 1} for at in range(0, 60, 10)]
+    done = answered(cli, {"name": "cpu", "points": points}).run("metrics", "j1", "cpu")
+    drawn = [line[12:] for line in done.stdout.splitlines()[1:11] if line[12:].strip("\u2800 ")]
+    assert len(drawn) == 1
+    assert "\u2800" not in drawn[0]
+    assert "\\x0a" not in done.stdout
+
+
 def test_what_is_asked_for_reaches_the_question(cli: CommandLine) -> None:
     answered(cli, a_series("a", 1))
     cli.run(
