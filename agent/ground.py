@@ -20,6 +20,7 @@ class Confinement:
     uid: what a root agent turns jobs into; None leaves the user as it is.
     drop_capabilities: jobs stay root in name only.
     nested_users: jobs could make user namespaces of their own, because this bubblewrap is too old to forbid it.
+    filtered: the kernel refuses jobs the system calls of `agent.seccomp`.
     """
 
     level: Isolation
@@ -30,6 +31,7 @@ class Confinement:
     setpriv: str = ""
     nested_users: bool = False
     landlock_abi: int = 0
+    filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

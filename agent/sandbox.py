@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from agent import landlock, privileges
+from agent import landlock, privileges, seccomp
 from agent.ground import Ground
 from agent.view import DEVICES, gpu_nodes, host_view
 from agent.workspace import Places
@@ -27,6 +27,8 @@ def enter(ground: Ground, spec: ReplicaSpec, seen: Places, parent: int) -> None:
         sys.exit(1)
     if rules:
         rules.enforce()
+    if confinement.filtered and (filter_ := seccomp.filter_of(own_processes=False)):
+        seccomp.enforce(filter_)
 
 
 def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import NoReturn
 
-from agent import bubblewrap, processes, sandbox
+from agent import bubblewrap, processes, sandbox, seccomp
 from agent.executors.base import Exit, Running, Start, StartFailed, Usage
 from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
@@ -79,16 +79,15 @@ def _start_in_namespaces(start: Start) -> Running:
     options, command = bubblewrap.arguments(start.ground, start.replica, start.spec, start.program)
     if any("\0" in word for word in command):
         raise StartFailed("the command holds a NUL character")
-    words = os.memfd_create("words")
-    with os.fdopen(os.dup(words), "wb") as file:
-        file.write(os.fsencode("\0".join([*options, ""])))
-    os.lseek(words, 0, os.SEEK_SET)
+    filter_ = seccomp.filter_of(own_processes=True) if confinement.filtered else None
+    words, calls = _file(os.fsencode("\0".join([*options, ""]))), _file(filter_ or b"")
     status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # High numbers first: a descriptor that is still to be copied must not be overwritten.
-    sources = [_high(fd) for fd in (nothing, start.stdout, start.stderr, words, told)]
+    sources = [_high(fd) for fd in (nothing, start.stdout, start.stderr, words, told, calls)]
     actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)]
-    argv = [confinement.bwrap, "--args", "3", "--json-status-fd", "4", "--", *command]
+    filtering = ["--seccomp", "5"] if filter_ else []
+    argv = [confinement.bwrap, "--args", "3", "--json-status-fd", "4", *filtering, "--", *command]
     try:
         pid = os.posix_spawn(
             confinement.bwrap, argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
@@ -96,9 +95,17 @@ def _start_in_namespaces(start: Start) -> Running:
     except OSError as error:
         raise StartFailed(f"bubblewrap can't be started: {error.strerror}") from error
     finally:
-        for fd in (*sources, words, told, nothing):
+        for fd in (*sources, words, told, nothing, calls):
             os.close(fd)
     return Running(pid, status=status)
+
+
+def _file(content: bytes) -> int:
+    """A descriptor at the beginning of a file that holds this, and is nowhere on disk."""
+    fd = os.memfd_create("trellis", os.MFD_CLOEXEC)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _high(fd: int) -> int:
