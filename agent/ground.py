@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.cgroups import Cgroups
 from agent.layout import Home
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec
@@ -37,7 +38,8 @@ class Confinement:
 @dataclass(frozen=True, slots=True)
 class Ground:
     """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
-    `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's.
+    `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's. `cgroups` says where limits
+    are set that hold for all processes of a job together.
     """
 
     home_path: str
@@ -46,6 +48,7 @@ class Ground:
     timezone: str = ""
     devices: dict[str, str] = field(default_factory=dict)
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cgroups: Cgroups = field(default_factory=Cgroups)
 
     def device_nodes(self, spec: ReplicaSpec) -> list[str]:
         """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent import landlock, seccomp
+from agent import cgroups, landlock, seccomp
 from agent.ground import Confinement, Ground
 from agent.launching import program_environment
 from agent.settings import NodeSettings
@@ -25,7 +25,13 @@ def settle(settings: NodeSettings, devices: dict[str, str]) -> Ground:
     """Choose the confinement. Raises SettingsError if the level that the settings insist on can't be reached."""
     home = settings.home.resolve()
     copy_etc(home / "etc", settings.job_uid)
-    ground = Ground(str(home), Confinement(Isolation.BASIC, ""), settings.job_uid, settings.timezone, devices)
+    groups = cgroups.find(str(home))
+    ground = Ground(
+        str(home), Confinement(Isolation.BASIC, ""), settings.job_uid, settings.timezone, devices, cgroups=groups
+    )
+    limits = (
+        f"limits by control groups, version {groups.version}" if groups.version else "not control groups: none is ours"
+    )
     faults: list[str] = []
     for candidate in _candidates(settings.job_uid, faults):
         if settings.isolation and candidate.level != settings.isolation:
@@ -33,7 +39,7 @@ def settle(settings: NodeSettings, devices: dict[str, str]) -> Ground:
         for confinement in _filtered(candidate):
             fault = _try(replace(ground, confinement=confinement))
             if not fault:
-                detail = "; ".join([confinement.detail, *faults])
+                detail = "; ".join([confinement.detail, limits, *faults])
                 return replace(ground, confinement=replace(confinement, detail=detail))
             faults.append(f"not {confinement.detail}: {fault}")
     wanted = f"isolation level {settings.isolation}" if settings.isolation else "any isolation level"

@@ -229,9 +229,9 @@ class Supervisor:
     def _look_at_memory(self) -> None:
         if self._running is None:
             return
-        held = self._executor.usage(self._running).memory_bytes
-        self._peak_bytes = max(self._peak_bytes, held)
-        if held > self._spec.memory_bytes:
+        usage = self._executor.usage(self._running)
+        self._peak_bytes = max(self._peak_bytes, usage.memory_bytes)
+        if usage.over or usage.memory_bytes > self._spec.memory_bytes:  # without some of them it is not the same job
             self._verdict = self._verdict or verdicts.out_of_memory(self._spec.memory_bytes)
             self._kill()
         self._timers[self._look_at_memory] = time.monotonic() + MEMORY_LOOK_S
@@ -239,7 +239,7 @@ class Supervisor:
     def _judge(self, ended: Exit) -> Verdict:
         # Nobody of ours sent this KILL, and it was about to hold more than it may: the kernel was first.
         nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
-        if ended.signal == signal.SIGKILL and nearly_full:
+        if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(self._spec.memory_bytes)
         return verdicts.of_exit(ended)
 
@@ -253,6 +253,8 @@ class Supervisor:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        for remark in ended.remarks:
+            self._log.say(remark)
         if not verdict.silent:
             self._report(verdict.state, verdict, ended)
             while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost

@@ -4,10 +4,12 @@ import fcntl
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from agent import bubblewrap, processes, sandbox, seccomp
+from agent.cgroups import Group, Limits
 from agent.executors.base import Exit, Running, Start, StartFailed, Usage
 from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
@@ -23,9 +25,19 @@ class ProcessExecutor:
 
     def start(self, start: Start) -> Running:
         """See Executor.start. The job's own program may still fail to start: then it ends with 126 or 127."""
-        if start.ground.confinement.level is Isolation.NAMESPACES:
-            return _start_in_namespaces(start)
-        return _start_forked(start)
+        begin = _start_in_namespaces if start.ground.confinement.level is Isolation.NAMESPACES else _start_forked
+        group = start.ground.cgroups.group(start.replica.path.name)
+        if group is None:
+            return begin(start)
+        try:
+            group.make(Limits(start.spec.memory_bytes, start.spec.cpu_milli))
+            with group.entered():
+                running = begin(start)
+        except OSError as error:
+            group.remove()
+            raise StartFailed(f"its control group can't be used: {error.strerror}") from error
+        running.group = group
+        return running
 
     def poll(self, running: Running) -> Exit | None:
         """See Executor.poll. Kills what a main process that ended left in the background."""
@@ -44,7 +56,7 @@ class ProcessExecutor:
             if not _reap(running):
                 return None
         try:
-            return _exit_of(running)
+            return _with_limits(_exit_of(running), running.group)
         finally:
             if running.status is not None:
                 os.close(running.status)
@@ -62,11 +74,14 @@ class ProcessExecutor:
             if not targets:
                 targets, signum = [running.pid], signal.SIGKILL
         processes.send(targets, signum)
+        if running.group and signum == signal.SIGKILL:
+            running.group.kill()
 
     def usage(self, running: Running) -> Usage:
         """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
         below = processes.descendants(os.getpid()) if running.ended is None else []
-        return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below))
+        over = bool(below and running.group and running.group.out_of_memory)
+        return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below), over)
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
         """See Executor.adopt: whoever bears the replica's mark in its environment."""
@@ -177,6 +192,19 @@ def _exit_of(running: Running) -> Exit:
     if running.status is not None and code and not _told_exit_code(running.status):
         return Exit(code, None, "the sandbox could not be built; its own words are the last lines of the log")
     return Exit(code, code - 128 if code - 128 in _DEADLY else None)
+
+
+def _with_limits(ended: Exit, group: Group | None) -> Exit:
+    """Add what its control group knows, and let go of that."""
+    if group is None:
+        return ended
+    remarks = []
+    if group.refused:
+        remarks.append(f"{group.refused} times it was to have more processes and threads than it may")
+    ended = replace(ended, out_of_memory=bool(group.out_of_memory and ended.code), remarks=tuple(remarks))
+    group.kill()
+    group.remove()
+    return ended
 
 
 def _told_exit_code(status: int) -> bool:
