@@ -125,10 +125,10 @@ def test_a_damaged_pack_is_never_given_out_as_good(store: LocalStore, tmp_path: 
     manifest, _ = save(store, {"a": noise(SIZE)}, tmp_path)
     pack = tmp_path / "store" / manifest.packs[0]
     content = bytearray(pack.read_bytes())
-    content[SIZE // 2] ^= 1
+    content[len(content) // 2] ^= 1
     if harm == "gone":
         pack.unlink()
     else:
-        pack.write_bytes(content if harm == "flip" else content[: SIZE // 2])
+        pack.write_bytes(content if harm == "flip" else content[: len(content) // 2])
     with pytest.raises(CorruptChunk, match=r"a: .*packs/p/"):
         contents(store, manifest)
