@@ -38,6 +38,8 @@ def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
     rules.allow_reading([*view.system, *(link for link, _ in view.links), *view.etc, *view.python, "/proc"])
     rules.allow_reading(["/etc/passwd", "/etc/group", *(["/sys"] if granted else [])])
     rules.allow_listing(view.checkout)  # or an import from there finds nothing
-    rules.allow_everything([seen.work, seen.artifacts, seen.tmp, *(f"/dev/{name}" for name in DEVICES)])
+    rules.allow_everything(
+        [seen.work, seen.artifacts, seen.tmp, seen.checkpoints, *(f"/dev/{name}" for name in DEVICES)]
+    )
     rules.allow_everything(gpu_nodes(granted))
     return rules

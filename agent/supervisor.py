@@ -11,10 +11,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from agent import clock, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -35,6 +37,8 @@ POKE_EVERY_S = 0.005
 FIRST_POKE_S = 0.02
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
+# How much of its grace a program that listens for wishes to save has before it is told to end.
+SAVE_SHARE, SAVE_LOOK_S = 0.7, 0.05
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
@@ -74,6 +78,7 @@ class Supervisor:
         self._peak_bytes = 0
         self._child_ended = False
         self._poked_at = 0.0
+        self._save_by: tuple[float, Marker | None] = (0.0, None)
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
@@ -203,9 +208,36 @@ class Supervisor:
             self._verdict = verdict
         if self._running is None:
             return
-        if first:
+        now = time.monotonic()
+        if (
+            first
+            and grace_s > 0
+            and self._spec.checkpoint
+            and verdict not in (verdicts.CANCELLED, verdicts.NODE_CUT_OFF)
+        ):
+            self._ask_to_save(now + grace_s * SAVE_SHARE)
+        elif first:
             self._executor.signal(self._running, signal.SIGTERM)
         self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
+
+    def _ask_to_save(self, until: float) -> None:
+        """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
+        folder = CheckpointFolder(self._replica)
+        if folder.listens():
+            before = folder.marker()
+            with suppress(OSError):  # a full disk: TERM still tells it
+                folder.ask()
+            self._save_by = (until, before)
+        self._await_save()
+
+    def _await_save(self) -> None:
+        until, before = self._save_by
+        if self._running is None:
+            return
+        if time.monotonic() >= until or CheckpointFolder(self._replica).marker() != before:
+            self._executor.signal(self._running, signal.SIGTERM)
+        else:
+            self._timers[self._await_save] = time.monotonic() + SAVE_LOOK_S
 
     def _kill(self) -> None:
         if self._running is None:

@@ -10,6 +10,7 @@ from trellis import profile
 from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
 from trellis.nouns.capacity import Allocations, Pools, Reservations
+from trellis.nouns.checkpoints import Checkpoints
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.jobs import Jobs
 from trellis.nouns.resources import Resources
@@ -54,6 +55,7 @@ class Client:
         self._transport = transport
         self.url = transport.url
         self.jobs = Jobs(transport)
+        self.checkpoints = Checkpoints(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

@@ -96,6 +96,14 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveFailed:
+    """That a checkpoint of a replica could not be stored, and why."""
+
+    fence: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What became of a replica. `seq` counts a replica's reports from 1 under one fence."""
 

@@ -147,6 +147,13 @@ class Checkpoints(MethodView):
         saved = checkpoints.take_in(current_uow(), _place(), replica_id, int(fence), request.get_data())
         return {"id": str(saved.id), "key": saved.key}
 
+    @blp.doc(**described("SaveFailed", "an empty object"))
+    def post(self, replica_id: UUID) -> Any:
+        """Note that a checkpoint could not be stored."""
+        current_uow().require(Permission.REPLICA_REPORT)
+        checkpoints.note_failed(current_uow(), replica_id, body_as(wire.SaveFailed))
+        return {}
+
 
 @blp.route("/replicas/<uuid:replica_id>/restored")
 class Restores(MethodView):

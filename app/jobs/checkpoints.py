@@ -17,7 +17,7 @@ from app.storage.models import Checkpoint
 from trellis.errors import Conflict, StaleFence
 from trellis.stores.manifests import Manifest
 from trellis.vocabulary import ReplicaState, SaveReason
-from trellis.wire import CheckpointPlan, Restored
+from trellis.wire import CheckpointPlan, Restored, SaveFailed
 
 
 class NotCheckpointed(Conflict):
@@ -65,6 +65,16 @@ def take_in(uow: UnitOfWork, place: Place, replica_id: UUID, fence: int, block: 
     if saved.reason is not SaveReason.INTERVAL:
         replica.checkpoint_asked_at = None
     return saved
+
+
+def note_failed(uow: UnitOfWork, replica_id: UUID, failed: SaveFailed) -> None:
+    """A node says that it could not store a checkpoint; the one before it stays the latest. Raises StaleFence."""
+    uow.require(Permission.REPLICA_REPORT)
+    replica = uow.get(Replica, replica_id, lock=True)
+    if replica.fence != failed.fence or replica.ended_at is not None:
+        raise StaleFence(f"replica {replica_id} has ended or has another fence")
+    replica.checkpoint_asked_at = None
+    uow.emit("checkpoint.failed", replica, replica_index=replica.index, reason=failed.message[:500])
 
 
 def note_restored(uow: UnitOfWork, replica_id: UUID, restored: Restored) -> None:

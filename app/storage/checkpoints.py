@@ -1,7 +1,7 @@
 """What jobs can go on from: recorded, found again, shared, removed."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +88,7 @@ def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) ->
         "id": str(checkpoint.id), "job_id": str(source.job_id), "project_id": str(source.project_id),
         "replica_index": source.replica_index, "attempt": source.attempt, "step": said.step, "metrics": said.metrics,
         "saved_at": uow.clock.now().isoformat(), "reason": said.reason.value, "packs": said.packs,
+        "marked": said.marked,
     }  # fmt: skip
     block = sign(Manifest(manifest.files, about), place.key)
     place.store.write(key, [block])
@@ -110,6 +111,7 @@ class _Said:
     metrics: dict[str, float]
     new_bytes: int
     packs: dict[str, int]
+    marked: bool
 
     @classmethod
     def read(cls, about: Mapping[str, Any]) -> "_Said":
@@ -123,7 +125,9 @@ class _Said:
             raise Invalid(Field("/manifest/about", "holds a save or a size that is none"))
         if len(said.metrics) > METRICS_AT_MOST or not all(type(v) in (int, float) for v in said.metrics.values()):
             raise Invalid(Field("/manifest/about/metrics", f"must be up to {METRICS_AT_MOST} numbers by name"))
-        return cls(said.save, reason, said.step, dict(said.metrics), said.new_bytes, dict(said.packs))
+        return replace(
+            said, reason=reason, metrics=dict(said.metrics), packs=dict(said.packs), marked=bool(said.marked)
+        )
 
 
 def _require_packs(uow: UnitOfWork, source: Source, manifest: Manifest, said: _Said) -> None:
