@@ -1,5 +1,7 @@
 """What nobody refers to any more leaves the store."""
 
+from functools import partial
+
 from app.core.access import SYSTEM
 from app.core.uow import UnitOfWork, run
 from app.jobs import checkpoints
@@ -40,7 +42,7 @@ def sweep_orphans() -> None:
     keys = list(packs.orphans(store, ORPHANED_S, now))
     for start in range(0, len(keys), packs.AT_ONCE):
         some = keys[start : start + packs.AT_ONCE]
-        for key in run(place.sessions, SYSTEM, lambda uow, some=some: checkpoints.abandoned(uow, some)):
+        for key in run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)):
             store.delete(key)
     if isinstance(store, LocalStore):
         store.sweep(ORPHANED_S, now)

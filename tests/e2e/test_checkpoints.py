@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,10 @@ def platform() -> Iterator[Platform]:
         yield found
 
 
-def train(platform: Platform, *arguments: str, **changes: object) -> Job:
-    body = {"script": TRAINING.read_text(), "script_name": TRAINING.name, "arguments": list(arguments)}
+def train(platform: Platform, *arguments: str, **changes: Any) -> Job:
+    body: dict[str, Any] = {"script": TRAINING.read_text(), "script_name": TRAINING.name, "arguments": list(arguments)}
     body |= {"checkpoint": {"every": "1h"}, "resources": {"cpus": 1}, "grace": 10}
-    job = platform.client.jobs.submit(**{**body, **changes})  # type: ignore[arg-type]  # a TypedDict, spelled as a dict
+    job = platform.client.jobs.submit(**{**body, **changes})
     assert isinstance(job, Job)
     return job
 

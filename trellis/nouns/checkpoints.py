@@ -3,7 +3,6 @@
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from trellis.answers import Checkpoint, Job, answer
 from trellis.errors import Conflict
@@ -45,7 +44,8 @@ class Checkpoints:
         with self._transport.stream(call) as response:
             source = _Pieces(response.iter_bytes(), progress)
             try:
-                with tarfile.open(fileobj=source, mode="r|") as archive:
+                # A stream needs nothing of a file but `read`.
+                with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
                     archive.extractall(half, filter="data")
             except tarfile.TarError as error:
                 raise Conflict(f"the checkpoint broke off on its way: {error}") from error
@@ -64,7 +64,7 @@ class Checkpoints:
         self._transport.json(Call("DELETE", path("checkpoints", _id(checkpoint), "grants", project_id)))
 
 
-class _Pieces(IO[bytes]):
+class _Pieces:
     """What comes over the network as the file that tarfile reads."""
 
     def __init__(self, pieces: Iterator[bytes], progress: Callable[[int], None]) -> None:
@@ -72,7 +72,7 @@ class _Pieces(IO[bytes]):
         self._rest = b""
         self._read = 0
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """So many bytes; fewer only at the end."""
         while len(self._rest) < size and (piece := next(self._pieces, b"")):
             self._rest += piece
