@@ -19,7 +19,7 @@ from app.jobs.spec import JobSpec
 from app.storage.artifacts import list_artifacts
 from app.storage.checkpoints import Place, list_checkpoints, present
 from app.storage.models import Artifact
-from app.storage.schemas import CheckpointListSchema
+from app.storage.schemas import SavedCheckpointListSchema
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
 
@@ -189,7 +189,7 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
 class JobCheckpoints(MethodView):
     """What a job can go on from."""
 
-    @blp.response(200, CheckpointListSchema)
+    @blp.response(200, SavedCheckpointListSchema)
     def get(self, job_id: UUID) -> dict[str, Any]:
         """List the checkpoints of a job, newest first."""
         uow = current_uow()

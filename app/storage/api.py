@@ -11,7 +11,7 @@ from app.http.transaction import current_uow
 from app.storage import archive, checkpoints
 from app.storage.checkpoints import Place
 from app.storage.models import Checkpoint
-from app.storage.schemas import CheckpointSchema
+from app.storage.schemas import SavedCheckpointSchema
 
 blp = Blueprint("checkpoints", __name__, url_prefix="/checkpoints", description="What jobs can go on from.")
 
@@ -25,7 +25,7 @@ def _place() -> Place:
 class CheckpointItem(MethodView):
     """One checkpoint."""
 
-    @blp.response(200, CheckpointSchema)
+    @blp.response(200, SavedCheckpointSchema)
     def get(self, checkpoint_id: UUID) -> dict[str, Any]:
         """Show a checkpoint."""
         return checkpoints.present(current_uow().get(Checkpoint, checkpoint_id), _place())

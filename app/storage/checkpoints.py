@@ -15,7 +15,8 @@ from app.core.settings import Settings
 from app.core.uow import UnitOfWork
 from app.storage.models import Checkpoint, CheckpointGrant, CheckpointPack, Pack
 from app.storage.retention import Held, Keep, decide_removed
-from trellis.errors import Conflict, Field, Invalid
+from app.tenancy.models import Project
+from trellis.errors import Conflict, Field, Invalid, NotFound
 from trellis.stores.base import Store
 from trellis.stores.manifests import Manifest, open_signed, sign
 from trellis.stores.urls import open_store
@@ -225,6 +226,8 @@ def share(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> None:
     """Let another project read it and go on from it. Sharing again changes nothing."""
     checkpoint = uow.get(Checkpoint, checkpoint_id, lock=True)
     uow.require(Permission.PROJECT_WRITE, checkpoint.project_id)
+    if uow.session.get(Project, project_id) is None:
+        raise NotFound(f"there is no project {project_id}")
     if uow.session.get(CheckpointGrant, (checkpoint.id, project_id)) is None:
         uow.session.add(CheckpointGrant(checkpoint_id=checkpoint.id, project_id=project_id, created_at=uow.clock.now()))
         uow.emit("checkpoint.shared", checkpoint, with_project=str(project_id))

@@ -6,7 +6,7 @@ from app.http.schema import Strict
 from trellis.vocabulary import SaveReason
 
 
-class CheckpointSchema(Strict):
+class SavedCheckpointSchema(Strict):
     """What a job can go on from."""
 
     id = fields.UUID()
@@ -26,8 +26,8 @@ class CheckpointSchema(Strict):
     url = fields.String(metadata={"description": "its manifest in the store, to import it elsewhere"})
 
 
-class CheckpointListSchema(Strict):
+class SavedCheckpointListSchema(Strict):
     """The checkpoints of a job."""
 
-    items = fields.List(fields.Nested(CheckpointSchema))
+    items = fields.List(fields.Nested(SavedCheckpointSchema))
     next_cursor = fields.String(allow_none=True)
