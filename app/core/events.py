@@ -27,7 +27,7 @@ KINDS = frozenset(
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved",
-        "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed", "checkpoint.imported",
+        "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed",
         "checkpoint.shared", "checkpoint.unshared", "replica.checkpoint_asked",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
         "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",

@@ -157,9 +157,7 @@ def _store(uow: UnitOfWork, checkpoint: Checkpoint, packs: Collection[str], new:
 
 def _retain(uow: UnitOfWork, source: Source) -> None:
     rows = uow.session.execute(
-        select(Checkpoint).where(
-            Checkpoint.job_id == source.job_id, Checkpoint.replica_index == source.replica_index, Checkpoint.fence > 0
-        )
+        select(Checkpoint).where(Checkpoint.job_id == source.job_id, Checkpoint.replica_index == source.replica_index)
     ).scalars()
     by_id = {row.id: row for row in rows}
     held = [

@@ -33,8 +33,8 @@ class Artifact(ProjectOwned):
 class Checkpoint(ProjectOwned):
     """What one replica of a job can go on from. `key` is where the store holds its signed manifest.
 
-    `new_bytes` is what earlier ones did not hold, `stored_bytes` what that took in the store. An imported one has no
-    attempt: `fence` 0. `at_step` is whatever the program counts.
+    `new_bytes` is what earlier ones did not hold, `stored_bytes` what that took in the store. `at_step` is
+    whatever the program counts.
     """
 
     __tablename__ = "checkpoints"

@@ -23,7 +23,7 @@ class SavedCheckpointSchema(Strict):
     stored_bytes = fields.Integer(metadata={"description": "what it took in the store"})
     damaged = fields.Boolean()
     created_at = fields.AwareDateTime()
-    url = fields.String(metadata={"description": "its manifest in the store, to import it elsewhere"})
+    url = fields.String(metadata={"description": "its signed manifest in the store"})
 
 
 class SavedCheckpointListSchema(Strict):

@@ -1,7 +1,7 @@
 """Files into chunks: cut where their content says so, so that a change moves the cuts beside it and no others.
 
 What an earlier manifest holds is not cut again: as long as the next chunk of it is what comes next in the file, that is
-one hash and no search. At the first difference the cutter looks for boundaries, until a chunk turns up that is known,
+one hash and no search. What was overwritten in place keeps its cuts. At any other difference the cutter looks for boundaries, until a chunk turns up that is known,
 wherever in the earlier files that was; from there on the comparison goes on. So unchanged content costs one hash, and
 an insertion costs the chunks around it.
 """
@@ -17,6 +17,10 @@ from trellis.stores.manifests import Chunk, FileEntry, Manifest
 from trellis.stores.packs import PackWriter
 
 SMALLEST, USUAL, LARGEST = 16 << 10, 64 << 10, 256 << 10
+# How hard lengths are drawn to the usual one (0 to 3). At 3 the cuts behind a change come back in step with the old ones late.
+NORMALIZED = 2
+# How many chunks behind a difference are looked at where they were, before new cuts are looked for.
+AHEAD = 64
 _WINDOW_BYTES = 8 << 20
 
 
@@ -30,7 +34,7 @@ class Saver:
     def __init__(self, store: Store, prefix: str, base: Manifest | None = None) -> None:
         """New packs get keys that begin with `prefix`; what `base` holds is referred to, not stored again."""
         self._writer = PackWriter(store, prefix)
-        self._cutter = FastCDC(USUAL, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=3)
+        self._cutter = FastCDC(USUAL, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=NORMALIZED)
         self._window = bytearray(_WINDOW_BYTES)
         self._before = {file.path: file.chunks for file in base.files} if base else {}
         self._known: dict[bytes, tuple[Sequence[Chunk], int]] = {}
@@ -74,6 +78,12 @@ class Saver:
                     yield expected
                     start, at, cuts = start + expected.length, at + 1, None
                     continue
+                if expected and (count := _overwritten(view[start:], follow[at : at + AHEAD])):
+                    for old in follow[at : at + count]:
+                        yield self._place(view[start : start + old.length])[0]
+                        start += old.length
+                    at, cuts = at + count, None
+                    continue
                 cuts = cuts or self._cutter.cut_buf(view[start:])
                 content = view[start : start + next(cuts).length]
                 chunk, follow, at = self._place(content)
@@ -104,6 +114,19 @@ class Saver:
         self._writer.put(chunk, bytes(content))
         self._known[digest] = ((chunk,), 0)
         return chunk, (), 0
+
+
+def _overwritten(view: memoryview, expected: Sequence[Chunk]) -> int:
+    """How many of the expected chunks differ before one that is where it was; 0 where none is.
+
+    What was overwritten in place keeps its cuts: to look for new ones would store more than what changed.
+    """
+    start = 0
+    for count, chunk in enumerate(expected):
+        if count and _is(view[start : start + chunk.length], chunk):
+            return count
+        start += chunk.length
+    return 0
 
 
 def _is(content: memoryview, chunk: Chunk) -> bool:
