@@ -24,7 +24,7 @@ from trellis.errors import Conflict, TrellisError, Unauthenticated, Unavailable
 from trellis.stores.base import Store
 from trellis.stores.chunks import Changed, Saver
 from trellis.stores.manifests import Manifest, open_signed
-from trellis.stores.urls import open_store
+from trellis.stores.urls import open_existing, require_sign
 from trellis.vocabulary import SaveReason
 from trellis.wire import CheckpointPlan, unpack
 
@@ -191,7 +191,9 @@ class Checkpointer:
         fingerprint = one.folder.fingerprint()
         token = secrets.token_hex(8)
         prefix = f"packs/{one.project_id}/{one.job_id}/{one.replica.replica_id}-{one.replica.fence}-{token}"
-        saver = Saver(self._store(one.plan), prefix, one.base)
+        store = self._store(one.plan)
+        require_sign(store, one.plan.store_url)  # a file system may be unmounted at any time
+        saver = Saver(store, prefix, one.base)
         try:
             for count, (name, file) in enumerate(trees.open_files(one.folder.path, FILES_AT_MOST + 1)):
                 if count == FILES_AT_MOST:
@@ -261,5 +263,5 @@ class Checkpointer:
 
     def _store(self, plan: CheckpointPlan) -> Store:
         if plan.store_url not in self._stores:
-            self._stores[plan.store_url] = open_store(plan.store_url)
+            self._stores[plan.store_url] = open_existing(plan.store_url)
         return self._stores[plan.store_url]

@@ -18,7 +18,7 @@ from trellis.errors import Invalid, TrellisError, Unavailable
 from trellis.stores.base import Store
 from trellis.stores.manifests import Manifest, open_signed
 from trellis.stores.packs import CorruptChunk, read_file
-from trellis.stores.urls import open_store
+from trellis.stores.urls import open_existing
 from trellis.wire import ReplicaSpec, Restored
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Restorer:
     def _restore(self, spec: ReplicaSpec, name: str) -> None:
         """The newest that is good; an empty folder where none is. Raises OSError where the store can't be reached."""
         assert spec.checkpoint is not None
-        store = open_store(spec.checkpoint.store_url)
+        store = open_existing(spec.checkpoint.store_url)
         half = self._home.restored / f".{name}"
         faults: list[str] = []
         restored = ""

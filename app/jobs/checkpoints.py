@@ -100,6 +100,7 @@ def plans_for(uow: UnitOfWork, place: Place, rows: Iterable[Any]) -> dict[UUID, 
     wanting = [row for row in rows if "checkpoint" in row.spec]
     if not wanting:
         return {}
+    place.ensure()
     known = checkpoints.offered(uow, {row.job_id for row in wanting})
     return {row.id: _plan(uow, place, row, known.get(row.job_id, [])) for row in wanting}
 

@@ -19,12 +19,13 @@ from app.tenancy.models import Project
 from trellis.errors import Conflict, Field, Invalid, NotFound
 from trellis.stores.base import Store
 from trellis.stores.manifests import Manifest, open_signed, sign
-from trellis.stores.urls import open_store
+from trellis.stores.urls import SIGN, open_store
 from trellis.vocabulary import SaveReason
 
 # So many of a replica are offered to its next attempt: where one is damaged, the one before it.
 OFFERED = 3
 METRICS_AT_MOST = 100
+_KNOWN: set[str] = set()
 
 
 class PacksGone(Conflict):
@@ -46,6 +47,13 @@ class Place:
     def of(cls, settings: Settings, keyring: Keyring) -> "Place":
         """The one that the settings name."""
         return cls(settings.store, open_store(settings.store), keyring.signing_key("checkpoints"))
+
+    def ensure(self) -> None:
+        """Leave a sign in the store by which nodes know that it is this one; looked at once a process."""
+        if self.url not in _KNOWN:
+            if self.store.head(SIGN) is None:
+                self.store.write(SIGN, [b"checkpoints of Trellis\n"])
+            _KNOWN.add(self.url)
 
     @property
     def public_key(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.platform import Platform, running
@@ -70,3 +71,35 @@ def test_a_checkpoint_is_made_on_demand(platform: Platform) -> None:
     assert saved.reason == "asked"
     assert re.fullmatch(r"\d+", str(saved.step))
     platform.client.jobs.cancel(job)
+
+
+def test_an_evicted_training_saves_first_and_ends_the_same(platform: Platform, undisturbed: str) -> None:
+    policy = {"preemption": {"grace_period": 20, "min_run_time": 0}}
+    key = {"Authorization": f"Bearer {platform.login['api_key']}"}
+    assert httpx.put(f"{platform.url}/api/v1/scheduling/policy", json=policy, headers=key).status_code == 200
+    whole = {"cpus": 4, "memory": "64MiB"}
+    other = platform.client.jobs.submit(command=["sleep", "600"], resources=whole, preemptible=False)
+    platform.wait_state(other, "running")
+    # It saves when it is asked to, and at no other time.
+    job = train(platform, "--epochs", "60", "--every", "10000", "--pause", "0.1", resources=whole)
+    wait_until(lambda: lines(platform, job, "starting"), 30, "its first line")
+    assert steps(platform, job) == []
+    urgent = platform.client.jobs.submit(command=["true"], resources=whole, priority=900)
+    assert platform.client.jobs.wait(urgent, timeout=60).state == "succeeded"
+    assert len(steps(platform, job)) == 1
+    ended = platform.client.jobs.wait(job, timeout=90)
+    assert ended.state == "succeeded"
+    assert lines(platform, job, "ended") == [undisturbed]
+    first, second = lines(platform, job, "starting")
+    assert (first, second) == ("starting at epoch 0", f"starting at epoch {steps(platform, job)[-1]}")
+    platform.client.jobs.cancel(other)
+
+
+def test_a_training_goes_on_from_a_checkpoint_of_another_job(platform: Platform, undisturbed: str) -> None:
+    job = train(platform, "--epochs", "30")
+    assert platform.client.jobs.wait(job, timeout=60).state == "succeeded"
+    newest, *_ = platform.client.checkpoints.list(job)
+    fork = train(platform, "--epochs", "60", from_checkpoint=newest.id)
+    assert platform.client.jobs.wait(fork, timeout=60).state == "succeeded"
+    assert lines(platform, fork, "starting") == ["starting at epoch 30"]
+    assert lines(platform, fork, "ended") == [undisturbed]

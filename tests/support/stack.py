@@ -153,7 +153,8 @@ class Stack:
 
     def clear(self) -> None:
         """Empty all tables and the store, and forget who tried to sign in."""
-        shutil.rmtree(self.store_path, ignore_errors=True)
+        for kept in ("packs", "manifests", "artifacts"):
+            shutil.rmtree(self.store_path / kept, ignore_errors=True)
         self.app.extensions["sign_ins"] = SignIns(self.keyring)
         self.mirror = Mirror()
         names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)

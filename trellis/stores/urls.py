@@ -9,6 +9,8 @@ from trellis.stores.base import Store
 from trellis.stores.local import LocalStore
 from trellis.stores.objects import SCHEMES, ObjectStore
 
+# Written by the control plane: where it is missing, a file system is not mounted or is another one.
+SIGN = "trellis-store"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}")
 
 
@@ -34,3 +36,20 @@ def open_store(url: str, **options: Any) -> Store:
         return ObjectStore(parts.scheme, f"{parts.netloc}/{prefix}" if prefix else parts.netloc, **options)
     known = ", ".join(f"{scheme}://" for scheme in ("file", *SCHEMES))
     raise ValueError(f"{url!r} is no store: its URL begins with one of {known}")
+
+
+class StoreAway(OSError):
+    """The store is not where its URL says."""
+
+
+def open_existing(url: str) -> Store:
+    """The store that the control plane uses at `url`. Raises StoreAway where there is none, or another; as `open_store`."""
+    store = open_store(url)
+    require_sign(store, url)
+    return store
+
+
+def require_sign(store: Store, url: str) -> None:
+    """Raises StoreAway where the store is not (or no longer) the one that the control plane uses."""
+    if store.head(SIGN) is None:
+        raise StoreAway(f"the store {url} is not to be found on this node: it must be one place for all of the cluster")

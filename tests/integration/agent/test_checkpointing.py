@@ -12,6 +12,7 @@ from tests.support.agent_api import SIGNING_KEY, ControlPlane, a_spec, wait_unti
 from trellis.stores.local import LocalStore
 from trellis.stores.manifests import Manifest
 from trellis.stores.packs import read_file
+from trellis.stores.urls import SIGN
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CheckpointPlan, ReplicaSpec, Save
 
@@ -21,6 +22,7 @@ PUBLIC = SIGNING_KEY.public_key().public_bytes_raw().hex()
 @pytest.fixture
 def store(plane: ControlPlane, home: Path) -> LocalStore:
     plane.store = LocalStore(home.parent / "store")
+    plane.store.write(SIGN, [b"here"])
     return plane.store
 
 
@@ -273,3 +275,28 @@ def test_a_job_without_checkpoints_says_how_to_have_them(node: Node, plane: Cont
     assert plane.end_of("plain").exit_code == 1
     assert "NotCheckpointed" in plane.lines("plain", "e")[-1]
     assert "--checkpoint" in plane.lines("plain", "e")[-1]
+
+
+def test_a_store_that_is_not_mounted_is_waited_for_and_no_checkpoint_counts_as_damaged(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        from trellis.runtime import checkpoint
+        found = checkpoint.latest()
+        print("found", found and found.step)
+        checkpoint.save({"n": 1}, step=(found.step if found else 0) + 1)
+        """
+    node.run(a_saver("first", home, script))
+    plane.end_of("first")
+    (home.parent / "store").rename(home.parent / "unmounted")
+    (home.parent / "store").mkdir()
+    plan = a_plan(home, restore=("manifests/project/first-1",))
+    node.run(a_saver("second", home, script, plan))
+    beats = len(plane.heartbeats)
+    wait_until(lambda: len(plane.heartbeats) > beats + 5)
+    assert not plane.reports["second"]
+    (home.parent / "store").rmdir()
+    (home.parent / "unmounted").rename(home.parent / "store")
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.lines("second") == ["found 1"]
+    assert plane.restores["second"].faults == ()

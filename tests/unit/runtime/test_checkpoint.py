@@ -34,7 +34,6 @@ STATES = [
     [1, (2, [3.5, ("a",)]), {}],
     {7: "an integer key", None: 1, "map": [["looks like ours"]], "array": "a0"},
     float("inf"),
-    "only text",
 ]
 
 
