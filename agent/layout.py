@@ -202,8 +202,10 @@ class Home:
             if (fd := lock_file(lock)) is not None:
                 lock.unlink()
                 os.close(fd)
-        for leftover in (*self.replicas.glob(".new-*"), *self.restored.iterdir()):
-            leftover.rename(self.trash / f"{leftover.name}.{os.getpid()}")
+        for leftover in self.replicas.glob(".new-*"):
+            leftover.rename(self.trash / leftover.name)
+        for leftover in self.restored.iterdir():  # not by a name that a replica itself may have there
+            leftover.rename(self.trash / f"{leftover.name}.restored.{os.getpid()}")
 
     def replica(self, replica_id: str, fence: int) -> ReplicaDir:
         """The directory of a replica, there or not. Raises ValueError for an id that is no file name."""

@@ -66,8 +66,7 @@ class Restorer:
     def drop(self, replica_id: str) -> None:
         """It is not to start after all."""
         for path in self._home.restored.glob(f"{replica_id}.*"):
-            path.rename(self._home.trash / path.name)
-            trees.remove(self._home.trash / path.name)
+            trees.remove(path)
 
     def _run(self) -> None:
         while (spec := self._work.get()) is not None and not self._stopping.is_set():

@@ -11,6 +11,7 @@ import pytest
 from tests.support.platform import Platform, running
 from tests.support.services import wait_until
 from trellis.answers import Job
+from trellis.submission import ResourcesBody
 
 TRAINING = Path(__file__).resolve().parents[2] / "examples/train_checkpointed.py"
 
@@ -77,7 +78,7 @@ def test_an_evicted_training_saves_first_and_ends_the_same(platform: Platform, u
     policy = {"preemption": {"grace_period": 20, "min_run_time": 0}}
     key = {"Authorization": f"Bearer {platform.login['api_key']}"}
     assert httpx.put(f"{platform.url}/api/v1/scheduling/policy", json=policy, headers=key).status_code == 200
-    whole = {"cpus": 4, "memory": "64MiB"}
+    whole: ResourcesBody = {"cpus": 4, "memory": "64MiB"}
     other = platform.client.jobs.submit(command=["sleep", "600"], resources=whole, preemptible=False)
     platform.wait_state(other, "running")
     # It saves when it is asked to, and at no other time.

@@ -75,7 +75,7 @@ def show(context: typer.Context, checkpoint: CheckpointWord, as_json: AsJson = F
     def show_it() -> None:
         run.out.print(_table([found]))
         run.say(
-            f"Of replica {found.replica}, attempt {found.attempt}: {format_bytes(found.stored_bytes)} in the store."
+            f"Of replica {found.replica} ({found.reason}), attempt {found.attempt}: {format_bytes(found.stored_bytes)} in the store."
         )
         run.say(f"Its manifest: {found.url}")
 
@@ -144,11 +144,14 @@ def _table(found: list[Checkpoint]) -> Any:
             cell("-" if one.step is None else str(one.step)),
             cell(format_bytes(one.size_bytes)),
             cell(format_bytes(one.new_bytes)),
-            cell(", ".join(f"{name} {value:g}" for name, value in list(one.metrics.items())[:3])),
-            cell("damaged" if one.damaged else one.reason),
+            cell("damaged" if one.damaged else _said(one)),
             cell(moment(one.created_at)),
         )
         for one in found
     ]
-    headings = ("ID", "STEP", "SIZE", "NEW", "METRICS", "WHY", "SAVED")
+    headings = ("ID", "STEP", "SIZE", "NEW", "METRICS", "SAVED")
     return table(headings, rows, right=("STEP", "SIZE", "NEW"), gives="METRICS")
+
+
+def _said(one: Checkpoint) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in list(one.metrics.items())[:3])

@@ -8,6 +8,7 @@ an insertion costs the chunks around it.
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from blake3 import blake3
 from pyfastcdc import FastCDC
@@ -18,7 +19,7 @@ from trellis.stores.packs import PackWriter
 
 SMALLEST, USUAL, LARGEST = 16 << 10, 64 << 10, 256 << 10
 # How hard lengths are drawn to the usual one (0 to 3). At 3 the cuts behind a change come back in step with the old ones late.
-NORMALIZED = 2
+NORMALIZED: Literal[2] = 2
 # How many chunks behind a difference are looked at where they were, before new cuts are looked for.
 AHEAD = 64
 _WINDOW_BYTES = 8 << 20

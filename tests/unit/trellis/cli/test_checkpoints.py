@@ -30,7 +30,7 @@ def archive(content: bytes = b"weights") -> bytes:
 def test_the_list_says_what_is_new_and_what_that_took(cli: CommandLine, words: list[str]) -> None:
     cli.api.on("GET", "/jobs/j1/checkpoints", reply({"items": [ROW], "next_cursor": None}))
     heading, line = cli.run(*words).stdout.splitlines()
-    assert heading.split() == ["ID", "STEP", "SIZE", "NEW", "METRICS", "WHY", "SAVED"]
+    assert heading.split() == ["ID", "STEP", "SIZE", "NEW", "METRICS", "SAVED"]
     assert line.split()[:8] == [ID, "40", "2.0", "GiB", "40.0", "MiB", "loss", "0.25"]
 
 
