@@ -126,7 +126,7 @@ class Checkpointer:
         ending = one.ending  # asked first: what it saved before it ended is there by now
         if one.plan is None and not self._begin(one):
             return ending
-        if monotonic() < one.not_before:
+        if monotonic() < one.not_before and not ending:
             return False
         try:
             marker, reason = self._what(one, ending=ending)

@@ -1,7 +1,8 @@
 """What jobs can go on from: recorded, found again, shared, removed."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from trellis.errors import Conflict, Field, Invalid, NotFound
 from trellis.stores.base import Store
 from trellis.stores.manifests import Manifest, open_signed, sign
 from trellis.stores.urls import SIGN, open_store
+from trellis.units import LARGEST
 from trellis.vocabulary import SaveReason
+from trellis.wire import unpack
 
 # So many of a replica are offered to its next attempt: where one is damaged, the one before it.
 OFFERED = 3
@@ -124,19 +127,21 @@ class _Said:
 
     @classmethod
     def read(cls, about: Mapping[str, Any]) -> "_Said":
+        """Checked as if an enemy had said it. Raises Invalid."""
         try:
-            said = cls(**{name: about[name] for name in cls.__slots__})
-            reason = SaveReason(said.reason)
-        except (KeyError, ValueError) as error:
-            raise Invalid(Field("/manifest/about", f"lacks or misspells {error}")) from error
-        numbers = [said.new_bytes, *said.packs.values()]
-        if not said.save.isalnum() or len(said.save) > 64 or any(type(n) is not int or n < 0 for n in numbers):
-            raise Invalid(Field("/manifest/about", "holds a save or a size that is none"))
-        if len(said.metrics) > METRICS_AT_MOST or not all(type(v) in (int, float) for v in said.metrics.values()):
-            raise Invalid(Field("/manifest/about/metrics", f"must be up to {METRICS_AT_MOST} numbers by name"))
-        return replace(
-            said, reason=reason, metrics=dict(said.metrics), packs=dict(said.packs), marked=bool(said.marked)
-        )
+            said = unpack(cls, {name: about.get(name) for name in cls.__slots__})
+        except ValueError as error:
+            raise Invalid(Field("/manifest/about", f"is not what a save says of itself: {error}")) from error
+        if not (said.save.isascii() and said.save.isalnum()) or len(said.save) > 64:
+            raise Invalid(Field("/manifest/about/save", "must be 1 to 64 letters and digits"))
+        amounts = [abs(said.step or 0), said.new_bytes, *said.packs.values()]
+        if any(not 0 <= number <= LARGEST for number in amounts):
+            raise Invalid(Field("/manifest/about", "holds a step or a size that is out of range"))
+        named = all(0 < len(name) <= 128 and name.isprintable() for name in said.metrics)
+        finite = all(math.isfinite(value) for value in said.metrics.values())
+        if len(said.metrics) > METRICS_AT_MOST or not (named and finite):
+            raise Invalid(Field("/manifest/about/metrics", f"must be up to {METRICS_AT_MOST} finite numbers by name"))
+        return said
 
 
 def _require_packs(uow: UnitOfWork, source: Source, manifest: Manifest, said: _Said) -> None:

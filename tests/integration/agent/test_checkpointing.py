@@ -300,3 +300,27 @@ def test_a_store_that_is_not_mounted_is_waited_for_and_no_checkpoint_counts_as_d
     assert plane.end_of("second").state is ReplicaState.SUCCEEDED
     assert plane.lines("second") == ["found 1"]
     assert plane.restores["second"].faults == ()
+
+
+def test_a_daemon_that_is_started_again_goes_on_saving_upon_what_was_saved(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os, time
+        from trellis.runtime import checkpoint
+        state = {"big": os.urandom(500_000).hex()}
+        for step in range(1, 500):
+            checkpoint.save({**state, "step": step}, step=step)
+            time.sleep(0.1)
+        """
+    node.run(a_saver("lasting", home, script))
+    wait_until(lambda: plane.saved["lasting"])
+    node.daemon.stop()
+    before = len(plane.saved["lasting"])
+    node.start()
+    wait_until(lambda: len(plane.saved["lasting"]) > before)
+    later = plane.saved["lasting"][before]
+    assert later.about["step"] > plane.saved["lasting"][before - 1].about["step"]
+    assert later.about["new_bytes"] < 500_000  # all but the step is known
+    plane.wish_end("lasting", StopReason.CANCELLED, 0)
+    plane.end_of("lasting")
