@@ -13,8 +13,9 @@ from agent.environments import Sources, keep_sources
 from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, lock_file, read_json, write_json
-from agent.link import Link
+from agent.link import Link, Specs
 from agent.provisioning import Caches, Order, Provisioner
+from agent.restoring import Restorer
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
@@ -73,6 +74,8 @@ class Daemon:
         self._launcher.warm()
         self._provisioner = Provisioner(self._take_home(), self._link, self._caches, self._rejoin)
         self._provisioner.start()
+        self._restorer = Restorer(self._take_home(), self._link, self._wanted.put)
+        self._restorer.start()
         self._shipper.start()
         for thread in self._threads:
             thread.start()
@@ -86,6 +89,7 @@ class Daemon:
         for thread in self._threads:
             thread.join()
         self._provisioner.stop()
+        self._restorer.stop()
         self._shipper.stop()
         self._launcher.close()
         if self._lock_fd is not None:
@@ -168,6 +172,7 @@ class Daemon:
     def _obey(self, orders: Orders) -> None:
         for stop in orders.stop:
             self._shipper.end(stop)
+        self._shipper.save(orders.save)
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
@@ -201,22 +206,26 @@ class Daemon:
 
     def _fetch(self, pairs: list[tuple[str, int]]) -> tuple[ReplicaSpec, ...]:
         new = [pair for pair in dict.fromkeys(pairs) if not self._shipper.knows(self._home.replica(*pair))]
-        return self._link.fetch_specs(new).specs if new else ()
+        found = self._link.fetch_specs(new) if new else Specs((), ())
+        for replica_id in found.stale:
+            self._restorer.drop(replica_id)
+        return found.specs
 
     def _launch_specs(self, specs: list[ReplicaSpec]) -> None:
         """Launch those that never were: not even one that has ended and been forgotten runs a second time."""
         new = {self._home.replica(spec.replica_id, spec.fence): spec for spec in specs}
         new = {replica: spec for replica, spec in new.items() if not self._shipper.knows(replica)}
+        new = {replica: spec for replica, spec in new.items() if not self._restorer.must_wait(spec)}
         if not new or not self._hold_lease():
             return
         failed = self._launcher.launch(list(new.values()))
-        for replica in new:
+        for replica, spec in new.items():
             if replica.replica_id in failed:
                 _log.error("could not launch %s: %s", replica.path.name, failed[replica.replica_id])
             else:
-                self._shipper.adopt(replica)
-                if code := new[replica].code:
-                    self._provisioner.supply(Order.of(replica, new[replica].project_id, code))
+                self._shipper.adopt(replica, saves=spec.checkpoint is not None)
+                if spec.code:
+                    self._provisioner.supply(Order.of(replica, spec.project_id, spec.code))
 
     def _hold_lease(self) -> bool:
         """Without a lease a supervisor would end at once what it is to start: ask for one, and wait a little."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import clock, environments, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -42,6 +43,8 @@ FULL_DISK_LOOK_S = 1.0
 CODE_WITHIN_S = 900.0
 CODE_SAY_S = 1.0
 LOCK_LOOK_S = 0.2
+# How much of its grace a program that listens for wishes to save has before it is told to end.
+SAVE_SHARE, SAVE_LOOK_S = 0.7, 0.05
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
@@ -82,12 +85,15 @@ class Supervisor:
         self._child_ended = False
         self._poked_at = 0.0
         self._held: int | None = None
+        self._save_by: tuple[float, Marker | None] = (0.0, None)
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
         self._listen()
         self._report(ReplicaState.STARTING)
         try:
+            if self._spec.checkpoint:
+                workspace.take_restored(self._ground, self._replica)
             if self._spec.code is not None:
                 self._await_code(self._spec.code)
             self._start()
@@ -147,6 +153,8 @@ class Supervisor:
             leased_s = self._leased_s()
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
+        if self._spec.checkpoint:
+            workspace.open_checkpoints(self._ground, self._replica, self._spec)
         self._started_at = time.monotonic()
         self._launch(self._spec, program, self._log)
         self._report(ReplicaState.RUNNING)
@@ -226,6 +234,10 @@ class Supervisor:
         # It gets the job's room and not its devices.
         ended = self._watch(self._launch(replace(self._spec, network=network, gpus=(), slices=()), program, log))
         self._end_building(log)
+        for remark in ended.remarks:
+            self._log.say(remark)
+        if ended.out_of_memory:  # the job's fault, not the environment's: another may have room to build it
+            self._verdict = self._verdict or verdicts.out_of_memory(self._spec.memory_bytes)
         if self._verdict is None and ended.code:
             why = " | ".join(log.last) or ended.start_error or f"uv ended with exit code {ended.code}"
             environment.fail(why, clock.boottime())
@@ -335,9 +347,36 @@ class Supervisor:
             self._verdict = verdict
         if self._running is None:
             return
-        if first:
+        now = time.monotonic()
+        if (
+            first
+            and grace_s > 0
+            and self._spec.checkpoint
+            and verdict not in (verdicts.CANCELLED, verdicts.NODE_CUT_OFF)
+        ):
+            self._ask_to_save(now + grace_s * SAVE_SHARE)
+        elif first:
             self._executor.signal(self._running, signal.SIGTERM)
         self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
+
+    def _ask_to_save(self, until: float) -> None:
+        """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
+        folder = CheckpointFolder(self._replica)
+        if folder.listens():
+            before = folder.marker()
+            with suppress(OSError):  # a full disk: TERM still tells it
+                folder.ask()
+            self._save_by = (until, before)
+        self._await_save()
+
+    def _await_save(self) -> None:
+        until, before = self._save_by
+        if self._running is None:
+            return
+        if time.monotonic() >= until or CheckpointFolder(self._replica).marker() != before:
+            self._executor.signal(self._running, signal.SIGTERM)
+        else:
+            self._timers[self._await_save] = time.monotonic() + SAVE_LOOK_S
 
     def _kill(self) -> None:
         if self._running is None:
@@ -361,9 +400,9 @@ class Supervisor:
     def _look_at_memory(self) -> None:
         if self._running is None:
             return
-        held = self._executor.usage(self._running).memory_bytes
-        self._peak_bytes = max(self._peak_bytes, held)
-        if held > self._spec.memory_bytes:
+        usage = self._executor.usage(self._running)
+        self._peak_bytes = max(self._peak_bytes, usage.memory_bytes)
+        if usage.over or usage.memory_bytes > self._spec.memory_bytes:  # without some of them it is not the same job
             self._verdict = self._verdict or verdicts.out_of_memory(self._spec.memory_bytes)
             self._kill()
         self._timers[self._look_at_memory] = time.monotonic() + MEMORY_LOOK_S
@@ -371,7 +410,7 @@ class Supervisor:
     def _judge(self, ended: Exit) -> Verdict:
         # Nobody of ours sent this KILL, and it was about to hold more than it may: the kernel was first.
         nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
-        if ended.signal == signal.SIGKILL and nearly_full:
+        if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(self._spec.memory_bytes)
         return verdicts.of_exit(ended)
 
@@ -385,6 +424,8 @@ class Supervisor:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        for remark in ended.remarks:
+            self._log.say(remark)
         if not verdict.silent:
             self._report(verdict.state, verdict, ended)
             while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost

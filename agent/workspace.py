@@ -4,14 +4,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
+from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
-from agent.layout import ReplicaDir
+from agent.layout import ReplicaDir, write_json
 from trellis.vocabulary import Isolation
-from trellis.wire import ReplicaSpec
+from trellis.wire import ReplicaSpec, pack
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -37,6 +39,7 @@ class Places:
     artifacts: str
     tmp: str
     socket: str
+    checkpoints: str
     mounts: tuple[Mount, ...] = ()
 
 
@@ -53,8 +56,32 @@ class Program:
 def places(ground: Ground, replica: ReplicaDir, socket: str) -> Places:
     """In a namespace of its own a job sees short paths that tell nothing of the host."""
     if ground.confinement.level is Isolation.NAMESPACES:
-        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}")
-    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), f"{replica.job}/{socket}")
+        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}", "/job/checkpoints")
+    work, artifacts, tmp, checkpoints = map(str, (replica.work, replica.artifacts, replica.tmp, replica.checkpoints))
+    return Places(work, artifacts, tmp, f"{replica.job}/{socket}", checkpoints)
+
+
+def take_restored(ground: Ground, replica: ReplicaDir) -> None:
+    """Take over what it goes on from, before it waits for anything: a daemon that starts clears away what nobody took.
+
+    Raises OSError.
+    """
+    with suppress(FileNotFoundError):
+        (ground.home.restored / replica.path.name).rename(replica.checkpoints)
+
+
+def open_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
+    """Make the folder that it saves into, unless it goes on from one; and tell the daemon where checkpoints go.
+
+    To be called when its program is about to start: from then on it is asked to save. Raises OSError.
+    """
+    is_restored = replica.checkpoints.exists()
+    if not is_restored:
+        replica.checkpoints.mkdir(mode=0o700)
+        _give(replica.checkpoints, ground)
+    marker = CheckpointFolder(replica).marker()
+    plan = {"plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id, "restored": is_restored}
+    write_json(replica.plan, {**plan, "marker": marker.identity if marker else ""})
 
 
 def lay_out(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
@@ -127,6 +154,7 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         "TRELLIS_ARTIFACTS_DIR": seen.artifacts,
         "TRELLIS_RUNTIME_SOCKET": seen.socket,
         **({"TRELLIS_ROLE": spec.role} if spec.role else {}),
+        **({"TRELLIS_CHECKPOINT_DIR": seen.checkpoints} if spec.checkpoint else {}),
         # By uuid: an index means another device wherever only some device nodes can be seen.
         "CUDA_VISIBLE_DEVICES": ",".join((*(grant.uuid for grant in spec.gpus), *_slices(ground, spec))),
     }

@@ -86,6 +86,7 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "job.lost": [PLAN, RELEASE],
     "replica.placed": [LAUNCH],
     "replica.stop_asked": [STOP],
+    "replica.checkpoint_asked": [STOP],
     "node.joined": [PLAN],
     "node.ready": [PLAN],
     "node.lost": [PLAN],

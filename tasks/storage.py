@@ -1,18 +1,70 @@
-"""Forgetting what is kept for nobody any more."""
+"""What nobody refers to any more leaves the store."""
 
-from app.core.uow import UnitOfWork
+from functools import partial
+
+from app.core.access import SYSTEM
+from app.core.uow import UnitOfWork, run
+from app.jobs import checkpoints
 from app.jobs.code import needed
-from app.storage import blobs, bundles
+from app.storage import blobs, bundles, packs
 from tasks import queues
-from tasks.base import control, task
+from tasks.base import MOST_UNITS, control, task
 from trellis.stores.local import LocalStore
+from trellis.stores.urls import open_store
+
+# A save writes no key for longer than this before it is recorded, or given up with its replica.
+ORPHANED_S = 86_400.0
 
 
 @task(queue=queues.CONTROL)
-def sweep_code(uow: UnitOfWork) -> bool:
-    """Drop the code that no job has asked for in a long time, and the bytes of what was dropped before."""
-    settings = control().settings
-    # Bytes first: what is dropped below is only dropped once this unit is through.
-    more = blobs.erase_dropped(uow, LocalStore(settings.home / "store"))
-    forgotten = bundles.drop_unused(uow, settings.bundle_days, needed)
-    return bool(more or forgotten + blobs.drop_loose(uow))
+def doom_packs(uow: UnitOfWork) -> bool:
+    """Mark what no checkpoint needs; True while there is more."""
+    return packs.doom_unreferenced(uow) == packs.AT_ONCE
+
+
+@control().celery.task(name="tasks.storage.delete_packs", queue=queues.CONTROL)
+def delete_packs() -> None:
+    """Delete what was marked long enough ago. The store is asked outside of any transaction; twice does no harm."""
+    place = control()
+    store = open_store(place.settings.store)
+    doomed = run(place.sessions, SYSTEM, packs.list_doomed)
+    for key in doomed:
+        store.delete(key)
+    if doomed:
+        run(place.sessions, SYSTEM, lambda uow: packs.forget(uow, doomed))
+
+
+@control().celery.task(name="tasks.storage.sweep_orphans", queue=queues.CONTROL)
+def sweep_orphans() -> None:
+    """Delete what saves left that were never recorded: their node died, or their replica was given up."""
+    place = control()
+    store = open_store(place.settings.store)
+    now = run(place.sessions, SYSTEM, lambda uow: uow.clock.now()).timestamp()
+    keys = list(packs.orphans(store, ORPHANED_S, now))
+    for start in range(0, len(keys), packs.AT_ONCE):
+        some = keys[start : start + packs.AT_ONCE]
+        for key in run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)):
+            store.delete(key)
+    if isinstance(store, LocalStore):
+        store.sweep(ORPHANED_S, now)
+
+
+@task(queue=queues.CONTROL)
+def drop_code(uow: UnitOfWork) -> bool:
+    """Give out no more the code that no job has asked for in a long time; True while there is more."""
+    forgotten = bundles.drop_unused(uow, control().settings.bundle_days, needed)
+    return bool(forgotten + blobs.drop_loose(uow))
+
+
+@control().celery.task(name="tasks.storage.erase_code", queue=queues.CONTROL)
+def erase_code() -> None:
+    """Delete the bytes of what was dropped, then its rows: the store is asked outside of any transaction."""
+    place = control()
+    store = open_store(place.settings.store)
+    for _ in range(MOST_UNITS):
+        dropped = run(place.sessions, SYSTEM, blobs.list_dropped)
+        if not dropped:
+            return
+        for key in dropped.values():
+            store.delete(key)
+        run(place.sessions, SYSTEM, partial(blobs.forget, ids=list(dropped)))

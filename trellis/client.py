@@ -11,6 +11,7 @@ from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
 from trellis.nouns.bundles import Bundles
 from trellis.nouns.capacity import Allocations, Pools, Reservations
+from trellis.nouns.checkpoints import Checkpoints
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.jobs import Jobs
 from trellis.nouns.resources import Resources
@@ -56,6 +57,7 @@ class Client:
         self.url = transport.url
         self.jobs = Jobs(transport)
         self.bundles = Bundles(transport)
+        self.checkpoints = Checkpoints(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

@@ -106,6 +106,24 @@ class StopReason(StrEnum):
     STALE = "stale"
 
 
+class SaveReason(StrEnum):
+    """Why a checkpoint was made: the program said it is complete, its folder came to rest, it was asked for, or the
+    replica had ended.
+    """
+
+    MARKED = "marked"
+    INTERVAL = "interval"
+    ASKED = "asked"
+    END = "end"
+
+
+class MetricMode(StrEnum):
+    """Which values of a metric are the better ones."""
+
+    MIN = "min"
+    MAX = "max"
+
+
 class QueueState(StrEnum):
     """A paused queue accepts jobs and starts none."""
 

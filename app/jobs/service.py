@@ -16,7 +16,7 @@ from app.jobs.asks import asks_of, class_key, count
 from app.jobs.code import of_stored, pin
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Job, Replica
-from app.jobs.spec import CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.spec import CheckpointSpec, CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
@@ -190,6 +190,10 @@ def spec_of(job: Job) -> JobSpec:
     kept["roles"] = tuple(map(_role, kept.get("roles", ())))
     kept["constraints"] = Constraints.read(kept.get("constraints", {}))
     kept["code"] = of_stored(kept.get("code"))
+    if "checkpoint" in kept:
+        kept["checkpoint"] = CheckpointSpec.read(kept["checkpoint"])
+    if "from_checkpoint" in kept:
+        kept["from_checkpoint"] = UUID(kept["from_checkpoint"])
     return JobSpec(**kept, labels=dict(job.labels))
 
 

@@ -1,4 +1,4 @@
-"""Endpoints of code: directories that jobs run in."""
+"""Endpoints of what is kept: directories of code that jobs run in, and checkpoints that they can go on from."""
 
 from typing import Any
 from uuid import UUID
@@ -12,13 +12,16 @@ from app.http.blueprint import Blueprint
 from app.http.limits import takes
 from app.http.paging import page_of, page_request
 from app.http.transaction import acting, current_uow, outside, signed_in
-from app.storage import blobs, bundles, schemas
+from app.storage import archive, blobs, bundles, checkpoints, schemas
 from app.storage.bundles import Draft, Kept
-from app.storage.models import Bundle
+from app.storage.checkpoints import Place
+from app.storage.models import Bundle, Checkpoint
 from trellis.stores.base import Store
 from trellis.wire import pack
 
-blp = Blueprint("bundles", __name__, url_prefix="/bundles", description="Directories of code that jobs run in.")
+code = Blueprint("bundles", __name__, url_prefix="/bundles", description="Directories of code that jobs run in.")
+saves = Blueprint("checkpoints", __name__, url_prefix="/checkpoints", description="What jobs can go on from.")
+BLUEPRINTS = (code, saves)
 SORTS = {"created_at": Sort(Bundle.created_at, False), "used_at": Sort(Bundle.used_at, False)}
 SORTS |= {f"-{name}": Sort(sort.column, True) for name, sort in SORTS.items()}
 MANIFEST_BYTES = 32 * 2**20
@@ -34,34 +37,39 @@ def _store() -> Store:
     return found
 
 
-@blp.route("")
+def _place() -> Place:
+    place: Place = current_app.extensions["checkpoints"]
+    return place
+
+
+@code.route("")
 class Bundles(MethodView):
     """The collection."""
 
-    @blp.arguments(schemas.BundleQuerySchema, location="query")
-    @blp.response(200, page_of(schemas.BundleSchema))
+    @code.arguments(schemas.BundleQuerySchema, location="query")
+    @code.response(200, page_of(schemas.BundleSchema))
     def get(self, query: dict[str, Any]) -> Page[Bundle]:
         """List the bundles of one's projects, the last made first."""
         wanted = page_request(query, SORTS, "-created_at")
         return bundles.list_bundles(current_uow(), query.get("project", ""), wanted)
 
     @takes(MANIFEST_BYTES)
-    @blp.arguments(schemas.DraftSchema)
-    @blp.response(200, schemas.KeptSchema)
+    @code.arguments(schemas.DraftSchema)
+    @code.response(200, schemas.KeptSchema)
     def put(self, draft: Draft) -> Kept:
         """Keep a directory whose contents were sent, or hear what of them is missing; again and again is the same."""
         return bundles.keep(current_uow(), draft, _settings())
 
 
-@blp.route("/blobs")
+@code.route("/blobs")
 class Blobs(MethodView):
     """Contents on their way."""
 
     @outside
     @signed_in
-    @blp.doc(requestBody={"required": True, "content": {"application/octet-stream": {}}})
-    @blp.arguments(schemas.ProjectQuerySchema, location="query")
-    @blp.response(200, schemas.SentSchema)
+    @code.doc(requestBody={"required": True, "content": {"application/octet-stream": {}}})
+    @code.arguments(schemas.ProjectQuerySchema, location="query")
+    @code.response(200, schemas.SentSchema)
     def put(self, query: dict[str, Any]) -> dict[str, int]:
         """Send contents: of each the 32 bytes of its SHA-256, its length in eight bytes, most significant first, and its bytes.
 
@@ -80,38 +88,84 @@ class Blobs(MethodView):
         return {"stored": len(kept) - len(known), "known": len(known)}
 
 
-@blp.route("/<uuid:bundle_id>")
+@code.route("/<uuid:bundle_id>")
 class OneBundle(MethodView):
     """One bundle."""
 
-    @blp.response(200, schemas.BundleSchema)
+    @code.response(200, schemas.BundleSchema)
     def get(self, bundle_id: UUID) -> Bundle:
         """Read a bundle."""
         return current_uow().get(Bundle, bundle_id)
 
-    @blp.response(204)
+    @code.response(204)
     def delete(self, bundle_id: UUID) -> None:
         """Forget a bundle that no job needs any more."""
         bundles.remove(current_uow(), bundle_id, current_app.extensions["bundles_needed"])
 
 
-@blp.route("/<uuid:bundle_id>/files")
+@code.route("/<uuid:bundle_id>/files")
 class BundleFiles(MethodView):
     """What is in a bundle."""
 
-    @blp.response(200, schemas.ManifestSchema)
+    @code.response(200, schemas.ManifestSchema)
     def get(self, bundle_id: UUID) -> dict[str, Any]:
         """List the files of a bundle, by path."""
         return {"items": pack(bundles.manifest_of(current_uow().get(Bundle, bundle_id)).files)}
 
 
-@blp.route("/<uuid:bundle_id>/blobs")
+@code.route("/<uuid:bundle_id>/blobs")
 class BundleBlobs(MethodView):
     """The contents of a bundle."""
 
-    @blp.response(200, content_type="application/octet-stream")
+    @code.response(200, content_type="application/octet-stream")
     def get(self, bundle_id: UUID) -> Response:
         """Download the contents of a bundle, in the form in which they are sent."""
         uow = current_uow()
         bundle = uow.get(Bundle, bundle_id)
         return Response(bundles.contents(uow, _store(), bundle.id), mimetype="application/octet-stream")
+
+
+@saves.route("/<uuid:checkpoint_id>")
+class CheckpointItem(MethodView):
+    """One checkpoint."""
+
+    @saves.response(200, schemas.SavedCheckpointSchema)
+    def get(self, checkpoint_id: UUID) -> dict[str, Any]:
+        """Show a checkpoint."""
+        return checkpoints.present(current_uow().get(Checkpoint, checkpoint_id), _place())
+
+    @saves.response(204)
+    def delete(self, checkpoint_id: UUID) -> None:
+        """Forget a checkpoint; what only it held leaves the store soon after."""
+        checkpoints.remove_checkpoint(current_uow(), checkpoint_id)
+
+
+@saves.route("/<uuid:checkpoint_id>/archive")
+class CheckpointArchive(MethodView):
+    """The files of a checkpoint."""
+
+    @saves.response(200, content_type="application/x-tar")
+    def get(self, checkpoint_id: UUID) -> Response:
+        """Download the files of a checkpoint as a tar archive, every chunk checked."""
+        found = current_uow().get(Checkpoint, checkpoint_id)
+        manifest = checkpoints.read_manifest(_place(), found)
+        response = Response(
+            archive.stream(_place().store, manifest, found.created_at.timestamp()), mimetype="application/x-tar"
+        )
+        response.headers.set("Content-Disposition", "attachment", filename=f"checkpoint-{found.id}.tar")
+        return response
+
+
+@saves.route("/<uuid:checkpoint_id>/grants/<uuid:project_id>")
+class CheckpointGrants(MethodView):
+    """Who else may go on from it."""
+
+    @saves.response(204)
+    def put(self, checkpoint_id: UUID, project_id: UUID) -> None:
+        """Share a checkpoint with another project."""
+        checkpoints.share(current_uow(), checkpoint_id, project_id)
+
+    @saves.response(204)
+    def delete(self, checkpoint_id: UUID, project_id: UUID) -> None:
+        """Share a checkpoint with that project no more."""
+        checkpoints.unshare(current_uow(), checkpoint_id, project_id)

@@ -146,15 +146,15 @@ def drop_loose(uow: UnitOfWork) -> int:
     return uow.execute(still).rowcount if ids else 0
 
 
-def erase_dropped(uow: UnitOfWork, store: Store) -> bool:
-    """Delete the bytes of what is dropped, then its rows; whether there may be more. Safe to do twice."""
-    dropped = select(Blob.id, Blob.key).where(Blob.dropped_at.is_not(None)).limit(BATCH)
-    rows = uow.execute(dropped.with_for_update(skip_locked=True)).all()
-    for row in rows:
-        store.delete(row.key)
-    if rows:
-        uow.execute(delete(Blob).where(_id_in([row.id for row in rows])))
-    return len(rows) == BATCH
+def list_dropped(uow: UnitOfWork) -> dict[UUID, str]:
+    """Some of what is given out no more: ids and the store's keys, of which none is ever used again."""
+    dropped = select(Blob.id, Blob.key).where(Blob.dropped_at.is_not(None)).order_by(Blob.id).limit(BATCH)
+    return {row.id: row.key for row in uow.execute(dropped)}
+
+
+def forget(uow: UnitOfWork, ids: Sequence[UUID]) -> None:
+    """Their bytes are deleted."""
+    uow.execute(delete(Blob).where(_id_in(ids), Blob.dropped_at.is_not(None)))
 
 
 def _digest_in(digests: Collection[str]) -> ColumnElement[bool]:

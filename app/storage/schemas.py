@@ -1,4 +1,4 @@
-"""Shapes of requests and answers about code."""
+"""Shapes of requests and answers about code and checkpoints."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from app.http.paging import PageQuery
 from app.http.schema import Strict, Text
 from app.storage.bundles import Draft
 from trellis.bundles.manifest import Manifest
+from trellis.vocabulary import SaveReason
 from trellis.wire import unpack
 
 _ENTRY = {
@@ -92,3 +93,30 @@ class BundleQuerySchema(PageQuery):
     """Which bundles."""
 
     project = Text(longest=63)
+
+
+class SavedCheckpointSchema(Strict):
+    """What a job can go on from."""
+
+    id = fields.UUID()
+    job_id = fields.UUID()
+    project_id = fields.UUID()
+    replica = fields.Integer()
+    attempt = fields.Integer()
+    reason = fields.Enum(SaveReason, by_value=True)
+    step = fields.Integer(allow_none=True)
+    metrics = fields.Dict(fields.String(), fields.Float())
+    files = fields.Integer()
+    size_bytes = fields.Integer()
+    new_bytes = fields.Integer(metadata={"description": "what the checkpoints before it did not hold"})
+    stored_bytes = fields.Integer(metadata={"description": "what it took in the store"})
+    damaged = fields.Boolean()
+    created_at = fields.AwareDateTime()
+    url = fields.String(metadata={"description": "its signed manifest in the store"})
+
+
+class SavedCheckpointListSchema(Strict):
+    """The checkpoints of a job."""
+
+    items = fields.List(fields.Nested(SavedCheckpointSchema))
+    next_cursor = fields.String(allow_none=True)

@@ -23,8 +23,9 @@ from app.tenancy.models import ApiKey, ServiceAccount
 from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
 from tests.support.code import a_bundle, a_manifest, digest_of
 from tests.support.fake_node import FakeNode, a_description
+from tests.support.saving import save
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
-from tests.support.world import World
+from tests.support.world import World, a_world
 from trellis import wire
 from trellis.vocabulary import ReplicaState
 
@@ -145,16 +146,63 @@ class Victim:
             "PUT /bundles": {"project": str(self.ids["project_id"]), **wire.pack(a_manifest())},
             "PUT /bundles/blobs": None,
             "POST /agent/replicas/<uuid:replica_id>/code/blobs": {"digests": [digest_of(b"print()")]},
+            "PUT /agent/replicas/<uuid:replica_id>/checkpoints": None,
+            "POST /agent/replicas/<uuid:replica_id>/checkpoints": wire.pack(wire.SaveFailed(self.spec.fence, "full")),
+            "POST /agent/replicas/<uuid:replica_id>/restored": wire.pack(wire.Restored(self.spec.fence, "")),
+            "POST /jobs/<uuid:job_id>/checkpoints": None,
+            "PUT /checkpoints/<uuid:checkpoint_id>/grants/<uuid:project_id>": None,
         }
 
 
+class Scene:
+    """A world with a victim in it, made anew only after somebody has changed a row: most of those who walk change none."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.world: World
+        self.victim: Victim
+        self._rows = ""
+
+    def restore(self) -> None:
+        """Have every row be as it was in the beginning."""
+        if self._rows and self.stack.dump() == self._rows:
+            return
+        self.stack.clear()
+        self.world = a_world(self.stack)
+        self.victim = a_victim(self.stack, self.world)
+        self._rows = self.stack.dump()
+
+
+@pytest.fixture(scope="module")
+def scene(_stack: Stack) -> Scene:
+    return Scene(_stack)
+
+
 @pytest.fixture
-def victim(stack: Stack, world: World) -> Victim:
+def stack(scene: Scene) -> Stack:
+    scene.restore()
+    return scene.stack
+
+
+@pytest.fixture
+def world(stack: Stack, scene: Scene) -> World:
+    assert stack is scene.stack
+    return scene.world
+
+
+@pytest.fixture
+def victim(stack: Stack, scene: Scene) -> Victim:
+    assert stack is scene.stack
+    return scene.victim
+
+
+def a_victim(stack: Stack, world: World) -> Victim:
     """A project with a row of every kind that a route can name."""
     node, other = FakeNode.join(stack, world), FakeNode.join(stack, world, a_description("node-2", cpus=1))
     queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))
     key = stack.add(an_api_key(world.member))
     spec, artifact_id = a_running_job(stack, world, node)
+    checkpoint_id, _ = save(stack, node, spec, {"secret": b"secret"})
     chief, ends_at = stack.client(world.project_admin), (datetime.now(UTC) + timedelta(days=1)).isoformat()
     part = {"cpus": 0.5, "name": "the-secret-job"}
     held = chief.post("/resources/allocate", part).json
@@ -163,7 +211,7 @@ def victim(stack: Stack, world: World) -> Victim:
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "bundle_id": bundle_id, "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "bundle_id": bundle_id, "replica_id": spec.replica_id, "artifact_id": artifact_id, "checkpoint_id": checkpoint_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 
@@ -171,9 +219,8 @@ def victim(stack: Stack, world: World) -> Victim:
 def a_running_job(stack: Stack, world: World, node: FakeNode) -> tuple[wire.ReplicaSpec, str]:
     """One that runs on the node and has saved a file."""
     bundle = a_bundle(stack.client(world.member), {"a.py": b"print()"})
-    job = stack.client(world.member).post(
-        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}, "bundle": bundle["id"]}
-    )
+    wish = {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}}
+    job = stack.client(world.member).post("/jobs", wish | {"bundle": bundle["id"], "checkpoint": {}})
     assert job.status == 201, job.text
     stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.execute(select(Replica)).scalar_one())

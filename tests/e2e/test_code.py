@@ -58,6 +58,24 @@ def test_a_retry_runs_in_the_code_as_it_was(platform: Platform, project: Path) -
     assert platform.lines(again) == ["value 42"]
 
 
+def test_a_job_that_runs_in_a_directory_saves_and_another_goes_on(platform: Platform, tmp_path: Path) -> None:
+    program = (
+        "from trellis.runtime import checkpoint\n"
+        "found = checkpoint.latest()\n"
+        "step = found.step + 1 if found else 1\n"
+        "print('step', step)\n"
+        "checkpoint.save({'step': step}, step=step)\n"
+    )
+    code = str(write(tmp_path / "saving", {"train.py": program.encode()}))
+    first = platform.run("submit", "--follow", "--dir", code, "--checkpoint", "--", "python", "train.py")
+    assert (first.returncode, first.stdout) == (0, "step 1\n"), first.stderr
+    job = next(platform.client.jobs.list())
+    (saved,) = platform.client.checkpoints.list(job)
+    words = ("--dir", code, "--from-checkpoint", str(saved.id), "--", "python", "train.py")
+    second = platform.run("submit", "--follow", *words)
+    assert (second.returncode, second.stdout) == (0, "step 2\n"), second.stderr
+
+
 def test_a_job_runs_with_packages_that_its_node_builds_once() -> None:
     with tempfile.TemporaryDirectory(prefix="trellis-wheels-") as folder:
         wheels = Path(folder) / "wheels"

@@ -8,6 +8,7 @@ import trellis
 from trellis.cli import (
     account,
     bundles,
+    checkpoints,
     cluster,
     holdings,
     jobs,
@@ -35,6 +36,7 @@ bundles.register(app)
 jobs.register(app)
 logs.register(app)
 metrics.register(app)
+checkpoints.register(app)
 watching.register(app)
 whatif.register(app)
 cluster.register(app)

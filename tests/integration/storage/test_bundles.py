@@ -1,6 +1,8 @@
 """Code as the control plane keeps it."""
 
 import io
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +29,7 @@ from trellis.bundles.parcels import unwrap
 from trellis.stores.local import LocalStore
 from trellis.wire import pack, unpack
 
+ROOT = Path(__file__).parents[3]
 FILES = {"train.py": b"print(1)", "lib/a.py": b"A = 1", "lib/same.py": b"A = 1"}
 
 
@@ -47,7 +50,10 @@ def sweep(stack: Stack, store: LocalStore) -> None:
     """What the tick does, until there is nothing left to do."""
     stack.run(lambda uow: bundles.drop_unused(uow, 30, needed))
     stack.run(blobs.drop_loose)
-    stack.run(lambda uow: blobs.erase_dropped(uow, store))
+    dropped = stack.run(blobs.list_dropped)
+    for key in dropped.values():
+        store.delete(key)
+    stack.run(lambda uow: blobs.forget(uow, list(dropped)))
 
 
 def submit(caller: Caller, bundle: str, **body: Any) -> Answer:
@@ -253,6 +259,24 @@ def test_what_another_bundle_holds_too_stays(stack: Stack, member: Caller, store
     sweep(stack, store)
     assert [path.read_bytes() for path in held(store, tmp_path)] == [b"A = 1"]
     assert member.get(f"/bundles/{second['id']}").status == 200
+
+
+def test_the_ticks_erase_what_was_dropped_from_the_store_that_the_settings_name(
+    stack: Stack, member: Caller, store: LocalStore, tmp_path: Path
+) -> None:
+    a_bundle(member, FILES)
+    age(stack, Bundle, "used_at", 31)
+    age(stack, Blob, "created_at", 31)
+    settings = {
+        "TRELLIS_DATABASE_URL": stack.settings.database_url,
+        "TRELLIS_BROKER_URL": stack.settings.broker_url,
+        "TRELLIS_SECRET_KEY": stack.settings.secret_key,
+        "TRELLIS_STORE_URL": (tmp_path / "store").as_uri(),
+    }
+    program = "from tasks.storage import drop_code, erase_code; drop_code(); erase_code()"
+    subprocess.run([sys.executable, "-c", program], env=settings, cwd=ROOT, check=True, timeout=60)
+    assert held(store, tmp_path) == []
+    assert stack.run(lambda uow: uow.session.execute(select(func.count()).select_from(Blob)).scalar_one()) == 0
 
 
 def test_what_may_still_become_a_bundle_stays_for_a_day(
