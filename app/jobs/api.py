@@ -11,6 +11,7 @@ from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
+from app.jobs import answer_schemas as answers
 from app.jobs import listing, metrics, schemas, service
 from app.jobs.following import Follower
 from app.jobs.logs import Cursor, LogFilter
@@ -45,14 +46,14 @@ class Jobs(MethodView):
     """The collection."""
 
     @blp.arguments(schemas.JobQuerySchema, location="query")
-    @blp.response(200, schemas.JobPageSchema)
+    @blp.response(200, answers.JobPageSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List jobs: filter, sort, page."""
         page = listing.list_jobs(current_uow(), query, page_request(query, listing.SORTS, "-submitted_at"))
         return {"items": _shown(*page.items), "next_cursor": page.next_cursor}
 
     @blp.arguments(schemas.JobSubmitSchema)
-    @blp.response(201, schemas.JobSchema)
+    @blp.response(201, answers.JobSchema)
     def post(self, spec: JobSpec) -> Any:
         """Submit a job; with `array`, many at once."""
         jobs, place = service.submit_job(current_uow(), spec)
@@ -69,7 +70,7 @@ class Jobs(MethodView):
             "count": len(jobs),
             "next_cursor": None,
         }
-        return Response(current_app.json.dumps(schemas.JobPageSchema().dump(body)), 201, mimetype="application/json")
+        return Response(current_app.json.dumps(answers.JobPageSchema().dump(body)), 201, mimetype="application/json")
 
 
 @blp.route("/batch")
@@ -77,7 +78,7 @@ class JobBatch(MethodView):
     """Many submissions in one request."""
 
     @blp.arguments(schemas.BatchSchema)
-    @blp.response(201, schemas.JobPageSchema)
+    @blp.response(201, answers.JobPageSchema)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Submit up to 1,000 jobs, all or none."""
         jobs = service.submit_batch(current_uow(), body["jobs"])
@@ -89,7 +90,7 @@ class JobItem(MethodView):
     """One job."""
 
     @blp.arguments(schemas.VerboseSchema, location="query")
-    @blp.response(200, schemas.JobSchema)
+    @blp.response(200, answers.JobSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Show a job; with `verbose`, its spec, dependencies and attempts."""
         uow = current_uow()
@@ -105,7 +106,7 @@ class JobStatus(MethodView):
     """Where a job is going."""
 
     @blp.arguments(schemas.StatusChangeSchema)
-    @blp.response(200, schemas.JobSchema)
+    @blp.response(200, answers.JobSchema)
     def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
         """Cancel a job, or retry one that has ended (which answers the new job)."""
         uow = current_uow()
@@ -119,7 +120,7 @@ class JobEvents(MethodView):
     """What happened to a job."""
 
     @blp.arguments(schemas.EventQuerySchema, location="query")
-    @blp.response(200, schemas.EventPageSchema)
+    @blp.response(200, answers.EventPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """List the events of a job, its attempts and its replicas, oldest first."""
         uow = current_uow()
@@ -137,7 +138,7 @@ class JobMetrics(MethodView):
     """What a job measures of itself."""
 
     @blp.arguments(schemas.MetricQuerySchema, location="query")
-    @blp.response(200, schemas.MetricsSchema)
+    @blp.response(200, answers.MetricsSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """Show the latest value of each metric, or with `name` the points of one."""
         uow = current_uow()
@@ -151,7 +152,7 @@ class JobMetrics(MethodView):
 class JobArtifacts(MethodView):
     """What a job kept."""
 
-    @blp.response(200, schemas.ArtifactListSchema)
+    @blp.response(200, answers.ArtifactListSchema)
     def get(self, job_id: UUID) -> dict[str, Any]:
         """List the files that a job saved."""
         uow = current_uow()
@@ -189,7 +190,7 @@ class JobLogs(MethodView):
 
     @outside
     @blp.arguments(schemas.LogQuerySchema, location="query")
-    @blp.response(200, schemas.LogPageSchema)
+    @blp.response(200, answers.LogPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
         credential, at_door = credential_of(request), door()

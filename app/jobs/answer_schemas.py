@@ -1,0 +1,173 @@
+"""Shapes of what is answered about jobs."""
+
+from marshmallow import fields
+
+from app.http.schema import Strict
+from trellis.vocabulary import Cause, JobState, ReplicaState
+
+
+class JobResourcesSchema(Strict):
+    """What each replica holds, in base units; with roles, the most that any of them does."""
+
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    gpu_milli = fields.Integer()
+    gpu_type = fields.String()
+    gpu_types = fields.List(fields.String(), metadata={"description": "where several models will do"})
+    mig_profile = fields.String(metadata={"description": "one slice of a device"})
+
+
+class JobRoleSchema(Strict):
+    """Replicas that are alike."""
+
+    name = fields.String()
+    min_replicas = fields.Integer()
+    max_replicas = fields.Integer()
+    resources = fields.Nested(JobResourcesSchema)
+
+
+class ReplicaSchema(Strict):
+    """One member of an attempt."""
+
+    id = fields.UUID()
+    index = fields.Integer()
+    role = fields.String()
+    node = fields.String()
+    state = fields.Enum(ReplicaState, by_value=True)
+    exit_code = fields.Integer(allow_none=True)
+    gpus = fields.List(fields.Dict())
+    slices = fields.List(fields.Dict())
+    started_at = fields.AwareDateTime(allow_none=True)
+    ended_at = fields.AwareDateTime(allow_none=True)
+    cpu_s = fields.Float()
+    peak_memory_bytes = fields.Integer()
+
+
+class AttemptSchema(Strict):
+    """One try."""
+
+    number = fields.Integer()
+    fence = fields.Integer()
+    state = fields.Enum(ReplicaState, by_value=True)
+    reason = fields.String()
+    started_at = fields.AwareDateTime(allow_none=True)
+    ended_at = fields.AwareDateTime(allow_none=True)
+    cause = fields.Enum(Cause, by_value=True, allow_none=True)
+    message = fields.String()
+    replicas = fields.List(fields.Nested(ReplicaSchema))
+
+
+class JobSchema(Strict):
+    """A job as it is answered; the last four only where `verbose` asks for them."""
+
+    id = fields.UUID()
+    name = fields.String()
+    project_id = fields.UUID()
+    project = fields.String()
+    queue = fields.String()
+    user = fields.String()
+    state = fields.Enum(JobState, by_value=True)
+    priority = fields.Integer()
+    submitted_at = fields.AwareDateTime()
+    started_at = fields.AwareDateTime(allow_none=True)
+    ended_at = fields.AwareDateTime(allow_none=True)
+    wait_s = fields.Float(allow_none=True)
+    run_s = fields.Float(allow_none=True)
+    attempt = fields.Integer()
+    exit_code = fields.Integer(allow_none=True)
+    cause = fields.Enum(Cause, by_value=True, allow_none=True)
+    message = fields.String()
+    why = fields.String()
+    could_start = fields.Boolean(
+        metadata={"description": "of a dry run: whether it could if nothing else ran; `why` says why not"}
+    )
+    expected_start_at = fields.AwareDateTime(allow_none=True)
+    resources = fields.Nested(JobResourcesSchema)
+    replicas = fields.Integer(metadata={"description": "the fewest, of all roles"})
+    max_replicas = fields.Integer()
+    roles = fields.List(fields.Nested(JobRoleSchema))
+    constraints = fields.Dict(metadata={"description": "as submitted"})
+    preemptible = fields.Boolean()
+    checkpointable = fields.Boolean()
+    deadline = fields.AwareDateTime(allow_none=True)
+    labels = fields.Dict(fields.String(), fields.String())
+    retry_of = fields.UUID(allow_none=True)
+    array_id = fields.UUID(allow_none=True)
+    array_index = fields.Integer(allow_none=True)
+    version = fields.Integer()
+    spec = fields.Dict()
+    depends_on = fields.List(fields.Dict())
+    attempts = fields.List(fields.Nested(AttemptSchema))
+
+
+class JobPageSchema(Strict):
+    """A page of jobs; `count` and `array_id` for a submission of many."""
+
+    items = fields.List(fields.Nested(JobSchema))
+    next_cursor = fields.String(allow_none=True)
+    count = fields.Integer()
+    array_id = fields.UUID(allow_none=True)
+
+
+class LogLineSchema(Strict):
+    """One line."""
+
+    at = fields.String()
+    stream = fields.String()
+    replica = fields.Integer()
+    attempt = fields.Integer()
+    text = fields.String()
+
+
+class LogPageSchema(Strict):
+    """Lines, and where to go on."""
+
+    lines = fields.List(fields.Nested(LogLineSchema))
+    cursor = fields.String()
+    more = fields.Boolean(metadata={"description": "the log goes on: ask again with this cursor"})
+
+
+class EventSchema(Strict):
+    """One event."""
+
+    id = fields.Integer()
+    kind = fields.String()
+    at = fields.AwareDateTime()
+    actor = fields.Dict()
+    subject = fields.Dict()
+    before = fields.String(allow_none=True)
+    after = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
+    data = fields.Dict()
+
+
+class EventPageSchema(Strict):
+    """A page of events."""
+
+    items = fields.List(fields.Nested(EventSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class ArtifactSchema(Strict):
+    """A file that was kept."""
+
+    id = fields.UUID()
+    name = fields.String()
+    size_bytes = fields.Integer()
+    digest = fields.String()
+    created_at = fields.AwareDateTime()
+    url = fields.String()
+
+
+class ArtifactListSchema(Strict):
+    """The files of a job."""
+
+    items = fields.List(fields.Nested(ArtifactSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class MetricsSchema(Strict):
+    """The latest value of each metric, or the points of one."""
+
+    latest = fields.Dict(fields.String(), fields.Dict())
+    points = fields.List(fields.Dict())
