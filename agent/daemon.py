@@ -9,20 +9,24 @@ from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
 from agent.backoff import Backoff
+from agent.executors import EXECUTORS
 from agent.ground import Ground
 from agent.launching import Launcher
-from agent.layout import Home, lock_file, read_json, write_json
+from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
 from agent.link import Link
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
 from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
-from trellis.wire import Orders, ReplicaSpec, Welcome
+from trellis.vocabulary import StopReason
+from trellis.wire import Orders, ReplicaSpec, Stop, Welcome
 
 _log = logging.getLogger(__name__)
 _LAUNCH_LEASE_WAIT_S = 5.0
 _REJOIN_EVERY_S = 5.0
+_MAKE_WAY_S = 5.0
+_LOOK_AGAIN_S = 0.01
 
 
 class Daemon:
@@ -157,6 +161,8 @@ class Daemon:
     def _obey(self, orders: Orders) -> None:
         for stop in orders.stop:
             self._shipper.end(stop)
+        for pause in orders.pause:
+            self._shipper.pause(pause)
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
@@ -196,6 +202,7 @@ class Daemon:
         """Launch those that never were: not even one that has ended and been forgotten runs a second time."""
         new = {self._home.replica(spec.replica_id, spec.fence): spec for spec in specs}
         new = {replica: spec for replica, spec in new.items() if not self._shipper.knows(replica)}
+        new = {replica: spec for replica, spec in new.items() if self._make_way(spec.after)}
         if not new or not self._hold_lease():
             return
         failed = self._launcher.launch(list(new.values()))
@@ -205,6 +212,20 @@ class Daemon:
             else:
                 self._shipper.adopt(replica)
 
+    def _make_way(self, names: Iterable[str]) -> bool:
+        """End what is suspended where something is to start, and wait a little; whether it is gone.
+
+        If not, the next heartbeat's orders name again what is to start.
+        """
+        leaving = [self._home.named(name) for name in names]
+        for replica in leaving:
+            self._shipper.end(Stop(replica.replica_id, replica.fence, StopReason.DISPLACED, 0))
+        deadline = clock.boottime() + _MAKE_WAY_S
+        while leaving := [replica for replica in leaving if _is_there(replica)]:
+            if clock.boottime() > deadline or self._stopping.wait(_LOOK_AGAIN_S):
+                return False
+        return True
+
     def _hold_lease(self) -> bool:
         """Without a lease a supervisor would end at once what it is to start: ask for one, and wait a little."""
         if not lease.holds(self._home):
@@ -212,3 +233,8 @@ class Daemon:
             self.request_look()
             self._leased.wait(_LAUNCH_LEASE_WAIT_S)
         return lease.holds(self._home) and not self._stopping.is_set()
+
+
+def _is_there(replica: ReplicaDir) -> bool:
+    """Whether anything of a replica still runs: its supervisor, or what that left when it died."""
+    return replica.alive() or any(executor.adopt(replica) for executor in EXECUTORS.values())

@@ -19,7 +19,7 @@ from agent.link import Link
 from agent.uploads import Porter
 from trellis.errors import TrellisError, Unauthenticated, Unavailable
 from trellis.vocabulary import StopReason
-from trellis.wire import Held, Receipt, Report, Shipment, Stop
+from trellis.wire import Held, Pause, Receipt, Report, Shipment, Stop
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
@@ -104,6 +104,15 @@ class Shipper:
             cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
             self._touch(replica.path.name)
+
+    def pause(self, pause: Pause) -> None:
+        """Have a replica's supervisor hold it still, or let it go on; one that is not here is left alone."""
+        replica = self._home.replica(pause.replica_id, pause.fence)
+        with self._lock:
+            known = replica.path.name in self._cargos
+        if known:
+            write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
+            replica.signal_supervisor(signal.SIGUSR1)
 
     # Hearing
 

@@ -22,6 +22,7 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog
+from agent.standstill import Standstill
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, ReplicaSpec, Report
@@ -67,6 +68,7 @@ class Supervisor:
         self._poller = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._timers: dict[Callable[[], None], float] = {}
+        self._still = Standstill(self._timers, (self._reach_time_limit, self._warn_of_limit))
         self._running: Running | None = None
         self._outputs: list[LineReader] = []
         self._started_at = 0.0
@@ -119,6 +121,7 @@ class Supervisor:
             os.close(end)
         self._report(ReplicaState.RUNNING)
         self._set_timers(leased_s)
+        self._obey_wish()
 
     def _open_outputs(self) -> list[int]:
         """Have the job's two streams read; the ends that it is to write to."""
@@ -137,6 +140,9 @@ class Supervisor:
         self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
         if self._spec.time_limit_s is not None:
             self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
+            if self._spec.warn_signal:
+                warned_s = max(0, self._spec.time_limit_s - self._spec.warn_before_s)
+                self._timers[self._warn_of_limit] = self._started_at + warned_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
 
@@ -195,6 +201,13 @@ class Supervisor:
     def _obey_wish(self) -> None:
         if wish := read_json(self._replica.stop):
             self._stop(verdicts.BY_REASON[StopReason(wish["reason"])], wish["grace_s"])
+        if self._running is None or self._verdict is not None:
+            return
+        if wish := read_json(self._replica.pause):
+            if wish["paused"]:
+                self._pause(wish["checkpoint_s"])
+            else:
+                self._go_on(self._running)
 
     def _stop(self, verdict: Verdict, grace_s: float) -> None:
         """TERM, and KILL after `grace_s`. A second reason can only make it sooner, or silent."""
@@ -203,8 +216,12 @@ class Supervisor:
             self._verdict = verdict
         if self._running is None:
             return
-        if first:
+        if self._still:
+            grace_s = 0.0  # what it ran on is no longer its own: it may not even end there by itself
+        elif first:
             self._executor.signal(self._running, signal.SIGTERM)
+            if self._timers.pop(self._freeze, None) is not None:  # some of it may stand still already
+                self._executor.signal(self._running, signal.SIGCONT)
         self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
 
     def _kill(self) -> None:
@@ -212,6 +229,19 @@ class Supervisor:
             return
         self._executor.signal(self._running, signal.SIGKILL)
         self._timers[self._kill] = time.monotonic() + SWEEP_EVERY_S  # until nothing is left
+
+    def _warn_of_limit(self) -> None:
+        left_s = min(self._spec.warn_before_s, self._spec.time_limit_s or 0)
+        heard = self._warn()
+        how = f"told by {self._spec.warn_signal}" if heard else f"no process of it handles {self._spec.warn_signal}"
+        self._log.say(f"the time limit is reached in {left_s} s: {how}")
+        self._poke_soon()
+
+    def _warn(self) -> bool:
+        """Send its warning signal to whoever listens to that; whether anybody does."""
+        if self._running is None or not self._spec.warn_signal:
+            return False
+        return self._executor.warn(self._running, signal.Signals[f"SIG{self._spec.warn_signal}"])
 
     def _reach_time_limit(self) -> None:
         self._stop(verdicts.TIME_LIMIT, self._spec.grace_s)
@@ -242,6 +272,37 @@ class Supervisor:
         if ended.signal == signal.SIGKILL and nearly_full:
             return verdicts.out_of_memory(self._spec.memory_bytes)
         return verdicts.of_exit(ended)
+
+    # Holding it still
+
+    def _pause(self, checkpoint_s: float) -> None:
+        """Hold it still, after it had its time to save its state."""
+        if not self._still and self._freeze not in self._timers:
+            self._timers[self._freeze] = time.monotonic() + self._ask_for_checkpoint(checkpoint_s)
+
+    def _ask_for_checkpoint(self, within_s: float) -> float:
+        """Have it save its state, if it can be told to; how many seconds to wait for that."""
+        return within_s if within_s and self._warn() else 0.0
+
+    def _freeze(self) -> None:
+        if self._running is None or self._verdict is not None:
+            return
+        now = time.monotonic()
+        if not self._executor.freeze(self._running):
+            self._timers[self._freeze] = now + SWEEP_EVERY_S
+            return
+        self._still.begin(now)
+        self._report(ReplicaState.SUSPENDED)
+        self._poke_soon()
+
+    def _go_on(self, running: Running) -> None:
+        if self._timers.pop(self._freeze, None) is None and not self._still:
+            return
+        self._executor.signal(running, signal.SIGCONT)
+        if self._still:
+            self._still.end(time.monotonic())
+            self._report(ReplicaState.RUNNING)
+            self._poke_soon()
 
     # Telling
 
@@ -288,12 +349,12 @@ class Supervisor:
             self._timers[self._settle_journal] = time.monotonic() + FULL_DISK_LOOK_S
 
     def _measured(self, report: Report, running: Running, ended: Exit) -> Report:
-        usage = self._executor.usage(running)
+        usage, now = self._executor.usage(running), time.monotonic()
         return replace(
             report,
             exit_code=ended.code,
             signal=ended.signal,
-            run_s=round(time.monotonic() - self._started_at, 6),
+            run_s=round(now - self._started_at - self._still.total_s(now), 6),
             cpu_s=round(usage.cpu_s, 6),
             peak_memory_bytes=max(self._peak_bytes, usage.peak_memory_bytes),
         )

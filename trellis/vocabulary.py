@@ -28,6 +28,7 @@ class ReplicaState(StrEnum):
     PLACED = "placed"
     STARTING = "starting"
     RUNNING = "running"
+    SUSPENDED = "suspended"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -90,18 +91,23 @@ class Cause(StrEnum):
     TIME_LIMIT = "time_limit"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
+    SUSPENDED = "suspended"
     NODE_LOST = "node_lost"
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
 
 
 class StopReason(StrEnum):
-    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it."""
+    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it.
+
+    A `displaced` one stood still, suspended, where its room is needed for something else.
+    """
 
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
     PREEMPTED = "preempted"
     SURPLUS = "surplus"
+    DISPLACED = "displaced"
     STALE = "stale"
 
 
@@ -180,4 +186,6 @@ ENDED_JOB_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.LOST}
 )
 LIVING_NODE_STATES = frozenset({NodeState.READY, NodeState.CORDONED})
-ENDED_REPLICA_STATES = frozenset(set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING})
+ENDED_REPLICA_STATES = frozenset(
+    set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.SUSPENDED}
+)

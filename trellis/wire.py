@@ -42,6 +42,8 @@ class ReplicaSpec:
     """All a node needs to run one replica; exactly one of `command` and `script` is set.
 
     `count` is how many replicas its job had when it was placed; `role` is the name of its role, "" where there is none.
+    `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
+    `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
     """
 
     replica_id: str
@@ -66,6 +68,9 @@ class ReplicaSpec:
     network: NetworkPolicy
     role: str = ""
     slices: tuple[SliceGrant, ...] = ()
+    after: tuple[str, ...] = ()
+    warn_signal: str = ""
+    warn_before_s: int = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +247,27 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Have all processes of this replica stand still, or go on. One that can't be held still is to be ended instead.
+
+    It has `checkpoint_s` to save its state before that.
+    """
+
+    replica_id: str
+    fence: int
+    paused: bool
+    checkpoint_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
-    """The answer to a heartbeat: renews the lease for `lease_s`, and says what should run and what should not."""
+    """The answer to a heartbeat: renews the lease for `lease_s`, and says what should run, rest, and not be."""
 
     lease_s: float
     heartbeat_s: float
     launch: tuple[ReplicaSpec, ...]
     stop: tuple[Stop, ...]
+    pause: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

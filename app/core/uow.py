@@ -166,7 +166,7 @@ class UnitOfWork:
             raise IllegalTransition(f"{noun} {subject.id} is {before}, which can't become {state}")
         subject.state = state
         subject.version += 1
-        if column := machine.stamps.get(state):
+        if column := machine.stamp(before, state):
             setattr(subject, column, self.clock.now())
         self.emit(f"{noun}.{state}", subject, before=str(before), after=str(state), **data)
         if noun == "job" and state in machine.ends:

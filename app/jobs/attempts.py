@@ -11,13 +11,17 @@ from app.core.ids import new_id
 from app.core.states import JOB
 from app.core.uow import UnitOfWork
 from app.jobs import retries
-from app.jobs.asks import is_exclusive, roles_in
+from app.jobs.asks import RoleAsks, is_exclusive, roles_in
 from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop, spec_of
+from app.jobs.suspensions import ask_pause, count_parked, go_on, queue_again, rest
 from app.resources.allocations import Grant, lock_nodes, release
 from app.resources.models import Gpu, Node
 from trellis.vocabulary import ENDED_REPLICA_STATES, Cause, JobState, NodeState, ReplicaState, StopReason
 from trellis.wire import Report
+
+# What a replica holds is given back when it ends, and when it stands still.
+FREEING = ENDED_REPLICA_STATES | {ReplicaState.SUSPENDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
     """Begin the next try of a queued (locked) job under the next fence."""
     job.fence += 1
     job.attempt += 1
+    job.paused_ms = 0
     job.run_after = None
     attempt = Attempt(
         id=new_id(), version=1, project_id=job.project_id, job_id=job.id, number=job.attempt, fence=job.fence,
@@ -83,16 +88,18 @@ def seat_all(
         replica = _seat(attempt, job, seat, count)
         replicas.append(replica)
         uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
-        role = roles[seat.role]
-        grants.append(
-            Grant(
-                replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
-                {gpu.id: milli for gpu, milli in seat.gpus},
-                slots={piece.gpu.id: piece.slots for piece in seat.pieces},
-                exclusive=alone,
-            )
-        )  # fmt: skip
+        grants.append(claim_of(job, replica, seat, roles[seat.role], alone=alone))
     return replicas, grants
+
+
+def claim_of(job: Job, replica: Replica, seat: Seat, role: RoleAsks, *, alone: bool) -> Grant:
+    """What a replica in this seat must be granted."""
+    return Grant(
+        replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
+        {gpu.id: milli for gpu, milli in seat.gpus},
+        slots={piece.gpu.id: piece.slots for piece in seat.pieces},
+        exclusive=alone,
+    )  # fmt: skip
 
 
 def _seat(attempt: Attempt, job: Job, seat: Seat, count: int) -> Replica:
@@ -183,7 +190,8 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
     supervisors must end themselves.
     """
     stale: set[str] = set()
-    ended: dict[UUID, list[UUID]] = {}
+    freed: dict[UUID, list[UUID]] = {}
+    parked_on: set[UUID] = set()
     for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
         replica = family.replicas.get(UUID(report.replica_id))
         if replica is None or replica.node_id not in node_ids or replica.fence != report.fence:
@@ -193,11 +201,16 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         elif replica.state in ENDED_REPLICA_STATES:
             stale.add(report.replica_id)
         else:
+            before = replica.state
             apply_report(uow, family, replica, report)
-            if replica.state in ENDED_REPLICA_STATES:
-                ended.setdefault(replica.node_id, []).append(replica.id)
-    for node_id, replica_ids in ended.items():
+            if replica.state in FREEING:
+                freed.setdefault(replica.node_id, []).append(replica.id)
+            if ReplicaState.SUSPENDED in (before, replica.state):
+                parked_on.add(replica.node_id)
+    for node_id, replica_ids in freed.items():
         release(uow, replica_ids, node_id)
+    if parked_on:
+        count_parked(uow, parked_on)
     return stale
 
 
@@ -210,6 +223,9 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
         replica.message = report.message[:2000]
         replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
         replica.peak_memory_bytes = report.peak_memory_bytes
+    job = family.jobs[replica.job_id]
+    if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:
+        ask_pause(uow, job, replica)  # the wish is older than the replica, or came while it was about to go on
     follow(uow, family, family.attempts[replica.attempt_id])
 
 
@@ -219,6 +235,7 @@ def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -
         return
     way = {
         ReplicaState.RUNNING: [ReplicaState.STARTING],
+        ReplicaState.SUSPENDED: [ReplicaState.STARTING, ReplicaState.RUNNING],
         ReplicaState.SUCCEEDED: [ReplicaState.STARTING, ReplicaState.RUNNING],
     }
     order = list(ReplicaState)
@@ -245,9 +262,14 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     if ReplicaState.PLACED not in states and attempt.state is ReplicaState.PLACED:
         uow.move(attempt, ReplicaState.STARTING)
         uow.move(job, JobState.STARTING)
-    if states <= {ReplicaState.RUNNING, *ENDED_REPLICA_STATES} and attempt.state is ReplicaState.STARTING:
+    if not states & {ReplicaState.PLACED, ReplicaState.STARTING} and attempt.state is ReplicaState.STARTING:
         uow.move(attempt, ReplicaState.RUNNING)
         uow.move(job, JobState.RUNNING)
+    live = states - ENDED_REPLICA_STATES
+    if live == {ReplicaState.SUSPENDED} and attempt.state is ReplicaState.RUNNING:
+        rest(uow, job, attempt, members)
+    elif live == {ReplicaState.RUNNING} and attempt.state is ReplicaState.SUSPENDED:
+        go_on(uow, job, attempt)
 
 
 def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
@@ -262,6 +284,7 @@ def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     attempt.exit_code = job.exit_code = reason.exit_code
     attempt.cause = job.cause = reason.cause
     attempt.message = reason.message
+    job.parked_at = None
     decision = retries.decide(
         reason.state, reason.cause, spec_of(job).retries, job.retries, cancel_asked=job.cancel_asked_at is not None
     )
@@ -274,18 +297,29 @@ def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
 
 def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: object) -> None:
     again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
+    if again and job.state in (JobState.SUSPENDED, JobState.QUEUED):  # what ended stood still: no try was spent
+        job.owed = None
+        if job.state is JobState.SUSPENDED and job.suspend_asked_at is None:
+            queue_again(uow, job, ())
+        return
     if again:
         job.retries += decision.state is JobState.RETRYING
         job.preemptions += decision.state is JobState.PREEMPTED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
         uow.move(job, JobState.QUEUED, **data)
+        if job.suspend_asked_at is not None:
+            uow.move(job, JobState.SUSPENDED)
         return
-    for step in (JobState.STARTING, JobState.RUNNING):  # what went by too fast to be reported apart
-        if not JOB.allows(job.state, decision.state):
+    # What went by too fast to be reported apart.
+    for step in (JobState.SCHEDULED, JobState.STARTING, JobState.RUNNING):
+        if not JOB.allows(job.state, decision.state) and JOB.allows(job.state, step):
             uow.move(job, step)
     uow.move(job, decision.state, **data)
-    if again and decision.delay_s == 0:
+    if again and job.suspend_asked_at is not None:
+        job.run_after = None
+        uow.move(job, JobState.SUSPENDED)
+    elif again and decision.delay_s == 0:
         uow.move(job, JobState.QUEUED)
 
 
@@ -296,17 +330,22 @@ def end_attempts_on(uow: UnitOfWork, gone: Mapping[str, Collection[Replica]]) ->
     """
     family = Family.of_jobs(uow, {replica.job_id for replicas in gone.values() for replica in replicas})
     ended: dict[UUID, list[UUID]] = {}
+    parked_on: set[UUID] = set()
     for message, replicas in gone.items():
         for known in replicas:
             replica = family.replicas.get(known.id)
             if replica is None or replica.state in ENDED_REPLICA_STATES:
                 continue
+            if replica.state is ReplicaState.SUSPENDED:
+                parked_on.add(replica.node_id)
             replica.cause, replica.message = Cause.NODE_LOST, message
             uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
             ended.setdefault(known.node_id, []).append(replica.id)
             follow(uow, family, family.attempts[replica.attempt_id])
     for node_id, replica_ids in ended.items():
         release(uow, replica_ids, node_id)
+    if parked_on:
+        count_parked(uow, parked_on)
 
 
 def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:

@@ -54,14 +54,14 @@ def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
 
 def _settle(uow: UnitOfWork, job: Job, dependency: Dependency, state: JobState) -> None:
     outcome = is_met(dependency.kind, state)
-    if job.state is not JobState.PENDING or outcome is None:
+    if job.state not in (JobState.PENDING, JobState.SUSPENDED) or outcome is None:
         return
     if outcome is False:
         _give_up(uow, job, dependency.on_job_id, state)
         return
     dependency.met = True
     job.waiting_for -= 1
-    if job.waiting_for == 0:
+    if job.waiting_for == 0 and job.state is JobState.PENDING:
         uow.move(job, JobState.QUEUED)
 
 

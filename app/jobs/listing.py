@@ -126,7 +126,7 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "started_at": began,
         "ended_at": job.ended_at,
         "wait_s": round(((began or job.ended_at or now) - job.created_at).total_seconds(), 3),
-        "run_s": round(((job.ended_at or now) - began).total_seconds(), 3) if began else None,
+        "run_s": _run_s(job, began, now) if began else None,
         "attempt": job.attempt,
         "exit_code": job.exit_code,
         "cause": job.cause,
@@ -147,6 +147,12 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "array_index": job.array_index,
         "version": job.version,
     }
+
+
+def _run_s(job: Job, began: datetime, now: datetime) -> float:
+    """How long it has run, without the time that it stood still."""
+    elapsed_s = ((job.ended_at or job.parked_at or now) - began).total_seconds()
+    return round(max(0.0, elapsed_s - job.paused_ms / 1000), 3)
 
 
 def _resources(role: RoleAsks) -> dict[str, Any]:
@@ -178,6 +184,9 @@ def why(job: Job, verdict: ClassVerdict | None) -> str:
     """In words: why a job is not running yet; empty where it runs or has ended."""
     if job.state is JobState.PENDING:
         return f"waits for {job.waiting_for} other {'job' if job.waiting_for == 1 else 'jobs'} to end"
+    if job.state is JobState.SUSPENDED:
+        there = "its processes stand still where they were" if job.parked_at else "it is held back"
+        return f"is suspended: {there}; `trellis resume {job.id}` lets it go on"
     if job.state is JobState.RETRYING and job.run_after:
         return f"its last try ended ({job.cause}); the next may begin at {job.run_after:%Y-%m-%d %H:%M:%S} UTC"
     if job.state is JobState.QUEUED:

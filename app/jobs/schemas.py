@@ -250,7 +250,7 @@ class BatchSchema(Strict):
 class StatusChangeSchema(Strict):
     """What to do with a job."""
 
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "retry"]))
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry"]))
     reason = Text(longest=500, load_default="")
     force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
 

@@ -101,7 +101,7 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
     job = uow.get(Job, job_id, lock=True)
     uow.require(Permission.JOB_WRITE, job.project_id)
     uow.expect_version(job, version)
-    live = _live_replicas(uow, job)
+    live = live_replicas(uow, job)
     if not live:
         job.message = reason
         job.cause = Cause.CANCELLED
@@ -149,7 +149,7 @@ def end_overdue(uow: UnitOfWork) -> None:
     """End the jobs whose deadline has passed."""
     overdue = select(Job).where(Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None)).order_by(Job.id).limit(500)
     for job in uow.session.execute(overdue.with_for_update(key_share=True, skip_locked=True)).scalars():
-        live = _live_replicas(uow, job)
+        live = live_replicas(uow, job)
         for replica in live:
             if replica.stop_reason is None:
                 ask_stop(uow, replica, StopReason.TIMED_OUT, int(job.spec["grace_s"]))
@@ -275,8 +275,9 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any]
     )
 
 
-def _live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
+def live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
+    """The replicas of a (locked) job that have not ended, by index."""
     if job.fence == 0:
         return []
-    statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.id)
+    statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.index)
     return list(uow.session.execute(statement.execution_options(populate_existing=True)).scalars())
