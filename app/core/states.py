@@ -22,7 +22,7 @@ class Machine:
 
     def stamp(self, before: StrEnum, after: StrEnum) -> str | None:
         """The column that this move stamps with the time."""
-        return None if before in self.pauses else self.stamps.get(after)
+        return None if before in self.pauses and after not in self.ends else self.stamps.get(after)
 
     def allows(self, before: StrEnum, after: StrEnum) -> bool:
         """Whether the table has that move."""

@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 import trellis
-from trellis.cli import account, cluster, holdings, jobs, logs, machines, policy, quota, submit, watching, whatif
+from trellis.cli import (
+    account,
+    changes,
+    cluster,
+    holdings,
+    jobs,
+    logs,
+    machines,
+    policy,
+    quota,
+    submit,
+    watching,
+    whatif,
+)
 from trellis.cli.context import AsJson
 from trellis.cli.extras import Root
 
@@ -18,6 +31,7 @@ app = typer.Typer(
 )
 submit.register(app)
 jobs.register(app)
+changes.register(app)
 logs.register(app)
 watching.register(app)
 whatif.register(app)

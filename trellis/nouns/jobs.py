@@ -97,6 +97,20 @@ class Jobs:
         """Ask for the job's end; `force` leaves it no time to save. Raises IllegalTransition where it has ended."""
         return self._change(job, {"action": "cancel", "reason": reason, "force": force or None}, repeatable=True)
 
+    def suspend(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Hold a job back, or, where it runs, hold its processes still and give back what it held.
+
+        Raises: IllegalTransition where it has ended.
+        """
+        return self._change(job, {"action": "suspend", "reason": reason}, repeatable=True)
+
+    def resume(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Let a suspended job go on: where it stood if that is still free, else in a new attempt.
+
+        Raises: IllegalTransition where it has ended.
+        """
+        return self._change(job, {"action": "resume", "reason": reason}, repeatable=True)
+
     def retry(self, job: Job | str, *, reason: str | None = None) -> Job:
         """Submit an ended job again, and return the new one. Raises IllegalTransition for one that has not ended."""
         # Not repeatable: a second retry would be a second job.

@@ -31,8 +31,8 @@ def states(processes: list[psutil.Process]) -> set[str]:
     return {process.status() for process in processes if process.is_running() and "bwrap" not in process.name()}
 
 
-def hold_still(node: Node, plane: ControlPlane, replica_id: str = "r1", **wish: int) -> None:
-    plane.wish_still(replica_id, **wish)
+def hold_still(node: Node, plane: ControlPlane, replica_id: str = "r1", checkpoint_s: int = 0) -> None:
+    plane.wish_still(replica_id, checkpoint_s=checkpoint_s)
     commands.stop([(replica_id, 1)])
     wait_until(lambda: plane.states_of(replica_id)[-1:] == ["suspended"])
 
