@@ -213,13 +213,14 @@ class Daemon:
                 self._shipper.adopt(replica)
 
     def _make_way(self, names: Iterable[str]) -> bool:
-        """End what is suspended where something is to start, and wait a little; whether it is gone.
+        """End what is suspended where something is to start, and wait a little for it and for what is stale to be gone.
 
         If not, the next heartbeat's orders name again what is to start.
         """
-        leaving = [self._home.named(name) for name in names]
-        for replica in leaving:
+        suspended = [self._home.named(name) for name in names]
+        for replica in suspended:
             self._shipper.end(Stop(replica.replica_id, replica.fence, StopReason.DISPLACED, 0))
+        leaving = [*suspended, *self._shipper.leaving()]
         deadline = clock.boottime() + _MAKE_WAY_S
         while leaving := [replica for replica in leaving if _is_there(replica)]:
             if clock.boottime() > deadline or self._stopping.wait(_LOOK_AGAIN_S):

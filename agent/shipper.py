@@ -92,6 +92,12 @@ class Shipper:
             cargos = [cargo for cargo in self._cargos.values() if not cargo.forgotten]
         return tuple(Held(cargo.replica.replica_id, cargo.replica.fence, cargo.state) for cargo in cargos)
 
+    def leaving(self) -> list[ReplicaDir]:
+        """What the control plane counts as gone, and is not yet."""
+        with self._lock:
+            forgotten = [cargo.replica for cargo in self._cargos.values() if cargo.forgotten]
+        return [replica for replica in forgotten if replica.alive()]
+
     def end(self, stop: Stop) -> None:
         """Have a replica's supervisor end it; one that is not here, or has ended, is left alone."""
         replica = self._home.replica(stop.replica_id, stop.fence)

@@ -137,7 +137,8 @@ class Supervisor:
 
     def _set_timers(self, leased_s: float) -> None:
         self._timers[self._poke] = self._started_at + FIRST_POKE_S
-        self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
+        if self._spec.leased:
+            self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
         if self._spec.time_limit_s is not None:
             self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
             if self._spec.warn_signal:

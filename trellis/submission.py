@@ -89,13 +89,25 @@ class ArrayBody(TypedDict, total=False):
     max_parallel: int
 
 
-class RetriesBody(TypedDict, total=False):
-    """When and how often a failed job is tried again; `on` lists `Cause` words."""
+class RetryRuleBody(TypedDict, total=False):
+    """How often to try again, and after which pauses: each `backoff_factor` times the one before, give or take."""
 
     limit: int
-    backoff_s: int
-    max_backoff_s: int
+    backoff_s: int | str
+    max_backoff_s: int | str
+    backoff_factor: int
+    jitter_percent: int
+
+
+class RetriesBody(RetryRuleBody, total=False):
+    """When and how often a failed job is tried again.
+
+    `on` lists `Cause` words; of exit codes `exit_codes` alone are tried again; rules `by_cause` count their own tries.
+    """
+
     on: Sequence[str]
+    exit_codes: Sequence[int]
+    by_cause: Mapping[str, RetryRuleBody]
 
 
 class JobBody(TypedDict, total=False):
@@ -124,6 +136,9 @@ class JobBody(TypedDict, total=False):
     priority: int
     time_limit: int | str | timedelta
     grace: int | str | timedelta
+    warn_signal: str
+    warn_before: int | str | timedelta
+    on_node_lost: str
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]
     array: ArrayBody

@@ -111,6 +111,26 @@ class StopReason(StrEnum):
     STALE = "stale"
 
 
+class OnNodeLost(StrEnum):
+    """What becomes of a job whose node falls silent: tried elsewhere, kept until the node is back, or lost."""
+
+    REQUEUE = "requeue"
+    WAIT = "wait"
+    FAIL = "fail"
+
+
+class WarnSignal(StrEnum):
+    """Signals that may warn a job of its time limit, and ask it for a checkpoint."""
+
+    USR1 = "USR1"
+    USR2 = "USR2"
+    INT = "INT"
+    HUP = "HUP"
+    TERM = "TERM"
+    WINCH = "WINCH"
+    CONT = "CONT"
+
+
 class QueueState(StrEnum):
     """A paused queue accepts jobs and starts none."""
 

@@ -44,6 +44,7 @@ class ReplicaSpec:
     `count` is how many replicas its job had when it was placed; `role` is the name of its role, "" where there is none.
     `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
     `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
+    One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
     """
 
     replica_id: str
@@ -71,6 +72,7 @@ class ReplicaSpec:
     after: tuple[str, ...] = ()
     warn_signal: str = ""
     warn_before_s: int = 60
+    leased: bool = True
 
 
 @dataclass(frozen=True, slots=True)

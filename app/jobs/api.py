@@ -12,7 +12,7 @@ from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
 from app.jobs import answer_schemas as answers
-from app.jobs import listing, metrics, schemas, service, suspensions
+from app.jobs import listing, losses, metrics, schemas, service, suspensions
 from app.jobs.following import Follower
 from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
@@ -23,6 +23,13 @@ from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
 
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
+
+
+_CHANGES = {
+    "suspend": suspensions.suspend_job,
+    "resume": suspensions.resume_job,
+    "give_up": losses.give_up_node,
+}
 
 
 def _shown(*jobs: Job) -> list[dict[str, Any]]:
@@ -108,14 +115,12 @@ class JobStatus(MethodView):
     @blp.arguments(schemas.StatusChangeSchema)
     @blp.response(200, answers.JobSchema)
     def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
-        """Cancel, suspend or resume a job, or retry one that has ended (which answers the new job)."""
+        """Cancel, suspend or resume a job, give up its silent nodes, or retry it (which answers the new job)."""
         uow = current_uow()
         if change["action"] == "retry":
             return _tagged(service.retry_job(uow, job_id))
-        if change["action"] == "suspend":
-            return _tagged(suspensions.suspend_job(uow, job_id, if_match(), reason=change["reason"]))
-        if change["action"] == "resume":
-            return _tagged(suspensions.resume_job(uow, job_id, if_match(), reason=change["reason"]))
+        if act := _CHANGES.get(change["action"]):
+            return _tagged(act(uow, job_id, if_match(), reason=change["reason"]))
         return _tagged(service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"]))
 
 

@@ -1,7 +1,7 @@
 """Jobs as they are shown: filtered, sorted, paged, and with the words on why one waits."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,10 @@ from app.jobs.asks import Asks, RoleAsks, roles_in
 from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
 from app.jobs.validator import Place
 from app.queues.models import Queue
+from app.resources.models import Node
 from app.tenancy.models import Project
 from trellis.errors import Field, Invalid
-from trellis.vocabulary import JobState
+from trellis.vocabulary import ENDED_JOB_STATES, LIVING_NODE_STATES, JobState, OnNodeLost
 
 SORTS = {
     "submitted_at": Sort(Job.created_at, descending=False),
@@ -27,6 +28,7 @@ SORTS = {
     "name": Sort(Job.name, descending=False),
     "-name": Sort(Job.name, descending=True),
 }
+LIVE = frozenset(JobState) - ENDED_JOB_STATES
 _TIMES = {
     "submitted_after": Job.created_at.__ge__,
     "submitted_before": Job.created_at.__lt__,
@@ -44,6 +46,7 @@ class Names:
     projects: dict[UUID, str]
     queues: dict[UUID, str]
     verdicts: dict[str, ClassVerdict]
+    silent: dict[UUID, str] = field(default_factory=dict)
 
 
 def list_jobs(uow: UnitOfWork, filters: dict[str, Any], request: PageRequest) -> Page[Job]:
@@ -100,7 +103,20 @@ def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
         {row.id: row.name for row in uow.session.execute(projects)},
         {row.id: row.name for row in uow.session.execute(queues)},
         verdicts,
+        _silent(uow, [job.id for job in jobs if job.state in LIVE and job.spec.get("on_node_lost") == OnNodeLost.WAIT]),
     )
+
+
+def _silent(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The names of the silent nodes that these jobs wait for."""
+    if not job_ids:
+        return {}
+    held = (
+        select(Replica.job_id, Node.name)
+        .join(Node, Node.id == Replica.node_id)
+        .where(Replica.job_id.in_(job_ids), Replica.ended_at.is_(None), Node.state.not_in(LIVING_NODE_STATES))
+    )
+    return {row.job_id: row.name for row in uow.session.execute(held)}
 
 
 def names_at(place: Place) -> Names:
@@ -131,7 +147,7 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "cause": job.cause,
         "message": job.message,
-        "why": why(job, verdict),
+        "why": _waits_for(job, names.silent[job.id]) if job.id in names.silent else why(job, verdict),
         "expected_start_at": verdict.starts_at if verdict and verdict.head_job_id == job.id else None,
         "resources": _resources(roles[0]) if len(roles) == 1 else _most_of(job),
         "replicas": job.replicas,
@@ -178,6 +194,10 @@ def _roles(spec: Mapping[str, Any], roles: Sequence[RoleAsks]) -> list[dict[str,
         {"name": said["name"], "min_replicas": role.least, "max_replicas": role.most, "resources": _resources(role)}
         for said, role in zip(spec.get("roles", ()), roles, strict=False)
     ]
+
+
+def _waits_for(job: Job, node: str) -> str:
+    return f"its node {node} is silent, and it waits for that: `trellis give-up {job.id}` has it run elsewhere"
 
 
 def why(job: Job, verdict: ClassVerdict | None) -> str:

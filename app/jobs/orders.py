@@ -13,10 +13,10 @@ from app.core.settings import Settings
 from app.core.tables import Word
 from app.core.uow import UnitOfWork
 from app.jobs.asks import roles_in
-from app.jobs.attempts import end_attempts_on
+from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
-from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
+from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, OnNodeLost, ReplicaState, StopReason
 from trellis.wire import GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, SliceGrant, Stop
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
@@ -172,6 +172,9 @@ def _spec(row: Any) -> ReplicaSpec:
         gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in row.gpus),
         slices=tuple(SliceGrant(**piece) for piece in row.slices or ()),
         after=tuple(row.after or ()),
+        warn_signal=kept.get("warn_signal", ""),
+        warn_before_s=kept.get("warn_before_s", 60),
+        leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),

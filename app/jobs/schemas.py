@@ -7,10 +7,19 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
-from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RetryRule, RoleSpec
 from app.resources.gpus import gpu_type
 from scheduler.placement.mig import profiles
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, JobState, NetworkPolicy, Stream
+from trellis.vocabulary import (
+    Cause,
+    DependencyKind,
+    ExecutorKind,
+    JobState,
+    NetworkPolicy,
+    OnNodeLost,
+    Stream,
+    WarnSignal,
+)
 
 LARGEST_ARRAY = 10_000
 MOST_REPLICAS = 4096
@@ -20,6 +29,7 @@ ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="mus
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
+RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED}
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
 
@@ -116,18 +126,50 @@ class ReplicaRoleSchema(ReplicaFields):
         return RoleSpec(**self.counted(data))
 
 
-class RetriesSchema(Strict):
-    """When to try again."""
+class RetryRuleFields(Strict):
+    """How often, and after which pauses."""
 
     limit = Integer(least=0, most=20)
     backoff_s = Amount("seconds", least=0, most=86_400)
     max_backoff_s = Amount("seconds", least=0, most=86_400)
+    backoff_factor = Integer(least=1, most=10, metadata={"description": "each pause is so many times the one before"})
+    jitter_percent = Integer(least=0, most=100, metadata={"description": "so much of a pause more or less"})
+
+
+class RetryRuleSchema(RetryRuleFields):
+    """When to try again after one cause."""
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> RetryRule:
+        """Hand the rules a value."""
+        return RetryRule(**data)
+
+
+class RetriesSchema(RetryRuleFields):
+    """When to try again."""
+
     on = fields.List(fields.Enum(Cause, by_value=True), validate=validate.Length(max=20))
+    exit_codes = fields.List(
+        Integer(least=1, most=255), validate=validate.Length(1, 255),
+        metadata={"description": "of exit codes, these alone are tried again"},
+    )  # fmt: skip
+    by_cause = fields.Dict(
+        fields.String(validate=validate.OneOf([str(cause) for cause in RETRIED])), fields.Nested(RetryRuleSchema),
+        metadata={"description": "rules of their own, which count their own tries", "example": {"out_of_memory": {"limit": 1}}},
+    )  # fmt: skip
+
+    @validates_schema(skip_on_field_errors=True)
+    def sensible(self, data: dict[str, Any], **_: Any) -> None:
+        """Nobody tries again what was ended on purpose."""
+        if on_purpose := [str(cause) for cause in data.get("on", ()) if cause not in RETRIED]:
+            raise ValidationError(f"names {on_purpose[0]}, which is never tried again by itself", "on")
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> Retries:
         """Hand the rules a value."""
-        return Retries(**data | ({"on": tuple(data["on"])} if "on" in data else {}))
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("on", "exit_codes") if name in data}
+        lists["by_cause"] = tuple((Cause(word), rule) for word, rule in data.get("by_cause", {}).items())
+        return Retries(**data | lists)
 
 
 class DependencySchema(Strict):
@@ -194,6 +236,14 @@ class JobSubmitSchema(ReplicaFields):
     priority = Integer(least=-1000, most=1000)
     time_limit_s = Amount("seconds", least=1, most=31_536_000, data_key="time_limit", allow_none=True)
     grace_s = Amount("seconds", least=0, most=3600, data_key="grace")
+    warn_signal = fields.Enum(
+        WarnSignal, by_value=True,
+        metadata={"description": "sent before the time limit, and for a checkpoint, to processes that handle it"},
+    )  # fmt: skip
+    warn_before_s = Amount("seconds", least=1, most=86_400, data_key="warn_before")
+    on_node_lost = fields.Enum(
+        OnNodeLost, by_value=True, metadata={"description": "whether it runs elsewhere, waits for the node, or is lost"}
+    )
     deadline_at = fields.AwareDateTime(data_key="deadline", allow_none=True)
     depends_on = fields.List(fields.Nested(DependencySchema), validate=validate.Length(max=1000))
     array = fields.Nested(ArraySchema)
@@ -214,6 +264,8 @@ class JobSubmitSchema(ReplicaFields):
             raise ValidationError({"0": ["must name a program"]}, "command")
         if "arguments" in data and "script" not in data:
             raise ValidationError("go with a script; a command carries its own", "arguments")
+        if "warn_before_s" in data and "warn_signal" not in data:
+            raise ValidationError("says when, yet not with which signal: give warn_signal", "warn_before")
         reserved = {
             name: ["is set by the platform"] for name in data.get("environment", ()) if RESERVED.fullmatch(name)
         }
@@ -250,7 +302,7 @@ class BatchSchema(Strict):
 class StatusChangeSchema(Strict):
     """What to do with a job."""
 
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry"]))
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry", "give_up"]))
     reason = Text(longest=500, load_default="")
     force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
 

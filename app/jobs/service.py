@@ -28,6 +28,7 @@ from trellis.vocabulary import (
     ExecutorKind,
     JobState,
     NetworkPolicy,
+    OnNodeLost,
     StopReason,
 )
 
@@ -161,7 +162,10 @@ def end_overdue(uow: UnitOfWork) -> None:
 def requeue_due(uow: UnitOfWork) -> None:
     """Queue again the jobs whose pause before the next try is over."""
     due = (
-        select(Job).where(Job.state == JobState.RETRYING, Job.run_after <= uow.clock.now()).order_by(Job.id).limit(500)
+        select(Job)
+        .where(Job.state.in_((JobState.RETRYING, JobState.PREEMPTED)), Job.run_after <= uow.clock.now())
+        .order_by(Job.id)
+        .limit(500)
     )
     for job in uow.session.execute(due.with_for_update(key_share=True, skip_locked=True)).scalars():
         uow.move(job, JobState.QUEUED)
@@ -171,8 +175,8 @@ def spec_of(job: Job) -> JobSpec:
     """What was asked for, as it was stored."""
     kept: dict[str, Any] = dict(job.spec)
     kept["resources"] = _resources(kept["resources"])
-    retries = kept["retries"] | {"on": tuple(Cause(word) for word in kept["retries"]["on"])}
-    kept["retries"] = Retries(**retries)
+    kept["retries"] = Retries.read(kept["retries"])
+    kept["on_node_lost"] = OnNodeLost(kept.get("on_node_lost", OnNodeLost.REQUEUE))
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
     kept["network"] = NetworkPolicy(kept["network"])

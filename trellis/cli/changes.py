@@ -1,4 +1,4 @@
-"""`trellis cancel`, `suspend`, `resume`, `retry`."""
+"""`trellis cancel`, `suspend`, `resume`, `give-up`, `retry`."""
 
 from collections.abc import Callable, Container, Iterable
 from typing import Annotated
@@ -15,7 +15,7 @@ Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (cancel, suspend, resume, retry):
+    for command in (cancel, suspend, resume, give_up, retry):
         app.command()(command)
 
 
@@ -53,6 +53,16 @@ def resume(context: typer.Context, jobs: JobWords, reason: Reason = None, as_jso
     run = here(context)
     again = [run.client.jobs.resume(run.job_id(word), reason=reason) for word in jobs]
     run.answer(again, lambda: _say_each(run.say, again, "goes on", {JobState.QUEUED, JobState.PENDING}))
+
+
+def give_up(context: typer.Context, job: JobWord, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Wait no longer for the silent nodes of a job: it is tried elsewhere.
+
+    For example: trellis give-up last --reason "the machine is at the repair shop"
+    """
+    run = here(context)
+    found = run.client.jobs.give_up(run.job_id(job), reason=reason)
+    run.answer(found, lambda: _say_each(run.say, [found], "is ending", frozenset(JobState)))
 
 
 def _say_each(say: Callable[[str], None], jobs: Iterable[Job], meanwhile: str, done: Container[str]) -> None:

@@ -111,6 +111,10 @@ class Jobs:
         """
         return self._change(job, {"action": "resume", "reason": reason}, repeatable=True)
 
+    def give_up(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Wait no longer for the job's silent nodes: it is tried elsewhere. Raises Conflict where none is silent."""
+        return self._change(job, {"action": "give_up", "reason": reason}, repeatable=False)
+
     def retry(self, job: Job | str, *, reason: str | None = None) -> Job:
         """Submit an ended job again, and return the new one. Raises IllegalTransition for one that has not ended."""
         # Not repeatable: a second retry would be a second job.
