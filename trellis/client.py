@@ -11,6 +11,7 @@ from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.cluster import Nodes, Queues
+from trellis.nouns.groups import Arrays, Workflows
 from trellis.nouns.jobs import Jobs
 from trellis.nouns.resources import Resources
 from trellis.nouns.scheduling import Scheduling
@@ -54,6 +55,8 @@ class Client:
         self._transport = transport
         self.url = transport.url
         self.jobs = Jobs(transport)
+        self.arrays = Arrays(transport)
+        self.workflows = Workflows(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

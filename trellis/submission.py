@@ -149,9 +149,24 @@ class JobBody(TypedDict, total=False):
     dry_run: bool
 
 
-def as_json(body: JobBody) -> dict[str, Any]:
+class AfterBody(TypedDict, total=False):
+    """Another job of a workflow, by its name there; `kind` as in `DependencyBody`."""
+
+    job: str
+    kind: str
+
+
+class StepBody(JobBody, total=False):
+    """A job of a workflow: `name` must be there; `after` are names of others that must succeed before, or how."""
+
+    after: Sequence[str | AfterBody]
+
+
+def as_json(body: JobBody | StepBody) -> dict[str, Any]:
     """The body as plain JSON data."""
     sent: dict[str, Any] = {key: _plain(value) for key, value in body.items()}
+    if "after" in sent:
+        sent["after"] = [{"job": item} if isinstance(item, str) else item for item in sent["after"]]
     if "depends_on" in sent:
         sent["depends_on"] = [_dependency(item) for item in body["depends_on"]]
     return sent

@@ -146,6 +146,13 @@ class DependencyKind(StrEnum):
     AFTER_ANY = "after_any"
 
 
+class GroupKind(StrEnum):
+    """What many jobs may be together: elements of one submission, or steps that wait for one another."""
+
+    ARRAY = "array"
+    WORKFLOW = "workflow"
+
+
 class Role(StrEnum):
     """What a member may do in a project."""
 

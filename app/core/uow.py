@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.access import SYSTEM, Actor, Permission
 from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL
 from app.core.states import MACHINES
-from app.core.tables import Entity
+from app.core.tables import Base, Entity
 from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
 from trellis.vocabulary import ActorKind
 
@@ -111,7 +111,7 @@ class UnitOfWork:
         """
         return self.session.connection().execute(statement, values)
 
-    def insert(self, rows: Sequence[Entity]) -> None:
+    def insert(self, rows: Sequence[Base]) -> None:
         """Store new rows of one kind that this unit changes no more, in one statement, past the session."""
         names = {name for row in rows for name in row.__dict__ if not name.startswith("_")}
         if rows:

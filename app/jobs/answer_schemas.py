@@ -3,7 +3,7 @@
 from marshmallow import fields
 
 from app.http.schema import Strict
-from trellis.vocabulary import Cause, JobState, ReplicaState
+from trellis.vocabulary import Cause, GroupKind, JobState, ReplicaState
 
 
 class JobResourcesSchema(Strict):
@@ -94,10 +94,35 @@ class JobSchema(Strict):
     retry_of = fields.UUID(allow_none=True)
     array_id = fields.UUID(allow_none=True)
     array_index = fields.Integer(allow_none=True)
+    workflow_id = fields.UUID(allow_none=True)
+    workflow = fields.String()
+    group = fields.Nested(
+        "JobGroupSchema", metadata={"description": "in a grouped list: the array or workflow that it stands for"}
+    )
     version = fields.Integer()
     spec = fields.Dict()
     depends_on = fields.List(fields.Dict())
     attempts = fields.List(fields.Nested(AttemptSchema))
+
+
+class JobGroupSchema(Strict):
+    """An array or a workflow as one: how many of its jobs are in which state."""
+
+    id = fields.UUID()
+    kind = fields.Enum(GroupKind, by_value=True)
+    name = fields.String()
+    project_id = fields.UUID()
+    user = fields.String()
+    submitted_at = fields.AwareDateTime()
+    count = fields.Integer()
+    states = fields.Dict(fields.String(), fields.Integer(), metadata={"example": {"running": 4, "queued": 96}})
+    changed = fields.Integer(metadata={"description": "of a change: how many jobs it concerned"})
+
+
+class WorkflowSchema(JobGroupSchema):
+    """A workflow that was submitted, with its jobs."""
+
+    items = fields.List(fields.Nested(JobSchema))
 
 
 class JobPageSchema(Strict):

@@ -1,5 +1,7 @@
 """Jobs over HTTP."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +14,18 @@ from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
 from app.jobs import answer_schemas as answers
-from app.jobs import listing, losses, metrics, schemas, service, suspensions
+from app.jobs import groups, listing, losses, metrics, schemas, service, suspensions, workflows
 from app.jobs.following import Follower
+from app.jobs.groups import Change, Group
 from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
+from app.jobs.workflows import WorkflowSpec
 from app.storage.artifacts import list_artifacts
 from app.storage.models import Artifact
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
+from trellis.vocabulary import GroupKind
 
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
 
@@ -48,6 +53,20 @@ def _tagged(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
     return _shown(job)[0], 200, {"ETag": f'"{job.version}"'}
 
 
+def _changed(group: Group, change: Change) -> dict[str, Any]:
+    uow = current_uow()
+    changed = groups.change_group(uow, group, change)
+    uow.flush()
+    return listing.present_group(groups.summarise(uow, group)) | {"changed": changed}
+
+
+def _of_workflow(jobs: Sequence[Job]) -> Group:
+    found = groups.group_of(jobs[0])
+    if found is None:
+        raise ValueError("these jobs are of no workflow")
+    return found
+
+
 @blp.route("")
 class Jobs(MethodView):
     """The collection."""
@@ -57,7 +76,14 @@ class Jobs(MethodView):
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List jobs: filter, sort, page."""
         page = listing.list_jobs(current_uow(), query, page_request(query, listing.SORTS, "-submitted_at"))
-        return {"items": _shown(*page.items), "next_cursor": page.next_cursor}
+        items = _shown(*page.items)
+        if query.get("grouped"):
+            standing = groups.groups_of(current_uow(), page.items)
+            items = [
+                item | ({"group": listing.present_group(standing[item["id"]])} if item["id"] in standing else {})
+                for item in items
+            ]
+        return {"items": items, "next_cursor": page.next_cursor}
 
     @blp.arguments(schemas.JobSubmitSchema)
     @blp.response(201, answers.JobSchema)
@@ -90,6 +116,61 @@ class JobBatch(MethodView):
         """Submit up to 1,000 jobs, all or none."""
         jobs = service.submit_batch(current_uow(), body["jobs"])
         return {"items": _shown(*jobs), "count": len(jobs), "next_cursor": None}
+
+
+@blp.route("/workflows")
+class Workflows(MethodView):
+    """Jobs that wait for one another."""
+
+    @blp.arguments(schemas.WorkflowSubmitSchema)
+    @blp.response(201, answers.WorkflowSchema)
+    def post(self, spec: WorkflowSpec) -> Any:
+        """Submit a workflow: up to 1,000 jobs by name, all or none."""
+        jobs = workflows.submit_workflow(current_uow(), spec)
+        body = listing.present_group(groups.Summary(_of_workflow(jobs), jobs[0], Counter(job.state for job in jobs)))
+        return body | {"items": _shown(*jobs)}, 200 if spec.dry_run else 201
+
+
+@blp.route("/workflows/<uuid:workflow_id>")
+class WorkflowItem(MethodView):
+    """One workflow."""
+
+    @blp.response(200, answers.JobGroupSchema)
+    def get(self, workflow_id: UUID) -> Any:
+        """Show a workflow: how many of its jobs are in which state."""
+        return listing.present_group(groups.summarise(current_uow(), Group(GroupKind.WORKFLOW, workflow_id)))
+
+
+@blp.route("/workflows/<uuid:workflow_id>/status")
+class WorkflowStatus(MethodView):
+    """Where a workflow is going."""
+
+    @blp.arguments(schemas.WorkflowStatusSchema)
+    @blp.response(200, answers.JobGroupSchema)
+    def patch(self, change: Change, workflow_id: UUID) -> Any:
+        """Cancel, suspend or resume a workflow as one."""
+        return _changed(Group(GroupKind.WORKFLOW, workflow_id), change)
+
+
+@blp.route("/arrays/<uuid:array_id>")
+class ArrayItem(MethodView):
+    """One array."""
+
+    @blp.response(200, answers.JobGroupSchema)
+    def get(self, array_id: UUID) -> Any:
+        """Show an array: how many of its elements are in which state."""
+        return listing.present_group(groups.summarise(current_uow(), Group(GroupKind.ARRAY, array_id)))
+
+
+@blp.route("/arrays/<uuid:array_id>/status")
+class ArrayStatus(MethodView):
+    """Where an array is going."""
+
+    @blp.arguments(schemas.ArrayStatusSchema)
+    @blp.response(200, answers.JobGroupSchema)
+    def patch(self, change: Change, array_id: UUID) -> Any:
+        """Cancel, suspend, resume or retry an array or some elements of it."""
+        return _changed(Group(GroupKind.ARRAY, array_id), change)
 
 
 @blp.route("/<uuid:job_id>")

@@ -1,8 +1,10 @@
 """Jobs as they are shown: filtered, sorted, paged, and with the words on why one waits."""
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from app.core.events import Event
 from app.core.paging import Page, PageRequest, Sort, page
 from app.core.uow import UnitOfWork
 from app.jobs.asks import Asks, RoleAsks, roles_in
+from app.jobs.groups import Summary, is_first
 from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
 from app.jobs.validator import Place
 from app.queues.models import Queue
@@ -30,12 +33,12 @@ SORTS = {
 }
 LIVE = frozenset(JobState) - ENDED_JOB_STATES
 _TIMES = {
-    "submitted_after": Job.created_at.__ge__,
-    "submitted_before": Job.created_at.__lt__,
-    "started_after": Job.started_at.__ge__,
-    "started_before": Job.started_at.__lt__,
-    "ended_after": Job.ended_at.__ge__,
-    "ended_before": Job.ended_at.__lt__,
+    "submitted_after": ("created_at", operator.ge),
+    "submitted_before": ("created_at", operator.lt),
+    "started_after": ("started_at", operator.ge),
+    "started_before": ("started_at", operator.lt),
+    "ended_after": ("ended_at", operator.ge),
+    "ended_before": ("ended_at", operator.lt),
 }
 
 
@@ -51,28 +54,30 @@ class Names:
 
 def list_jobs(uow: UnitOfWork, filters: dict[str, Any], request: PageRequest) -> Page[Job]:
     """One page of the jobs that pass every filter. Raises Invalid for a filter that can't be understood."""
-    return page(uow, _filtered(uow, filters), Job, request)
+    conditions = partial(_conditions, uow, filters)
+    statement = uow.visible(Job).where(*conditions(Job))
+    return page(uow, statement.where(is_first(conditions)) if filters.get("grouped") else statement, Job, request)
 
 
-def _filtered(uow: UnitOfWork, filters: dict[str, Any]) -> Select[Job]:
-    statement = uow.visible(Job)
+def _conditions(uow: UnitOfWork, filters: dict[str, Any], jobs: Any) -> list[ColumnElement[bool]]:
+    """What the filters ask of a row of `jobs`, be it by that name or by another."""
     conditions: list[ColumnElement[bool]] = [
-        compare(filters[name]) for name, compare in _TIMES.items() if filters.get(name) is not None
+        compare(getattr(jobs, column), filters[name])
+        for name, (column, compare) in _TIMES.items()
+        if filters.get(name) is not None
     ]
     if filters.get("state"):
-        conditions.append(Job.state.in_(filters["state"]))
+        conditions.append(jobs.state.in_(filters["state"]))
     if filters.get("project"):
-        conditions.append(Job.project_id.in_(_ids(uow.visible(Project), Project, filters["project"])))
+        conditions.append(jobs.project_id.in_(_ids(uow.visible(Project), Project, filters["project"])))
     if filters.get("queue"):
-        conditions.append(Job.queue_id.in_(_ids(uow.visible(Queue), Queue, filters["queue"])))
+        conditions.append(jobs.queue_id.in_(_ids(uow.visible(Queue), Queue, filters["queue"])))
     if filters.get("user"):
-        conditions.append(Job.actor_name == filters["user"])
-    if filters.get("name"):
-        conditions.append(Job.name == filters["name"])
-    if filters.get("array_id"):
-        conditions.append(Job.array_id == filters["array_id"])
-    conditions += [Job.labels.contains(_label(i, text)) for i, text in enumerate(filters.get("label") or ())]
-    return statement.where(*conditions)
+        conditions.append(jobs.actor_name == filters["user"])
+    equal = ("name", "array_id", "workflow_id")
+    conditions += [getattr(jobs, name) == filters[name] for name in equal if filters.get(name)]
+    conditions += [jobs.labels.contains(_label(i, text)) for i, text in enumerate(filters.get("label") or ())]
+    return conditions
 
 
 def _ids(visible: Select[Any], model: Any, given: str) -> Select[tuple[UUID]]:
@@ -161,6 +166,8 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "retry_of": job.retry_of,
         "array_id": job.array_id,
         "array_index": job.array_index,
+        "workflow_id": job.workflow_id,
+        "workflow": job.workflow,
         "version": job.version,
     }
 
@@ -194,6 +201,21 @@ def _roles(spec: Mapping[str, Any], roles: Sequence[RoleAsks]) -> list[dict[str,
         {"name": said["name"], "min_replicas": role.least, "max_replicas": role.most, "resources": _resources(role)}
         for said, role in zip(spec.get("roles", ()), roles, strict=False)
     ]
+
+
+def present_group(summary: Summary) -> dict[str, Any]:
+    """A group as it is answered."""
+    first = summary.first
+    return {
+        "id": summary.group.id,
+        "kind": summary.group.kind,
+        "name": first.workflow or first.name,
+        "project_id": first.project_id,
+        "user": first.actor_name,
+        "submitted_at": first.created_at,
+        "count": summary.count,
+        "states": {str(state): count for state, count in sorted(summary.states.items())},
+    }
 
 
 def _waits_for(job: Job, node: str) -> str:

@@ -38,6 +38,7 @@ class Job(ProjectOwned):
         Index("ix_jobs_recent", "created_at", "id"),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
         Index("ix_jobs_array", "array_id", "array_index", postgresql_where=text("array_id IS NOT NULL")),
+        Index("ix_jobs_workflow", "workflow_id", "id", postgresql_where=text("workflow_id IS NOT NULL")),
         Index(
             "ix_jobs_queued",
             "class_key", "priority", "created_at", "id",
@@ -88,6 +89,8 @@ class Job(ProjectOwned):
     retry_of: Mapped[UUID | None]
     array_id: Mapped[UUID | None]
     array_index: Mapped[int | None]
+    workflow_id: Mapped[UUID | None]
+    workflow: Mapped[str] = mapped_column(String(200), default="")
 
 
 class Dependency(Base):

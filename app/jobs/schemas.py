@@ -7,7 +7,9 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.jobs.groups import Change
 from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RetryRule, RoleSpec
+from app.jobs.workflows import Step, WorkflowSpec
 from app.resources.gpus import gpu_type
 from scheduler.placement.mig import profiles
 from trellis.vocabulary import (
@@ -196,19 +198,19 @@ class ArraySchema(Strict):
         return ArraySpec(parse_indexes(data.pop("indexes")), **data)
 
 
-def parse_indexes(text: str) -> tuple[int, ...]:
+def parse_indexes(text: str, name: str = "indexes") -> tuple[int, ...]:
     """`"0-3,8,10-20:5"` as sorted numbers; counted before they are made, so that a huge range costs nothing."""
     ranges: list[range] = []
     for part in text.replace(" ", "").split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise ValidationError("must be numbers and ranges such as 0-9,12,20-40:2", "indexes")
+            raise ValidationError("must be numbers and ranges such as 0-9,12,20-40:2", name)
         first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
         if last < first or step < 1:
-            raise ValidationError(f"holds the empty range {part}", "indexes")
+            raise ValidationError(f"holds the empty range {part}", name)
         ranges.append(range(first, last + 1, step))
     if sum(map(len, ranges)) > LARGEST_ARRAY:
-        raise ValidationError(f"holds more than {LARGEST_ARRAY} elements", "indexes")
+        raise ValidationError(f"holds more than {LARGEST_ARRAY} elements", name)
     return tuple(sorted({index for part in ranges for index in part}))
 
 
@@ -299,12 +301,77 @@ class BatchSchema(Strict):
     jobs = fields.List(fields.Nested(JobSubmitSchema), required=True, validate=validate.Length(1, 1000))
 
 
+class AfterSchema(Strict):
+    """Another job of the workflow to wait for."""
+
+    job = Text(required=True, longest=200, shortest=1, metadata={"example": "prepare"})
+    kind = fields.Enum(DependencyKind, by_value=True, load_default=DependencyKind.AFTER_SUCCESS)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> tuple[str, DependencyKind]:
+        """Hand the rules a value."""
+        return data["job"], data["kind"]
+
+
+class StepSchema(JobSubmitSchema):
+    """A job of a workflow: a submission with a name, that may wait for others of the workflow."""
+
+    name = Text(required=True, longest=200, shortest=1, metadata={"example": "train"})
+    after = fields.List(fields.Nested(AfterSchema), validate=validate.Length(max=1000))
+
+    @post_load
+    def build(self, data: dict[str, Any], **options: Any) -> Any:
+        """Hand the rules a value."""
+        after = tuple(data.pop("after", ()))
+        return Step(super().build(data, **options), after)
+
+
+class WorkflowSubmitSchema(Strict):
+    """Up to a thousand jobs that belong together, all or none."""
+
+    name = Text(required=True, longest=200, shortest=1, metadata={"example": "nightly"})
+    jobs = fields.List(fields.Nested(StepSchema), required=True, validate=validate.Length(1, 1000))
+    dry_run = fields.Boolean(truthy={True}, falsy={False})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> WorkflowSpec:
+        """Hand the rules a value."""
+        return WorkflowSpec(data["name"], tuple(data["jobs"]), data.get("dry_run", False))
+
+
 class StatusChangeSchema(Strict):
     """What to do with a job."""
 
     action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry", "give_up"]))
     reason = Text(longest=500, load_default="")
     force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+
+
+class WorkflowStatusSchema(Strict):
+    """What to do with a workflow."""
+
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume"]))
+    reason = Text(longest=500, load_default="")
+    force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Change:
+        """Hand the rules a value."""
+        return Change(**data)
+
+
+class ArrayStatusSchema(WorkflowStatusSchema):
+    """What to do with an array, or with some elements of it; `retry` submits those again that failed."""
+
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry"]))
+    elements = Text(longest=1000, metadata={"example": "0-9,20-40:2"})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Change:
+        """Hand the rules a value."""
+        if "elements" in data:
+            data["elements"] = parse_indexes(data["elements"], "elements")
+        return Change(**data)
 
 
 class JobQuerySchema(Strict):
@@ -317,6 +384,8 @@ class JobQuerySchema(Strict):
     name = Text(longest=200)
     label = fields.List(Text(longest=270), metadata={"example": ["team:vision"]})
     array_id = fields.UUID()
+    workflow_id = fields.UUID()
+    grouped = fields.Boolean(metadata={"description": "arrays and workflows as one line each"})
     submitted_after = fields.AwareDateTime()
     submitted_before = fields.AwareDateTime()
     started_after = fields.AwareDateTime()

@@ -13,9 +13,9 @@ from app.core.constraints import Constraints
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.asks import asks_of, class_key, count
-from app.jobs.dependencies import add_dependencies
-from app.jobs.models import Job, Replica
-from app.jobs.spec import DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.dependencies import add_dependencies, wait_for
+from app.jobs.models import Dependency, Job, Replica
+from app.jobs.spec import JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
@@ -44,10 +44,10 @@ def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
     """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
-    _hold(uow, [(spec, place)])
+    hold_quotas(uow, [(spec, place)])
     jobs = _make_jobs(uow, spec, place)
     if not spec.dry_run:
-        uow.insert(_begin(uow, spec, jobs))
+        store(uow, jobs, _begin(uow, spec, jobs))
     return jobs, place
 
 
@@ -58,7 +58,7 @@ def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
     """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
-    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored()), place
+    return make_job(uow, spec, place), place
 
 
 def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int) -> None:
@@ -82,15 +82,17 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
         wanted.append((spec, places[where]))
-    _hold(uow, wanted)
+    hold_quotas(uow, wanted)
     jobs: list[Job] = []
-    to_store: list[Job] = []
+    kept: list[Job] = []
+    waits: list[Dependency] = []
     for spec, place in wanted:
         made = _make_jobs(uow, spec, place)
         jobs += made
         if not spec.dry_run:
-            to_store += _begin(uow, spec, made)
-    uow.insert(to_store)
+            kept += made
+            waits += _begin(uow, spec, made)
+    store(uow, kept, waits)
     return jobs
 
 
@@ -102,13 +104,17 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
     job = uow.get(Job, job_id, lock=True)
     uow.require(Permission.JOB_WRITE, job.project_id)
     uow.expect_version(job, version)
-    live = live_replicas(uow, job)
+    end_job(uow, job, live_replicas(uow, job), reason=reason, force=force)
+    return job
+
+
+def end_job(uow: UnitOfWork, job: Job, live: Sequence[Replica], *, reason: str, force: bool) -> None:
+    """The same for a locked job with these live replicas."""
     if not live:
         job.message = reason
         job.cause = Cause.CANCELLED
         uow.move(job, JobState.CANCELLED, reason=reason)
-        return job
-    if job.cancel_asked_at is None or force:
+    elif job.cancel_asked_at is None or force:
         job.cancel_asked_at = uow.clock.now()
         job.message = reason
         job.version += 1
@@ -116,7 +122,6 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
         grace_s = 0 if force else int(job.spec["grace_s"])
         for replica in live:
             ask_stop(uow, replica, StopReason.CANCELLED, grace_s)
-    return job
 
 
 def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
@@ -125,16 +130,27 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     uow.require(Permission.JOB_WRITE, job.project_id)
     if job.state not in ENDED_JOB_STATES:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
-    ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
-    spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
-    project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
-    place = Place(project.id, project.name, queue.id, queue.name)
-    _hold(uow, [(spec, place)])
-    (again,) = _make_jobs(uow, spec, place)
-    again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
-    _queue_all(uow, [again])
-    uow.insert([again])
+    (again,) = submit_again(uow, [job])
     return again
+
+
+def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
+    """The same for ended jobs of one project and queue."""
+    project, queue = uow.get(Project, jobs[0].project_id), uow.get(Queue, jobs[0].queue_id)
+    place = Place(project.id, project.name, queue.id, queue.name)
+    wanted = []
+    for job in jobs:
+        ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
+        wanted.append((replace(spec_of(job), deadline_at=job.deadline_at if ahead else None), place))
+    hold_quotas(uow, wanted)
+    made = []
+    for job, (spec, _) in zip(jobs, wanted, strict=True):
+        again = make_job(uow, spec, place)
+        again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
+        made.append(again)
+    queue_all(uow, made)
+    uow.insert(made)
+    return made
 
 
 def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int) -> None:
@@ -195,7 +211,7 @@ def _role(kept: dict[str, Any]) -> RoleSpec:
     return RoleSpec(**kept | {"resources": _resources(kept["resources"]), "command": command})
 
 
-def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
+def hold_quotas(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
     """Let the quotas of every project that is concerned have their say, once each."""
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
@@ -206,9 +222,9 @@ def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
 
 
 def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
-    asks = asks_of(spec, pool_named(uow, spec)).stored()
     if spec.array is None:
-        return [_make_job(uow, spec, place, asks)]
+        return [make_job(uow, spec, place)]
+    asks = asks_of(spec, pool_named(uow, spec)).stored()
     array_id = new_id()
     jobs = []
     for index in spec.array.indexes:
@@ -218,31 +234,37 @@ def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
     return jobs
 
 
-def _begin(uow: UnitOfWork, spec: JobSpec, jobs: Sequence[Job]) -> Sequence[Job]:
-    """Queue new jobs, or let them wait for others; returns those that are still to be stored."""
+def _begin(uow: UnitOfWork, spec: JobSpec, jobs: Sequence[Job]) -> list[Dependency]:
+    """Queue new jobs, or let them wait for others: what they wait for is still to be stored, as they are."""
+    waits = add_dependencies(uow, jobs, spec.depends_on) if spec.depends_on else []
     width = spec.array.max_parallel if spec.array else 0
-    waits = bool(spec.depends_on) or 0 < width < len(jobs)
-    if waits:  # what they wait for is written in rows that refer to theirs
-        uow.session.add_all(jobs)
-        uow.session.flush()
-        for job in jobs if spec.depends_on else ():
-            add_dependencies(uow, job, spec.depends_on)
-        _chain(uow, jobs, width or len(jobs))
-    _queue_all(uow, jobs)
-    return () if waits else jobs
+    if 0 < width < len(jobs):
+        # At most `width` of an array at once: each element waits for the end of the one `width` before it.
+        waits += [
+            wait_for(later, earlier, DependencyKind.AFTER_ANY)
+            for earlier, later in zip(jobs, jobs[width:], strict=False)
+        ]
+    queue_all(uow, jobs)
+    return waits
 
 
-def _queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
+def store(uow: UnitOfWork, jobs: Sequence[Job], waits: Sequence[Dependency]) -> None:
+    """Store new jobs, and what they wait for."""
+    uow.insert(jobs)
+    uow.insert(waits)
+
+
+def queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
+    """Queue new jobs that wait for nothing."""
     for job in jobs:
         uow.emit("job.submitted", job, name=job.name)
         if job.waiting_for == 0 and job.state is JobState.PENDING:
             uow.move(job, JobState.QUEUED)
 
 
-def _chain(uow: UnitOfWork, jobs: Sequence[Job], width: int) -> None:
-    """At most `width` of an array at once: each element waits for the end of the one `width` before it."""
-    for earlier, later in zip(jobs, jobs[width:], strict=False):
-        add_dependencies(uow, later, [DependencySpec(earlier.id, DependencyKind.AFTER_ANY)])
+def make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
+    """The job that `spec` becomes there, not stored yet."""
+    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored())
 
 
 def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any] | None) -> Job:

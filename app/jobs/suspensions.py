@@ -42,21 +42,25 @@ def suspend_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: s
     if job.state in ENDED_JOB_STATES or job.cancel_asked_at is not None:
         ending = "ending" if job.state not in ENDED_JOB_STATES else job.state
         raise IllegalTransition(f"job {job.id} is {ending}: there is nothing to suspend")
-    if job.suspend_asked_at is not None:
-        return job
+    if job.suspend_asked_at is None:
+        hold_back(uow, job, live_replicas(uow, job), reason)
+    return job
+
+
+def hold_back(uow: UnitOfWork, job: Job, live: Sequence[Replica], reason: str) -> None:
+    """The same for a locked job with these live replicas."""
     job.suspend_asked_at = uow.clock.now()
     job.message = reason
     if job.state in _WAITING:
         job.run_after = job.owed = None
         uow.move(job, JobState.SUSPENDED, reason=reason)
-        return job
+        return
     job.version += 1
     uow.emit("job.suspend_asked", job, reason=reason)
-    for replica in live_replicas(uow, job):
+    for replica in live:
         # One that stands still is about to go on, with what it was granted: its turn comes when it has.
         if replica.state is not ReplicaState.SUSPENDED:
             ask_pause(uow, job, replica)
-    return job
 
 
 def resume_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: str = "") -> Job:
@@ -69,15 +73,19 @@ def resume_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
     uow.expect_version(job, version)
     if job.state in ENDED_JOB_STATES:
         raise IllegalTransition(f"job {job.id} is {job.state}: `retry` submits it again")
-    if job.suspend_asked_at is None:
-        return job
+    if job.suspend_asked_at is not None:
+        let_go_on(uow, job, live_replicas(uow, job), reason)
+    return job
+
+
+def let_go_on(uow: UnitOfWork, job: Job, live: Sequence[Replica], reason: str) -> None:
+    """The same for a locked job with these live replicas. One that is coming to rest goes on once it has: `rest`."""
     job.suspend_asked_at = None
     job.message = reason
     job.version += 1
     uow.emit("job.resume_asked", job, reason=reason)
     if job.state is JobState.SUSPENDED:
-        queue_again(uow, job, live_replicas(uow, job))
-    return job  # else it goes on once all of it stands still: `rest`
+        queue_again(uow, job, live)
 
 
 def ask_pause(uow: UnitOfWork, job: Job, replica: Replica) -> None:

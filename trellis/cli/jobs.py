@@ -31,10 +31,11 @@ def list_jobs(
     after: Annotated[str | None, typer.Option("--submitted-after", help="A time, such as 2026-01-31T12:00.")] = None,
     before: Annotated[str | None, typer.Option("--submitted-before", help="Time, likewise.")] = None,
     sort: Annotated[str, typer.Option(help="Field to sort by, `-` before it turns it round.")] = "-submitted_at",
+    each: Annotated[bool, typer.Option("--each", help="Elements of arrays and jobs of workflows one by one.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, the newest first.
+    """List jobs, the newest first; an array or a workflow is one line.
 
     For example: trellis jobs --state running --state queued
     """
@@ -49,6 +50,7 @@ def list_jobs(
         "submitted_after": when("submitted-after", after),
         "submitted_before": when("submitted-before", before),
         "sort": sort,
+        "grouped": None if each else True,
         "limit": min(limit, _PAGE),
     }
     given = {key: value for key, value in filters.items() if value is not None}

@@ -9,6 +9,7 @@ from trellis.cli import (
     account,
     changes,
     cluster,
+    groups,
     holdings,
     jobs,
     logs,
@@ -32,6 +33,7 @@ app = typer.Typer(
 submit.register(app)
 jobs.register(app)
 changes.register(app)
+groups.register(app)
 logs.register(app)
 watching.register(app)
 whatif.register(app)

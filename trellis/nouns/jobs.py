@@ -22,6 +22,9 @@ class JobFilters(TypedDict, total=False):
     user: str
     name: str
     label: Mapping[str, str]
+    array_id: str
+    workflow_id: str
+    grouped: bool
     submitted_after: datetime | str
     submitted_before: datetime | str
     started_after: datetime | str

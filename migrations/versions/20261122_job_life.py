@@ -1,11 +1,11 @@
-"""Jobs that are suspended where they run."""
+"""Jobs that are suspended where they run, and workflows."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "20261122_suspensions"
+revision: str = "20261122_job_life"
 down_revision: str | None = "20261121_job_asks"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
@@ -21,6 +21,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_replicas_parked", "replicas", ["node_id"], unique=False, postgresql_where=sa.text("state = 'suspended'")
     )
+    op.add_column("jobs", sa.Column("workflow_id", sa.Uuid(), nullable=True))
+    op.add_column("jobs", sa.Column("workflow", sa.String(200), server_default="", nullable=False))
+    op.alter_column("jobs", "workflow", server_default=None)
+    op.create_index(
+        "ix_jobs_workflow", "jobs", ["workflow_id", "id"], unique=False,
+        postgresql_where=sa.text("workflow_id IS NOT NULL"),
+    )  # fmt: skip
     op.add_column("nodes", sa.Column("parked", sa.BigInteger(), server_default="0", nullable=False))
     op.alter_column("nodes", "parked", server_default=None)
 
@@ -28,6 +35,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """And back."""
     op.drop_column("nodes", "parked")
+    op.drop_index("ix_jobs_workflow", table_name="jobs", postgresql_where=sa.text("workflow_id IS NOT NULL"))
+    op.drop_column("jobs", "workflow")
+    op.drop_column("jobs", "workflow_id")
     op.drop_index("ix_replicas_parked", table_name="replicas", postgresql_where=sa.text("state = 'suspended'"))
     op.drop_column("replicas", "suspend_asked_at")
     op.drop_column("jobs", "paused_ms")
