@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent import clock, debugging, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -106,6 +106,7 @@ class Supervisor:
         leased_s = self._leased_s()
         if self._verdict or leased_s <= 0:
             return  # it is not to start any more
+        began_at = time.monotonic()
         program = workspace.prepare(self._ground, self._replica, self._spec, self._socket)
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
@@ -113,9 +114,12 @@ class Supervisor:
         usual = processes.oom_preference()
         processes.set_oom_preference(max(usual, _OOM_SCORE))  # the kernel lets no one but root go below his own
         self._started_at = time.monotonic()
-        self._running = self._executor.start(
-            Start(self._ground, self._replica, self._spec, program, stdout=ends[0], stderr=ends[1])
-        )
+        start = Start(self._ground, self._replica, self._spec, program, stdout=ends[0], stderr=ends[1])
+        self._running = self._executor.start(start)
+        if self._spec.debug:
+            times_s = self._started_at - began_at, time.monotonic() - self._started_at
+            for line in debugging.told_at_start(start, *times_s):
+                self._log.say(line)
         processes.set_oom_preference(usual)
         for end in ends:
             os.close(end)
@@ -315,6 +319,11 @@ class Supervisor:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        if self._spec.debug and self._running:
+            now = time.monotonic()
+            rested_s = self._still.total_s(now)
+            usage = self._executor.usage(self._running)
+            self._log.say(debugging.told_at_end(ended, usage, now - self._started_at - rested_s, rested_s))
         if not verdict.silent:
             self._report(verdict.state, verdict, ended)
             while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost

@@ -139,6 +139,7 @@ class JobBody(TypedDict, total=False):
     warn_signal: str
     warn_before: int | str | timedelta
     on_node_lost: str
+    debug: bool
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]
     array: ArrayBody

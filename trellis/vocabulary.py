@@ -92,6 +92,7 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
     SUSPENDED = "suspended"
+    MIGRATED = "migrated"
     NODE_LOST = "node_lost"
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
@@ -108,6 +109,7 @@ class StopReason(StrEnum):
     PREEMPTED = "preempted"
     SURPLUS = "surplus"
     DISPLACED = "displaced"
+    MIGRATED = "migrated"
     STALE = "stale"
 
 

@@ -45,6 +45,7 @@ class ReplicaSpec:
     `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
     `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
     One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
+    `debug`: the node tells more of what it does in the replica's log.
     """
 
     replica_id: str
@@ -73,6 +74,7 @@ class ReplicaSpec:
     warn_signal: str = ""
     warn_before_s: int = 60
     leased: bool = True
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)

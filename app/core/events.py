@@ -23,7 +23,7 @@ KINDS = frozenset(
     {f"{noun}.{state}" for noun, machine in MACHINES.items() for state in machine.moves}
     | {
         "job.submitted", "job.cancel_asked", "job.eviction_asked", "job.resized", "job.promised",
-        "job.suspend_asked", "job.resume_asked", "job.displaced",
+        "job.suspend_asked", "job.resume_asked", "job.displaced", "job.migration_asked",
         "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",

@@ -42,6 +42,19 @@ _TELL = """
 """
 
 
+_ECHO = """
+    INSERT INTO events (kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, subject_id, job_id,
+                        data, sent_at)
+    SELECT kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, like_it, like_it, data, sent_at
+    FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS echo(like_it, place)
+    CROSS JOIN jsonb_array_elements(%(events)s::jsonb) WITH ORDINALITY AS told(event, number)
+    CROSS JOIN jsonb_to_record(told.event) AS event(
+        kind text, at timestamptz, actor_kind text, actor_id uuid, actor_name text, project_id uuid,
+        subject_type text, data jsonb, sent_at timestamptz)
+    ORDER BY echo.place, told.number
+"""
+
+
 class Clock:
     """The database's clock, read once a unit: every stamp of one unit is the same, whoever's host it runs on."""
 
@@ -153,6 +166,13 @@ class UnitOfWork:
                 "sent_at": None if kind in ANNOUNCED else now,
             }
         )
+
+    def echo(self, job: Entity, ids: Sequence[UUID]) -> None:
+        """What this unit told of a new job so far holds for the jobs of these ids as well."""
+        told = [event for event in self._events if event["subject_id"] == str(job.id)]
+        if told and ids:
+            values = {"ids": list(ids), "events": json.dumps(told)}
+            self.session.connection().exec_driver_sql(_ECHO, values)
 
     def move(self, subject: Any, state: StrEnum, **data: Any) -> None:
         """Change a state by its table: stamp the time, bump the version, emit `<noun>.<state>`.

@@ -14,7 +14,7 @@ from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
 from app.jobs import answer_schemas as answers
-from app.jobs import groups, listing, losses, metrics, schemas, service, suspensions, workflows
+from app.jobs import arrays, groups, listing, losses, metrics, migrations, schemas, service, suspensions, workflows
 from app.jobs.following import Follower
 from app.jobs.groups import Change, Group
 from app.jobs.logs import Cursor, LogFilter
@@ -89,18 +89,20 @@ class Jobs(MethodView):
     @blp.response(201, answers.JobSchema)
     def post(self, spec: JobSpec) -> Any:
         """Submit a job; with `array`, many at once."""
-        jobs, place = service.submit_job(current_uow(), spec)
-        names, now = listing.names_at(place), current_uow().clock.now()
+        uow = current_uow()
         if spec.array is None:
+            job, place = service.submit_job(uow, spec)
             return (
-                listing.present(jobs[0], names, now) | (_tried(jobs[0]) if spec.dry_run else {}),
+                listing.present(job, listing.names_at(place), uow.clock.now()) | (_tried(job) if spec.dry_run else {}),
                 200 if spec.dry_run else 201,
-                {"Location": f"/api/v1/jobs/{jobs[0].id}"},
+                {"Location": f"/api/v1/jobs/{job.id}"},
             )
+        array, place = arrays.submit_array(uow, spec, spec.array)
+        names = listing.names_at(place)
         body = {
-            "array_id": jobs[0].array_id,
-            "items": [listing.present(job, names, now) for job in jobs[:50]],
-            "count": len(jobs),
+            "array_id": array.id,
+            "items": [listing.present(job, names, uow.clock.now()) for job in array.jobs],
+            "count": array.count,
             "next_cursor": None,
         }
         return Response(current_app.json.dumps(answers.JobPageSchema().dump(body)), 201, mimetype="application/json")
@@ -196,10 +198,14 @@ class JobStatus(MethodView):
     @blp.arguments(schemas.StatusChangeSchema)
     @blp.response(200, answers.JobSchema)
     def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
-        """Cancel, suspend or resume a job, give up its silent nodes, or retry it (which answers the new job)."""
+        """Cancel, suspend, resume or migrate a job, give up its silent nodes, or retry it (which answers the new job)."""
         uow = current_uow()
         if change["action"] == "retry":
             return _tagged(service.retry_job(uow, job_id))
+        if change["action"] == "migrate":
+            why_never = current_app.extensions["why_never"]
+            aim = {"to": change.get("to", ""), "reason": change["reason"]}
+            return _tagged(migrations.migrate_job(uow, job_id, if_match(), why_never, **aim))
         if act := _CHANGES.get(change["action"]):
             return _tagged(act(uow, job_id, if_match(), reason=change["reason"]))
         return _tagged(service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"]))

@@ -66,6 +66,8 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
     job.fence += 1
     job.attempt += 1
     job.paused_ms = 0
+    if job.usual is not None:  # it has moved where it was told to
+        job.asks, job.class_key, job.usual = job.usual["asks"], job.usual["class_key"], None
     job.run_after = None
     attempt = Attempt(
         id=new_id(), version=1, project_id=job.project_id, job_id=job.id, number=job.attempt, fence=job.fence,

@@ -79,7 +79,7 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
         return
     if again:
         job.retries += decision.state is JobState.RETRYING
-        job.preemptions += decision.state is JobState.PREEMPTED
+        job.preemptions += decision.state is JobState.PREEMPTED and job.cause is not Cause.MIGRATED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
         uow.move(job, JobState.QUEUED, **data)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import aliased
 
 from app.core.access import Permission
@@ -154,7 +155,7 @@ def _states(uow: UnitOfWork, groups: Collection[Group]) -> dict[Group, Counter[J
     if arrays:
         newest = (
             select(Job.array_id.label("id"), Job.state)
-            .distinct(Job.array_id, Job.array_index)
+            .ext(distinct_on(Job.array_id, Job.array_index))
             .where(Job.array_id.in_(arrays))
             .order_by(Job.array_id, Job.array_index, Job.id.desc())
             .subquery()

@@ -23,7 +23,8 @@ class Job(ProjectOwned):
     fewest of all of them, and the amounts are the most that any replica needs. `owed` are the holdings that the
     scheduler has promised it, while others make room for it there; those that it had, where it was suspended.
     `suspend_asked_at` is the wish that it stands still, `parked_at` since when its attempt does, on its nodes and with
-    nothing held there; `paused_ms` how long that attempt did before: its time limit does not count that.
+    nothing held there; `usual` is what it asked for (`asks`, `class_key`) before it was told to move, until it has;
+    `paused_ms` how long that attempt did before: its time limit does not count that.
     """
 
     __tablename__ = "jobs"
@@ -90,6 +91,7 @@ class Job(ProjectOwned):
     array_id: Mapped[UUID | None]
     array_index: Mapped[int | None]
     workflow_id: Mapped[UUID | None]
+    usual: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     workflow: Mapped[str] = mapped_column(String(200), default="")
 
 

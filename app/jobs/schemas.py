@@ -31,7 +31,7 @@ ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="mus
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
-RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED}
+RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
 
@@ -254,6 +254,7 @@ class JobSubmitSchema(ReplicaFields):
     network = fields.Enum(NetworkPolicy, by_value=True)
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
+    debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
     dry_run = fields.Boolean(truthy={True}, falsy={False})
 
     @validates_schema(skip_on_field_errors=True)
@@ -342,9 +343,18 @@ class WorkflowSubmitSchema(Strict):
 class StatusChangeSchema(Strict):
     """What to do with a job."""
 
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry", "give_up"]))
+    action = fields.String(
+        required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "migrate", "retry", "give_up"])
+    )
     reason = Text(longest=500, load_default="")
     force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+    to = Text(longest=63, metadata={"description": "of migrate: the node to go to; any but its own if not said"})
+
+    @validates_schema(skip_on_field_errors=True)
+    def only_moves_have_an_aim(self, data: dict[str, Any], **_: Any) -> None:
+        """Nothing is ignored."""
+        if "to" in data and data["action"] != "migrate":
+            raise ValidationError("is for migrate alone", "to")
 
 
 class WorkflowStatusSchema(Strict):

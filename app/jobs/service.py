@@ -13,7 +13,7 @@ from app.core.constraints import Constraints
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.asks import asks_of, class_key, count
-from app.jobs.dependencies import add_dependencies, wait_for
+from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Dependency, Job, Replica
 from app.jobs.spec import JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
@@ -24,7 +24,6 @@ from trellis.errors import Conflict, Field, Invalid
 from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
-    DependencyKind,
     ExecutorKind,
     JobState,
     NetworkPolicy,
@@ -40,15 +39,21 @@ class NotEnded(Conflict):
     title = "The job has not ended"
 
 
-def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
-    """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
+def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
+    """Accept one job. With `dry_run` nothing is kept."""
+    place = accept(uow, spec)
+    job = make_job(uow, spec, place)
+    if not spec.dry_run:
+        store(uow, [job], _begin(uow, spec, job))
+    return job, place
+
+
+def accept(uow: UnitOfWork, spec: JobSpec) -> Place:
+    """Where a submission goes, once its place, its faults and the quotas have been looked at. Raises Invalid, QuotaExceeded."""
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
     hold_quotas(uow, [(spec, place)])
-    jobs = _make_jobs(uow, spec, place)
-    if not spec.dry_run:
-        store(uow, jobs, _begin(uow, spec, jobs))
-    return jobs, place
+    return place
 
 
 def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
@@ -87,11 +92,11 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     kept: list[Job] = []
     waits: list[Dependency] = []
     for spec, place in wanted:
-        made = _make_jobs(uow, spec, place)
-        jobs += made
+        job = make_job(uow, spec, place)
+        jobs.append(job)
         if not spec.dry_run:
-            kept += made
-            waits += _begin(uow, spec, made)
+            kept.append(job)
+            waits += _begin(uow, spec, job)
     store(uow, kept, waits)
     return jobs
 
@@ -221,30 +226,10 @@ def hold_quotas(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> Non
         quotas.hold(uow, project_id, jobs, largest)
 
 
-def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
-    if spec.array is None:
-        return [make_job(uow, spec, place)]
-    asks = asks_of(spec, pool_named(uow, spec)).stored()
-    array_id = new_id()
-    jobs = []
-    for index in spec.array.indexes:
-        job = _make_job(uow, spec, place, asks)
-        job.array_id, job.array_index = array_id, index
-        jobs.append(job)
-    return jobs
-
-
-def _begin(uow: UnitOfWork, spec: JobSpec, jobs: Sequence[Job]) -> list[Dependency]:
-    """Queue new jobs, or let them wait for others: what they wait for is still to be stored, as they are."""
-    waits = add_dependencies(uow, jobs, spec.depends_on) if spec.depends_on else []
-    width = spec.array.max_parallel if spec.array else 0
-    if 0 < width < len(jobs):
-        # At most `width` of an array at once: each element waits for the end of the one `width` before it.
-        waits += [
-            wait_for(later, earlier, DependencyKind.AFTER_ANY)
-            for earlier, later in zip(jobs, jobs[width:], strict=False)
-        ]
-    queue_all(uow, jobs)
+def _begin(uow: UnitOfWork, spec: JobSpec, job: Job) -> list[Dependency]:
+    """Queue a new job, or let it wait for others: what it waits for is still to be stored, as it is."""
+    waits = add_dependencies(uow, [job], spec.depends_on) if spec.depends_on else []
+    queue_all(uow, [job])
     return waits
 
 
@@ -264,10 +249,7 @@ def queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
 
 def make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
     """The job that `spec` becomes there, not stored yet."""
-    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored())
-
-
-def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any] | None) -> Job:
+    asks = asks_of(spec, pool_named(uow, spec)).stored()
     each = spec.largest()
     return Job(
         id=new_id(),

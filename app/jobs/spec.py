@@ -161,6 +161,7 @@ class JobSpec:
     on_node_lost: OnNodeLost = OnNodeLost.REQUEUE
     warn_signal: str = ""
     warn_before_s: int = 60
+    debug: bool = False
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
@@ -204,7 +205,7 @@ _STORED = (
 )  # fmt: skip
 _SELDOM = {
     "max_replicas": None, "preemptible": True, "checkpointable": False, "on_node_lost": OnNodeLost.REQUEUE,
-    "warn_signal": "", "warn_before_s": 60,
+    "warn_signal": "", "warn_before_s": 60, "debug": False,
 }  # fmt: skip
 _SELDOM_OF_RESOURCES = ("gpu_types", "mig_profile")
 

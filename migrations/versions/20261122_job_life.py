@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision: str = "20261122_job_life"
 down_revision: str | None = "20261121_job_asks"
@@ -21,6 +22,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_replicas_parked", "replicas", ["node_id"], unique=False, postgresql_where=sa.text("state = 'suspended'")
     )
+    op.add_column("jobs", sa.Column("usual", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
     op.add_column("jobs", sa.Column("workflow_id", sa.Uuid(), nullable=True))
     op.add_column("jobs", sa.Column("workflow", sa.String(200), server_default="", nullable=False))
     op.alter_column("jobs", "workflow", server_default=None)
@@ -38,6 +40,7 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_workflow", table_name="jobs", postgresql_where=sa.text("workflow_id IS NOT NULL"))
     op.drop_column("jobs", "workflow")
     op.drop_column("jobs", "workflow_id")
+    op.drop_column("jobs", "usual")
     op.drop_index("ix_replicas_parked", table_name="replicas", postgresql_where=sa.text("state = 'suspended'"))
     op.drop_column("replicas", "suspend_asked_at")
     op.drop_column("jobs", "paused_ms")

@@ -1,4 +1,4 @@
-"""`trellis cancel`, `suspend`, `resume`, `give-up`, `retry`."""
+"""`trellis cancel`, `suspend`, `resume`, `migrate`, `give-up`, `retry`."""
 
 from collections.abc import Callable, Container, Iterable
 from typing import Annotated
@@ -15,7 +15,7 @@ Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (cancel, suspend, resume, give_up, retry):
+    for command in (cancel, suspend, resume, migrate, give_up, retry):
         app.command()(command)
 
 
@@ -53,6 +53,22 @@ def resume(context: typer.Context, jobs: JobWords, reason: Reason = None, as_jso
     run = here(context)
     again = [run.client.jobs.resume(run.job_id(word), reason=reason) for word in jobs]
     run.answer(again, lambda: _say_each(run.say, again, "goes on", {JobState.QUEUED, JobState.PENDING}))
+
+
+def migrate(
+    context: typer.Context,
+    job: JobWord,
+    to: Annotated[str | None, typer.Option(metavar="NODE", help="Where to; anywhere else if not said.")] = None,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a running, checkpointable job go on elsewhere: it saves its state, ends, and waits for its new place.
+
+    For example: trellis migrate last --to gpu-2
+    """
+    run = here(context)
+    found = run.client.jobs.migrate(run.job_id(job), to=to, reason=reason)
+    run.answer(found, lambda: run.say(f"Job {found.id} saves its state and moves."))
 
 
 def give_up(context: typer.Context, job: JobWord, reason: Reason = None, as_json: AsJson = False) -> None:

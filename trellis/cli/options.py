@@ -10,7 +10,7 @@ from trellis.terms import read_term
 from trellis.vocabulary import Cause, WarnSignal
 
 _RULE = re.compile(r"(\w+)=(\d{1,2})(?::(\w+))?")
-_CAUSES = f"causes are {', '.join(sorted(set(Cause) - {Cause.CANCELLED, Cause.SUSPENDED}))}"
+_CAUSES = f"causes are {', '.join(sorted(set(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}))}"
 
 
 def pairs(option: str, given: Iterable[str] | None) -> dict[str, str]:

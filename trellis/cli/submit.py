@@ -95,6 +95,7 @@ def submit(  # one parameter an option, that is how Typer declares them
     on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
     warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
     grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="More of what the node does in its log.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Ended by then, such as 2026-01-31T12:00.")] = None,
     network: Annotated[NetworkPolicy | None, typer.Option(help="What it may reach.")] = None,
     without: Annotated[
@@ -151,6 +152,7 @@ def submit(  # one parameter an option, that is how Typer declares them
         "on_node_lost": None if on_node_lost is None else str(on_node_lost),
         **warning(warn),
         "grace": grace,
+        "debug": debug or None,
         "deadline": when("deadline", deadline),
         "network": None if network is None else str(network),
         "dry_run": dry_run or None,

@@ -114,6 +114,13 @@ class Jobs:
         """
         return self._change(job, {"action": "resume", "reason": reason}, repeatable=True)
 
+    def migrate(self, job: Job | str, *, to: str | None = None, reason: str | None = None) -> Job:
+        """Have a running checkpointable job go on elsewhere: on the node `to`, or on any but its own.
+
+        Raises: IllegalTransition where it does not run, Conflict where it is not checkpointable, Invalid for `to`.
+        """
+        return self._change(job, {"action": "migrate", "to": to, "reason": reason}, repeatable=False)
+
     def give_up(self, job: Job | str, *, reason: str | None = None) -> Job:
         """Wait no longer for the job's silent nodes: it is tried elsewhere. Raises Conflict where none is silent."""
         return self._change(job, {"action": "give_up", "reason": reason}, repeatable=False)
