@@ -59,9 +59,7 @@ def test_a_job_goes_where_it_is_sent_and_asks_for_no_more_than_before_afterwards
     assert '"usual": {' not in stack.dump()
 
 
-def test_a_job_that_is_sent_away_goes_anywhere_else(
-    stack: Stack, nodes: dict[str, FakeNode], member: Caller
-) -> None:
+def test_a_job_that_is_sent_away_goes_anywhere_else(stack: Stack, nodes: dict[str, FakeNode], member: Caller) -> None:
     job, here, spec = begin(stack, nodes, member)
     change(member, job, "migrate")
     leave(nodes[here], spec)
@@ -70,9 +68,7 @@ def test_a_job_that_is_sent_away_goes_anywhere_else(
     assert change(member, job, "migrate").status == 200  # and again, from there
 
 
-def test_moving_spends_no_retry_and_is_no_preemption(
-    stack: Stack, nodes: dict[str, FakeNode], member: Caller
-) -> None:
+def test_moving_spends_no_retry_and_is_no_preemption(stack: Stack, nodes: dict[str, FakeNode], member: Caller) -> None:
     job, here, spec = begin(stack, nodes, member, retries={"by_cause": {"preempted": {"limit": 0}}})
     change(member, job, "migrate")
     leave(nodes[here], spec)

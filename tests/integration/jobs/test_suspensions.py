@@ -356,6 +356,54 @@ def test_suspending_and_resuming_at_once_from_many_sides_ends_in_one_of_both(
     assert used(stack, world)[1].count(1000) == 1
 
 
+def test_a_job_whose_end_is_told_while_it_is_suspended_has_ended(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    actor = stack.actor(world.member)
+    for _ in range(5):
+        job, spec = run(stack, node, member)
+        turn = iter(range(2))
+
+        def either(uow: UnitOfWork, job: Any = job, spec: Any = spec, turn: Any = turn) -> None:
+            if next(turn):
+                suspend_job(uow, UUID(job["id"]), None)
+            else:
+                node.ship(node.report(spec, ReplicaState.SUCCEEDED, exit_code=0))
+
+        stack.race(either, times=2, actor=actor)
+        assert state_of(member, job) == "succeeded"
+        assert used(stack, world) == (0, [0, 0])
+
+
+def test_who_is_resumed_while_others_are_placed_never_shares_a_device(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    actor, whole = stack.actor(world.member), {**WHOLE, "gpus": 2}
+    for _ in range(5):
+        job, spec = park(stack, node, member, resources=whole)
+        other = submit(member, resources=whole)
+        turn = iter(range(2))
+
+        def either(uow: UnitOfWork, job: Any = job, turn: Any = turn) -> object:
+            return resume_job(uow, UUID(job["id"]), None).state if next(turn) else stack.cycle(uow).started
+
+        stack.race(either, times=2, actor=actor)
+        plan(stack)
+        assert used(stack, world)[1] == [1000, 1000]
+        live = {one.job_id: one for one in placed(stack, node)}
+        if node.beat(held(spec, ReplicaState.SUSPENDED)).stop:
+            assert live[other["id"]].after == (f"{spec.replica_id}.1",)
+            node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.SUSPENDED))
+        else:
+            assert other["id"] not in live
+            node.ship(node.report(spec, ReplicaState.RUNNING), node.report(spec, ReplicaState.SUCCEEDED, exit_code=0))
+        while states := {state_of(member, one) for one in (job, other)} - {"succeeded"}:
+            plan(stack)
+            for one in placed(stack, node):
+                node.succeed(one)
+            assert states <= {"queued", "scheduled"}
+
+
 @pytest.mark.parametrize("action", ["suspend", "resume"])
 def test_only_members_suspend_and_resume(
     stack: Stack, world: World, node: FakeNode, member: Caller, action: str

@@ -165,6 +165,13 @@ def test_what_cannot_be_done_is_named_and_never_ignored(line: str, fault: str) -
         parsed(line)
 
 
+def test_a_warning_and_no_requeue_are_said_as_in_slurm() -> None:
+    body = sbatch.parse("#!/bin/sh\n#SBATCH --signal=B:USR1@120 --no-requeue\ntrue\n")
+    assert (body["warn_signal"], body["warn_before"], body["on_node_lost"]) == ("USR1", 120, "fail")
+    assert body["retries"]["by_cause"]["preempted"] == {"limit": 0}
+    assert sbatch.parse("#!/bin/sh\n#SBATCH --signal=12\ntrue\n")["warn_signal"] == "USR2"
+
+
 def test_every_fault_is_named_at_once_with_its_line() -> None:
     with pytest.raises(Invalid) as caught:
         parsed("--time=1:00", "--output=x --frobnicate", "-J ok", "--mem=lots")
