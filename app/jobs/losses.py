@@ -61,12 +61,13 @@ def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:
     lost = select(Node.id).where(Node.state == NodeState.LOST, Node.id.in_(held)).order_by(Node.id)
     locked = lock_nodes(uow, uow.session.execute(lost).scalars().all())
     nodes = {node.id: node for node in locked.values() if node.state is NodeState.LOST}
-    # Who waits for its node does so until that is back, or somebody gives it up.
+    # Who waits for its node does so until that is back, or somebody gives it up. What stands still has nothing to lose.
+    parked = Replica.state == ReplicaState.SUSPENDED
     waits = Job.spec["on_node_lost"].astext == OnNodeLost.WAIT
     live = (
         select(Replica)
         .join(Job, Job.id == Replica.job_id)
-        .where(Replica.node_id.in_(nodes), Replica.ended_at.is_(None), func.coalesce(waits, False).is_(False))
+        .where(Replica.node_id.in_(nodes), Replica.ended_at.is_(None), ~func.coalesce(waits, False) | parked)
         .order_by(Replica.id)
     )
     gone: dict[str, list[Replica]] = {}

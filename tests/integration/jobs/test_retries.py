@@ -131,6 +131,18 @@ def test_a_job_that_waits_for_its_node_runs_elsewhere_once_that_is_given_up(
     assert (stop.replica_id, stop.reason, stop.grace_s) == (spec.replica_id, StopReason.STALE, 0)
 
 
+def test_a_suspended_job_does_not_wait_for_its_node(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job = submit(member, on_node_lost="wait")
+    spec = begin(stack, node)
+    change(member, job, "suspend")
+    node.ship(node.report(spec, ReplicaState.SUSPENDED))
+    lose(stack)
+    assert change(member, job, "resume").json["state"] == "queued"
+    node.beat()
+    assert plan(stack) == 1
+    assert [one.attempt for one in placed(stack, node)] == [2]
+
+
 def test_nobody_gives_up_a_node_that_answers(stack: Stack, node: FakeNode, member: Caller) -> None:
     job = submit(member)
     begin(stack, node)
