@@ -224,6 +224,8 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
         replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
         replica.peak_memory_bytes = report.peak_memory_bytes
     job = family.jobs[replica.job_id]
+    if report.state is ReplicaState.SUSPENDED:  # what it held is released with this, whoever wished it
+        replica.suspend_asked_at = replica.suspend_asked_at or uow.clock.now()
     if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:
         ask_pause(uow, job, replica)  # the wish is older than the replica, or came while it was about to go on
     follow(uow, family, family.attempts[replica.attempt_id])
