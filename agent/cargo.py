@@ -84,7 +84,7 @@ class Cargo:
             all_there = self.log + len(text) == _size(self.replica.log) and (
                 (points[-1].end if points else self.metrics) == _size(self.replica.metrics)
             )
-            self.ready = self.ready or not has_artifacts(self.replica.artifacts)
+            self.ready = self.ready or not (has_artifacts(self.replica.artifacts) or self.replica.plan.exists())
             if not (all_there and self.ready):
                 entries = entries[:-1]
         return Load(chunk, tuple(points), tuple(entries))

@@ -13,7 +13,8 @@ from agent.executors import EXECUTORS
 from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
-from agent.link import Link
+from agent.link import Link, Specs
+from agent.restoring import Restorer
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
 from agent.telemetry import Telemetry
@@ -68,6 +69,8 @@ class Daemon:
             self.join()
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
+        self._restorer = Restorer(self._take_home(), self._link, self._wanted.put)
+        self._restorer.start()
         self._shipper.start()
         for thread in self._threads:
             thread.start()
@@ -80,6 +83,7 @@ class Daemon:
         self._wanted.put(None)
         for thread in self._threads:
             thread.join()
+        self._restorer.stop()
         self._shipper.stop()
         self._launcher.close()
         if self._lock_fd is not None:
@@ -163,6 +167,7 @@ class Daemon:
             self._shipper.end(stop)
         for pause in orders.pause:
             self._shipper.pause(pause)
+        self._shipper.save(orders.save)
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
@@ -196,21 +201,25 @@ class Daemon:
 
     def _fetch(self, pairs: list[tuple[str, int]]) -> tuple[ReplicaSpec, ...]:
         new = [pair for pair in dict.fromkeys(pairs) if not self._shipper.knows(self._home.replica(*pair))]
-        return self._link.fetch_specs(new).specs if new else ()
+        found = self._link.fetch_specs(new) if new else Specs((), ())
+        for replica_id in found.stale:
+            self._restorer.drop(replica_id)
+        return found.specs
 
     def _launch_specs(self, specs: list[ReplicaSpec]) -> None:
         """Launch those that never were: not even one that has ended and been forgotten runs a second time."""
         new = {self._home.replica(spec.replica_id, spec.fence): spec for spec in specs}
         new = {replica: spec for replica, spec in new.items() if not self._shipper.knows(replica)}
         new = {replica: spec for replica, spec in new.items() if self._make_way(spec.after)}
+        new = {replica: spec for replica, spec in new.items() if not self._restorer.must_wait(spec)}
         if not new or not self._hold_lease():
             return
         failed = self._launcher.launch(list(new.values()))
-        for replica in new:
+        for replica, spec in new.items():
             if replica.replica_id in failed:
                 _log.error("could not launch %s: %s", replica.path.name, failed[replica.replica_id])
             else:
-                self._shipper.adopt(replica)
+                self._shipper.adopt(replica, saves=spec.checkpoint is not None)
 
     def _make_way(self, names: Iterable[str]) -> bool:
         """End what is suspended where something is to start, and wait a little for it and for what is stale to be gone.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.cgroups import Cgroups
 from agent.layout import Home
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec
@@ -20,6 +21,7 @@ class Confinement:
     uid: what a root agent turns jobs into; None leaves the user as it is.
     drop_capabilities: jobs stay root in name only.
     nested_users: jobs could make user namespaces of their own, because this bubblewrap is too old to forbid it.
+    filtered: the kernel refuses jobs the system calls of `agent.seccomp`.
     """
 
     level: Isolation
@@ -30,12 +32,14 @@ class Confinement:
     setpriv: str = ""
     nested_users: bool = False
     landlock_abi: int = 0
+    filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
     """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
-    `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's.
+    `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's. `cgroups` says where limits
+    are set that hold for all processes of a job together.
     """
 
     home_path: str
@@ -44,6 +48,7 @@ class Ground:
     timezone: str = ""
     devices: dict[str, str] = field(default_factory=dict)
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cgroups: Cgroups = field(default_factory=Cgroups)
 
     def device_nodes(self, spec: ReplicaSpec) -> list[str]:
         """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""

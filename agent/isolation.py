@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent import landlock
+from agent import cgroups, landlock, seccomp
 from agent.ground import Confinement, Ground
 from agent.launching import program_environment
 from agent.settings import NodeSettings
@@ -25,16 +25,23 @@ def settle(settings: NodeSettings, devices: dict[str, str]) -> Ground:
     """Choose the confinement. Raises SettingsError if the level that the settings insist on can't be reached."""
     home = settings.home.resolve()
     copy_etc(home / "etc", settings.job_uid)
-    ground = Ground(str(home), Confinement(Isolation.BASIC, ""), settings.job_uid, settings.timezone, devices)
+    groups = cgroups.find(str(home))
+    ground = Ground(
+        str(home), Confinement(Isolation.BASIC, ""), settings.job_uid, settings.timezone, devices, cgroups=groups
+    )
+    limits = (
+        f"limits by control groups, version {groups.version}" if groups.version else "not control groups: none is ours"
+    )
     faults: list[str] = []
     for candidate in _candidates(settings.job_uid, faults):
         if settings.isolation and candidate.level != settings.isolation:
             continue
-        fault = _try(replace(ground, confinement=candidate))
-        if not fault:
-            detail = "; ".join([candidate.detail, *faults])
-            return replace(ground, confinement=replace(candidate, detail=detail))
-        faults.append(f"not {candidate.detail}: {fault}")
+        for confinement in _filtered(candidate):
+            fault = _try(replace(ground, confinement=confinement))
+            if not fault:
+                detail = "; ".join([confinement.detail, limits, *faults])
+                return replace(ground, confinement=replace(confinement, detail=detail))
+            faults.append(f"not {confinement.detail}: {fault}")
     wanted = f"isolation level {settings.isolation}" if settings.isolation else "any isolation level"
     raise SettingsError(f"this node can't reach {wanted}: {'; '.join(faults) or 'there is no such level here'}")
 
@@ -56,6 +63,13 @@ def _candidates(job_uid: int, faults: list[str]) -> Iterator[Confinement]:
         old = "bubblewrap, nested user namespaces possible"
         yield Confinement(Isolation.NAMESPACES, old, bwrap=bwrap, nested_users=True)
     yield from _without_namespaces(job_uid if root else None, faults)
+
+
+def _filtered(candidate: Confinement) -> Iterator[Confinement]:
+    """With system calls refused where we know the machine's, else as it is."""
+    if seccomp.filter_of(own_processes=True):
+        yield replace(candidate, filtered=True, detail=f"{candidate.detail}, system calls filtered")
+    yield candidate
 
 
 def _without_namespaces(job_uid: int | None, faults: list[str]) -> Iterator[Confinement]:

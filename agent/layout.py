@@ -14,7 +14,11 @@
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
            pause.json       the wish that it stands still, or goes on; likewise
            shipped.json     how far the control plane has all that
-           job/             what the job sees: work/ artifacts/ tmp/, and the socket for its metric points
+           plan.json        of one that saves checkpoints: where these go and when
+           saved.json       which of them is the latest
+           job/             what the job sees: work/ artifacts/ tmp/, the socket for its metric points, and, where it
+                            saves checkpoints, checkpoints/ and checkpoint.asked, which is there while one is wished for
+       restored/            what replicas go on from, until they start
 """
 
 import fcntl
@@ -77,6 +81,26 @@ class ReplicaDir:
     def shipped(self) -> Path:
         """How far the control plane has all that; the daemon's alone."""
         return self.path / "shipped.json"
+
+    @property
+    def plan(self) -> Path:
+        """Of a replica that saves checkpoints: its plan; written before it starts."""
+        return self.path / "plan.json"
+
+    @property
+    def saved(self) -> Path:
+        """Which of its checkpoints is the latest; the daemon's alone."""
+        return self.path / "saved.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that it saves into."""
+        return self.path / "job/checkpoints"
+
+    @property
+    def asked(self) -> Path:
+        """There while it is asked to save."""
+        return self.path / "job/checkpoint.asked"
 
     @property
     def job(self) -> Path:
@@ -151,6 +175,11 @@ class Home:
         return self.path / "supervisors"
 
     @property
+    def restored(self) -> Path:
+        """What replicas go on from, one folder each, until their supervisors take them."""
+        return self.path / "restored"
+
+    @property
     def trash(self) -> Path:
         """What is to be deleted: a rename here is at once, deleting is not."""
         return self.path / "trash"
@@ -172,7 +201,7 @@ class Home:
 
     def create(self) -> None:
         """Make what is missing. Others may pass through (jobs run as another user), not look."""
-        for folder in (self.path, self.supervisors, self.replicas, self.trash):
+        for folder in (self.path, self.supervisors, self.replicas, self.restored, self.trash):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         _spread(self.replicas)
         for lock in self.supervisors.iterdir():
@@ -181,6 +210,8 @@ class Home:
                 os.close(fd)
         for leftover in self.replicas.glob(".new-*"):
             leftover.rename(self.trash / leftover.name)
+        for leftover in self.restored.iterdir():  # not by a name that a replica itself may have there
+            leftover.rename(self.trash / f"{leftover.name}.restored.{os.getpid()}")
 
     def replica(self, replica_id: str, fence: int) -> ReplicaDir:
         """The directory of a replica, there or not. Raises ValueError for an id that is no file name."""

@@ -19,6 +19,8 @@ from trellis.wire import (
     Orders,
     Receipt,
     ReplicaSpec,
+    Restored,
+    SaveFailed,
     Shipment,
     Welcome,
     pack,
@@ -119,9 +121,31 @@ class Link:
         )
         self._send(request)
 
+    def save_checkpoint(self, replica_id: str, fence: int, manifest: bytes) -> str:
+        """Have a checkpoint recorded whose chunks are safe; the key of its signed manifest. Again does nothing."""
+        request = self._client.build_request(
+            "PUT", f"replicas/{replica_id}/checkpoints", params={"fence": fence}, content=manifest,
+            headers={**self._signature(), "Content-Type": "application/octet-stream"}, timeout=_UPLOAD_TIMEOUT,
+        )  # fmt: skip
+        try:
+            return str(self._send(request).json()["key"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unavailable(f"the control plane's answer to a checkpoint can't be understood: {error}") from error
+
+    def checkpoint_failed(self, replica_id: str, fence: int, message: str) -> None:
+        """Say that a checkpoint could not be stored."""
+        self._tell(f"replicas/{replica_id}/checkpoints", SaveFailed(fence, message))
+
+    def tell_restored(self, replica_id: str, restored: Restored) -> None:
+        """Say from which checkpoint a replica goes on."""
+        self._tell(f"replicas/{replica_id}/restored", restored)
+
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+    def _tell(self, path: str, value: Any) -> None:
+        self._send(self._client.build_request("POST", path, json=pack(value), headers=self._signature()))
 
     def _post(self, path: str, value: Any, kind: type[T], token: str = "") -> T:
         # Put together here: the client's own way costs as much again as sending it, mostly for joining addresses.

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from agent import landlock, privileges
+from agent import landlock, privileges, seccomp
 from agent.ground import Ground
 from agent.view import DEVICES, gpu_nodes, host_view
 from agent.workspace import Places
@@ -27,6 +27,8 @@ def enter(ground: Ground, spec: ReplicaSpec, seen: Places, parent: int) -> None:
         sys.exit(1)
     if rules:
         rules.enforce()
+    if confinement.filtered and (filter_ := seccomp.filter_of(own_processes=False)):
+        seccomp.enforce(filter_)
 
 
 def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
@@ -36,6 +38,8 @@ def _rules(ground: Ground, spec: ReplicaSpec, seen: Places) -> landlock.Ruleset:
     rules.allow_reading([*view.system, *(link for link, _ in view.links), *view.etc, *view.python, "/proc"])
     rules.allow_reading(["/etc/passwd", "/etc/group", *(["/sys"] if granted else [])])
     rules.allow_listing(view.checkout)  # or an import from there finds nothing
-    rules.allow_everything([seen.work, seen.artifacts, seen.tmp, *(f"/dev/{name}" for name in DEVICES)])
+    rules.allow_everything(
+        [seen.work, seen.artifacts, seen.tmp, seen.checkpoints, *(f"/dev/{name}" for name in DEVICES)]
+    )
     rules.allow_everything(gpu_nodes(granted))
     return rules

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -12,6 +12,7 @@ from time import monotonic
 from agent import journal, pokes, verdicts
 from agent.backoff import Backoff
 from agent.cargo import LOG_BYTES, Cargo, Load
+from agent.checkpointing import Checkpointer
 from agent.clock import stamp
 from agent.executors import EXECUTORS
 from agent.layout import Home, ReplicaDir, write_json
@@ -19,7 +20,7 @@ from agent.link import Link
 from agent.uploads import Porter
 from trellis.errors import TrellisError, Unauthenticated, Unavailable
 from trellis.vocabulary import StopReason
-from trellis.wire import Held, Pause, Receipt, Report, Shipment, Stop
+from trellis.wire import Held, Pause, Receipt, Report, Save, Shipment, Stop
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
@@ -39,6 +40,7 @@ class Shipper:
         self._link = link
         self._unknown = unknown
         self._porter = Porter(home, link, self._artifacts_stored, unknown)
+        self._checkpointer = Checkpointer(link, unknown, self._porter.store)
         self._cargos: dict[str, Cargo] = {}
         self._settled: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -57,6 +59,7 @@ class Shipper:
         for replica in self._home.find_replicas():
             self.adopt(replica)
         self._porter.start()
+        self._checkpointer.start()
         for thread in self._threads:
             thread.start()
 
@@ -67,18 +70,21 @@ class Shipper:
         pokes.poke(self._home.poke)
         for thread in self._threads:
             thread.join()
+        self._checkpointer.stop()
         self._porter.stop()
         for cargo in self._cargos.values():
             with suppress(OSError):  # a full disk: the next daemon sends it again
                 cargo.save()
 
-    def adopt(self, replica: ReplicaDir) -> None:
-        """Ship for this replica from now on."""
+    def adopt(self, replica: ReplicaDir, *, saves: bool = False) -> None:
+        """Ship for this replica from now on; `saves` is one that is about to save checkpoints."""
         name = replica.path.name
         with self._lock:
             if name not in self._cargos and name not in self._settled:
                 self._cargos[name] = Cargo.resume(replica)
             self._touched[name] = None
+        if saves or replica.plan.exists():
+            self._checkpointer.watch(replica)
         self._wake.set()
 
     def knows(self, replica: ReplicaDir) -> bool:
@@ -97,6 +103,10 @@ class Shipper:
         with self._lock:
             forgotten = [cargo.replica for cargo in self._cargos.values() if cargo.forgotten]
         return [replica for replica in forgotten if replica.alive()]
+
+    def save(self, wanted: Iterable[Save]) -> None:
+        """Have these save a checkpoint soon."""
+        self._checkpointer.ask(f"{one.replica_id}.{one.fence}" for one in wanted)
 
     def end(self, stop: Stop) -> None:
         """Have a replica's supervisor end it; one that is not here, or has ended, is left alone."""
@@ -227,7 +237,9 @@ class Shipper:
                 left -= load.size_bytes
             if cargo.ended and not cargo.ready and not cargo.storing:
                 cargo.storing = True
-                self._porter.store(cargo.replica)
+                # What it saved last first: its artifacts' being stored lets its end be told.
+                store = self._checkpointer.finish if cargo.replica.plan.exists() else self._porter.store
+                store(cargo.replica)
         return loads
 
     def _send(self, loads: dict[str, Load]) -> bool:

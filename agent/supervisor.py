@@ -11,10 +11,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from agent import clock, debugging, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -36,6 +38,8 @@ POKE_EVERY_S = 0.005
 FIRST_POKE_S = 0.02
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
+# How much of its grace a program that listens for wishes to save has before it is told to end.
+SAVE_SHARE, SAVE_LOOK_S = 0.7, 0.05
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _OOM_SCORE = 500
@@ -76,6 +80,7 @@ class Supervisor:
         self._peak_bytes = 0
         self._child_ended = False
         self._poked_at = 0.0
+        self._save_by: tuple[float, Marker | None] = (0.0, None)
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
@@ -221,13 +226,37 @@ class Supervisor:
             self._verdict = verdict
         if self._running is None:
             return
+        now = time.monotonic()
         if self._still:
             grace_s = 0.0  # what it ran on is no longer its own: it may not even end there by itself
         elif first:
-            self._executor.signal(self._running, signal.SIGTERM)
+            saves = self._spec.checkpoint and verdict not in (verdicts.CANCELLED, verdicts.NODE_CUT_OFF)
+            if saves and grace_s > 0:
+                self._ask_to_save(now + grace_s * SAVE_SHARE)
+            else:
+                self._executor.signal(self._running, signal.SIGTERM)
             if self._timers.pop(self._freeze, None) is not None:  # some of it may stand still already
                 self._executor.signal(self._running, signal.SIGCONT)
-        self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
+        self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), now + grace_s)
+
+    def _ask_to_save(self, until: float) -> None:
+        """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
+        folder = CheckpointFolder(self._replica)
+        if folder.listens():
+            before = folder.marker()
+            with suppress(OSError):  # a full disk: TERM still tells it
+                folder.ask()
+            self._save_by = (until, before)
+        self._await_save()
+
+    def _await_save(self) -> None:
+        until, before = self._save_by
+        if self._running is None:
+            return
+        if time.monotonic() >= until or CheckpointFolder(self._replica).marker() != before:
+            self._executor.signal(self._running, signal.SIGTERM)
+        else:
+            self._timers[self._await_save] = time.monotonic() + SAVE_LOOK_S
 
     def _kill(self) -> None:
         if self._running is None:
@@ -264,9 +293,9 @@ class Supervisor:
     def _look_at_memory(self) -> None:
         if self._running is None:
             return
-        held = self._executor.usage(self._running).memory_bytes
-        self._peak_bytes = max(self._peak_bytes, held)
-        if held > self._spec.memory_bytes:
+        usage = self._executor.usage(self._running)
+        self._peak_bytes = max(self._peak_bytes, usage.memory_bytes)
+        if usage.over or usage.memory_bytes > self._spec.memory_bytes:  # without some of them it is not the same job
             self._verdict = self._verdict or verdicts.out_of_memory(self._spec.memory_bytes)
             self._kill()
         self._timers[self._look_at_memory] = time.monotonic() + MEMORY_LOOK_S
@@ -274,7 +303,7 @@ class Supervisor:
     def _judge(self, ended: Exit) -> Verdict:
         # Nobody of ours sent this KILL, and it was about to hold more than it may: the kernel was first.
         nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
-        if ended.signal == signal.SIGKILL and nearly_full:
+        if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(self._spec.memory_bytes)
         return verdicts.of_exit(ended)
 
@@ -286,8 +315,27 @@ class Supervisor:
             self._timers[self._freeze] = time.monotonic() + self._ask_for_checkpoint(checkpoint_s)
 
     def _ask_for_checkpoint(self, within_s: float) -> float:
-        """Have it save its state, if it can be told to; how many seconds to wait for that."""
-        return within_s if within_s and self._warn() else 0.0
+        """Have it save its state, if it can be told to; how many seconds to wait for that at the most."""
+        if not within_s:
+            return 0.0
+        folder = CheckpointFolder(self._replica)
+        if self._spec.checkpoint and folder.listens():
+            before = folder.marker()
+            with suppress(OSError):  # a full disk: it stands still without
+                folder.ask()
+            self._save_by = (time.monotonic() + within_s, before)
+            self._timers[self._rest_when_saved] = time.monotonic() + SAVE_LOOK_S
+            return within_s
+        return within_s if self._warn() else 0.0
+
+    def _rest_when_saved(self) -> None:
+        """It need not use up all of its time to save."""
+        if self._freeze not in self._timers or self._verdict is not None:
+            return
+        if CheckpointFolder(self._replica).marker() != self._save_by[1]:
+            self._timers[self._freeze] = time.monotonic()
+        else:
+            self._timers[self._rest_when_saved] = time.monotonic() + SAVE_LOOK_S
 
     def _freeze(self) -> None:
         if self._running is None or self._verdict is not None:
@@ -324,6 +372,8 @@ class Supervisor:
             rested_s = self._still.total_s(now)
             usage = self._executor.usage(self._running)
             self._log.say(debugging.told_at_end(ended, usage, now - self._started_at - rested_s, rested_s))
+        for remark in ended.remarks:
+            self._log.say(remark)
         if not verdict.silent:
             self._report(verdict.state, verdict, ended)
             while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost

@@ -34,7 +34,8 @@ def readable(path):
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 open("written", "w").close()
 print(json.dumps({"uid": os.getuid(), "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
-                  "locked": status["NoNewPrivs"].strip() == "1", "sees_home": readable(sys.argv[1])}))
+                  "locked": status["NoNewPrivs"].strip() == "1", "filtered": status["Seccomp"].strip() == "2",
+                  "sees_home": readable(sys.argv[1])}))
 """
 
 
@@ -81,6 +82,8 @@ def _judge(ground: Ground, ended: Exit, said: str) -> str:
         return "the trial job could read the node's files"
     if not seen["locked"]:
         return "the trial job could gain privileges"
+    if confinement.filtered and not seen["filtered"]:
+        return "no system call was refused to the trial job"
     # Only root's own limits matter: a user without capabilities has a full bounding set and no way to use it.
     if os.geteuid() == 0 and seen["uid"] == 0 and seen["capabilities"]:
         return "the trial job had capabilities"

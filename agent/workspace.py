@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
+from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
-from agent.layout import ReplicaDir
+from agent.layout import ReplicaDir, write_json
 from trellis.vocabulary import Isolation
-from trellis.wire import ReplicaSpec
+from trellis.wire import ReplicaSpec, pack
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -28,6 +29,7 @@ class Places:
     artifacts: str
     tmp: str
     socket: str
+    checkpoints: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ class Program:
 def places(ground: Ground, replica: ReplicaDir, socket: str) -> Places:
     """In a namespace of its own a job sees short paths that tell nothing of the host."""
     if ground.confinement.level is Isolation.NAMESPACES:
-        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}")
-    return Places(str(replica.work), str(replica.artifacts), str(replica.tmp), f"{replica.job}/{socket}")
+        return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}", "/job/checkpoints")
+    own = (replica.work, replica.artifacts, replica.tmp, replica.job / socket, replica.checkpoints)
+    return Places(*map(str, own))
 
 
 def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str) -> Program:
@@ -55,10 +58,26 @@ def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str)
     for folder in (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
+    if spec.checkpoint:
+        _prepare_checkpoints(ground, replica, spec)
     seen = places(ground, replica, socket)
     argv = (*(spec.command or _write_script(ground, replica, spec, seen)), *(() if spec.command else spec.arguments))
     environment, refused = _environment(ground, spec, seen)
     return Program(argv, environment, seen, refused)
+
+
+def _prepare_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
+    """The folder that it saves into, with what it goes on from in it; and, for the daemon, where checkpoints go."""
+    restored = ground.home.restored / replica.path.name
+    is_restored = restored.exists()
+    if is_restored:
+        restored.rename(replica.checkpoints)
+    else:
+        replica.checkpoints.mkdir(mode=0o700)
+        _give(replica.checkpoints, ground)
+    marker = CheckpointFolder(replica).marker()
+    plan = {"plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id, "restored": is_restored}
+    write_json(replica.plan, {**plan, "marker": marker.identity if marker else ""})
 
 
 def _give(path: Path, ground: Ground) -> None:
@@ -93,6 +112,7 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         "TRELLIS_ARTIFACTS_DIR": seen.artifacts,
         "TRELLIS_RUNTIME_SOCKET": seen.socket,
         **({"TRELLIS_ROLE": spec.role} if spec.role else {}),
+        **({"TRELLIS_CHECKPOINT_DIR": seen.checkpoints} if spec.checkpoint else {}),
         # By uuid: an index means another device wherever only some device nodes can be seen.
         "CUDA_VISIBLE_DEVICES": ",".join((*(grant.uuid for grant in spec.gpus), *_slices(ground, spec))),
     }

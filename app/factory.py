@@ -26,11 +26,12 @@ from app.resources import api as resources
 from app.resources import nodes
 from app.scheduling import api as scheduling
 from app.scheduling.fits import why_never
+from app.storage import api as storage
+from app.storage.checkpoints import Place
 from app.tenancy import actors
 from app.tenancy import api as tenancy
 from app.tenancy.sessions import SignIns
 from app.tenancy.tokens import AccessTokens
-from trellis.stores.local import LocalStore
 
 PREFIX = "/api/v1"
 # About what a question costs where there are a thousand nodes.
@@ -40,6 +41,7 @@ BLUEPRINTS = (
     queues.queues,
     resources.blp,
     jobs.blp,
+    storage.blp,
     *scheduling.BLUEPRINTS,
     resources_for_agents.blp,
     jobs_for_agents.blp,
@@ -74,6 +76,7 @@ def create_app(settings: Settings) -> TransactionalFlask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     keyring = Keyring(settings.secret_key)
     engine = make_engine(settings)
+    place = Place.of(settings, keyring)
     app.extensions |= {
         "settings": settings,
         "keyring": keyring,
@@ -82,7 +85,8 @@ def create_app(settings: Settings) -> TransactionalFlask:
         "door": make_door(keyring),
         "sign_ins": SignIns(keyring),
         "what_if": OneAtATime(WHAT_IF_RETRY_S),
-        "store": LocalStore(settings.home / "store"),
+        "store": place.store,
+        "checkpoints": place,
         "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
         "streams": Streams(settings.streams),
         # Jobs lie below the scheduler, and ask it what it would say of one through this.

@@ -12,7 +12,19 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import arrays, backlog, cycle, latency, node, rest, scheduler, simulated, startup, throughput
+from benchmarks import (
+    arrays,
+    backlog,
+    checkpoint,
+    cycle,
+    latency,
+    node,
+    rest,
+    scheduler,
+    simulated,
+    startup,
+    throughput,
+)
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
@@ -29,7 +41,8 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "cycle": cycle.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
-ON_DEMAND = ("simulated",)  # takes as long as all the others
+# The first takes as long as all the others, the second 5 GiB of disk.
+ON_DEMAND = ("simulated", "checkpoint")
 
 
 def main() -> int:
@@ -66,6 +79,8 @@ def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[],
         yield "scheduler", lambda: scheduler.measure(Printer())
     if "simulated" in wanted:
         yield "simulated", simulated.measure_all
+    if "checkpoint" in wanted:
+        yield "checkpoint", lambda: checkpoint.measure(Printer())
 
 
 def _on_stack(names: Sequence[str], nodes: int, *, cold: bool) -> None:

@@ -18,6 +18,9 @@ app.conf.update(
             ("due", "tasks.jobs.wake_due", queues.CONTROL, 2.0),
             ("nodes", "tasks.resources.watch_nodes", queues.CONTROL, 4.0),
             ("sweep", "tasks.jobs.sweep", queues.CONTROL, 10.0),
+            ("doom", "tasks.storage.doom_packs", queues.CONTROL, 60.0),
+            ("delete", "tasks.storage.delete_packs", queues.CONTROL, 60.0),
+            ("orphans", "tasks.storage.sweep_orphans", queues.CONTROL, 3600.0),
             ("use", "tasks.scheduling.measure_use", queues.CONTROL, 60.0),
         )
     },

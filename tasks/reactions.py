@@ -89,6 +89,7 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "replica.stop_asked": [STOP],
     "replica.suspend_asked": [STOP],
     "replica.resume_asked": [STOP],
+    "replica.checkpoint_asked": [STOP],
     "node.joined": [PLAN],
     "node.ready": [PLAN],
     "node.lost": [PLAN],

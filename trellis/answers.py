@@ -215,6 +215,27 @@ class Artifact(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint(Answer):
+    """What a job can go on from. `new_bytes` is what those before it did not hold, `stored_bytes` what that took."""
+
+    id: str = ""
+    job_id: str = ""
+    project_id: str = ""
+    replica: int = 0
+    attempt: int = 0
+    reason: str = ""
+    step: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: int = 0
+    size_bytes: int = 0
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    damaged: bool = False
+    created_at: datetime | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gpu(Answer):
     """A device of a node: what it is, what is held of it, and what it last measured."""
 

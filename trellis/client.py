@@ -10,6 +10,7 @@ from trellis import profile
 from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
 from trellis.nouns.capacity import Allocations, Pools, Reservations
+from trellis.nouns.checkpoints import Checkpoints
 from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.groups import Arrays, Workflows
 from trellis.nouns.jobs import Jobs
@@ -57,6 +58,7 @@ class Client:
         self.jobs = Jobs(transport)
         self.arrays = Arrays(transport)
         self.workflows = Workflows(transport)
+        self.checkpoints = Checkpoints(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

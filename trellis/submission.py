@@ -110,6 +110,24 @@ class RetriesBody(RetryRuleBody, total=False):
     by_cause: Mapping[str, RetryRuleBody]
 
 
+class KeepBody(TypedDict, total=False):
+    """Which checkpoints are kept: the newest `last`, the first of each hour for `hours`, the `best` by `metric`."""
+
+    last: int
+    hours: int
+    best: int
+    metric: str
+    mode: str
+
+
+class CheckpointBody(TypedDict, total=False):
+    """`every` how long one is asked for; a folder counts as complete after `settle` without a change."""
+
+    every: int | str | timedelta
+    settle: int | str | timedelta
+    keep: KeepBody
+
+
 class JobBody(TypedDict, total=False):
     """What `submit` takes; either `command` or `script` must be there.
 
@@ -133,6 +151,8 @@ class JobBody(TypedDict, total=False):
     constraints: ConstraintsBody
     preemptible: bool
     checkpointable: bool
+    checkpoint: CheckpointBody
+    from_checkpoint: str
     priority: int
     time_limit: int | str | timedelta
     grace: int | str | timedelta

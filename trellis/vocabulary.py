@@ -133,6 +133,24 @@ class WarnSignal(StrEnum):
     CONT = "CONT"
 
 
+class SaveReason(StrEnum):
+    """Why a checkpoint was made: the program said it is complete, its folder came to rest, it was asked for, or the
+    replica had ended.
+    """
+
+    MARKED = "marked"
+    INTERVAL = "interval"
+    ASKED = "asked"
+    END = "end"
+
+
+class MetricMode(StrEnum):
+    """Which values of a metric are the better ones."""
+
+    MIN = "min"
+    MAX = "max"
+
+
 class QueueState(StrEnum):
     """A paused queue accepts jobs and starts none."""
 

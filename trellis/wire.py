@@ -38,6 +38,23 @@ class SliceGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointPlan:
+    """Where a replica's checkpoints go, whose signature on them counts, and when they are made.
+
+    `every_s` is how often one is asked for (0: never unasked); a folder that says nothing of being complete counts as
+    complete when nothing in it changed for `settle_s`. `restore` are the keys of the manifests it may go on from, the
+    one to try first first; `base` is the one it need not store again what that holds, "" for none.
+    """
+
+    store_url: str
+    public_key: str
+    every_s: int
+    settle_s: int
+    base: str = ""
+    restore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSpec:
     """All a node needs to run one replica; exactly one of `command` and `script` is set.
 
@@ -75,6 +92,24 @@ class ReplicaSpec:
     warn_before_s: int = 60
     leased: bool = True
     debug: bool = False
+    checkpoint: CheckpointPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How a replica was given what it goes on from: `key` of the manifest, "" where none was any good, and why not."""
+
+    fence: int
+    key: str
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed:
+    """That a checkpoint of a replica could not be stored, and why."""
+
+    fence: int
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,13 +299,22 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Save:
+    """Have this replica save a checkpoint soon."""
+
+    replica_id: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
-    """The answer to a heartbeat: renews the lease for `lease_s`, and says what should run, rest, and not be."""
+    """The answer to a heartbeat: renews the lease for `lease_s`, says what should run, rest, not be, and who saves."""
 
     lease_s: float
     heartbeat_s: float
     launch: tuple[ReplicaSpec, ...]
     stop: tuple[Stop, ...]
+    save: tuple[Save, ...] = ()
     pause: tuple[Pause, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.cgroups import Group
 from agent.ground import Ground
 from agent.layout import ReplicaDir
 from agent.workspace import Program
@@ -30,7 +31,7 @@ class Running:
     """A started replica. `status` is a descriptor on which the sandbox tells of itself; `ended` its wait status.
 
     `ours` is false for one whose own supervisor is gone: nobody can learn its exit code any more.
-    `cpu_s` and `peak_memory_bytes` are of its processes that ended so far; `spared` says that what is left of it was
+    `group` is where its limits hold, if it has one. `cpu_s` and `peak_memory_bytes` are of its processes that ended so far; `spared` says that what is left of it was
     given the time to end by itself.
     """
 
@@ -42,27 +43,35 @@ class Running:
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     spared: bool = False
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How it ended. A replica that a signal ended has code 128 + signal, as in every shell; both None: unknown.
 
-    `start_error` is set if it never came to run.
+    `start_error` is set if it never came to run; `out_of_memory` if it failed after the kernel had to end some of it
+    for the memory it held. `remarks` are for its owner.
     """
 
     code: int | None
     signal: int | None = None
     start_error: str = ""
+    out_of_memory: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds and the largest process of all that ended so far, and what the living hold now."""
+    """CPU seconds and the largest process of all that ended so far, and what the living hold now.
+
+    `over` says that the kernel has ended some of them, because together they held all they may.
+    """
 
     cpu_s: float
     peak_memory_bytes: int
     memory_bytes: int
+    over: bool = False
 
 
 class Executor(Protocol):

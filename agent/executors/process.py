@@ -4,10 +4,12 @@ import fcntl
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from agent import bubblewrap, processes, sandbox
+from agent import bubblewrap, processes, sandbox, seccomp
+from agent.cgroups import Group, Limits
 from agent.executors.base import Exit, Running, Start, StartFailed, Usage
 from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
@@ -23,9 +25,19 @@ class ProcessExecutor:
 
     def start(self, start: Start) -> Running:
         """See Executor.start. The job's own program may still fail to start: then it ends with 126 or 127."""
-        if start.ground.confinement.level is Isolation.NAMESPACES:
-            return _start_in_namespaces(start)
-        return _start_forked(start)
+        begin = _start_in_namespaces if start.ground.confinement.level is Isolation.NAMESPACES else _start_forked
+        group = start.ground.cgroups.group(start.replica.path.name)
+        if group is None:
+            return begin(start)
+        try:
+            group.make(Limits(start.spec.memory_bytes, start.spec.cpu_milli))
+            with group.entered():
+                running = begin(start)
+        except OSError as error:
+            group.remove()
+            raise StartFailed(f"its control group can't be used: {error.strerror}") from error
+        running.group = group
+        return running
 
     def poll(self, running: Running) -> Exit | None:
         """See Executor.poll. Kills what a main process that ended left in the background."""
@@ -44,7 +56,7 @@ class ProcessExecutor:
             if not _reap(running):
                 return None
         try:
-            return _exit_of(running)
+            return _with_limits(_exit_of(running), running.group)
         finally:
             if running.status is not None:
                 os.close(running.status)
@@ -61,6 +73,8 @@ class ProcessExecutor:
         if not targets and running.status is not None:
             targets, signum = [running.pid], signal.SIGKILL
         processes.send(targets, signum)
+        if running.group and signum == signal.SIGKILL:
+            running.group.kill()
 
     def freeze(self, running: Running) -> bool:
         """See Executor.freeze."""
@@ -77,7 +91,8 @@ class ProcessExecutor:
     def usage(self, running: Running) -> Usage:
         """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
         below = processes.descendants(os.getpid()) if running.ended is None else []
-        return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below))
+        over = bool(below and running.group and running.group.out_of_memory)
+        return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below), over)
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
         """See Executor.adopt: whoever bears the replica's mark in its environment."""
@@ -90,16 +105,15 @@ def _start_in_namespaces(start: Start) -> Running:
     options, command = bubblewrap.arguments(start.ground, start.replica, start.spec, start.program)
     if any("\0" in word for word in command):
         raise StartFailed("the command holds a NUL character")
-    words = os.memfd_create("words")
-    with os.fdopen(os.dup(words), "wb") as file:
-        file.write(os.fsencode("\0".join([*options, ""])))
-    os.lseek(words, 0, os.SEEK_SET)
+    filter_ = seccomp.filter_of(own_processes=True) if confinement.filtered else None
+    words, calls = _file(os.fsencode("\0".join([*options, ""]))), _file(filter_ or b"")
     status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # High numbers first: a descriptor that is still to be copied must not be overwritten.
-    sources = [_high(fd) for fd in (nothing, start.stdout, start.stderr, words, told)]
+    sources = [_high(fd) for fd in (nothing, start.stdout, start.stderr, words, told, calls)]
     actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)]
-    argv = [confinement.bwrap, "--args", "3", "--json-status-fd", "4", "--", *command]
+    filtering = ["--seccomp", "5"] if filter_ else []
+    argv = [confinement.bwrap, "--args", "3", "--json-status-fd", "4", *filtering, "--", *command]
     try:
         pid = os.posix_spawn(
             confinement.bwrap, argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
@@ -107,9 +121,17 @@ def _start_in_namespaces(start: Start) -> Running:
     except OSError as error:
         raise StartFailed(f"bubblewrap can't be started: {error.strerror}") from error
     finally:
-        for fd in (*sources, words, told, nothing):
+        for fd in (*sources, words, told, nothing, calls):
             os.close(fd)
     return Running(pid, status=status)
+
+
+def _file(content: bytes) -> int:
+    """A descriptor at the beginning of a file that holds this, and is nowhere on disk."""
+    fd = os.memfd_create("trellis", os.MFD_CLOEXEC)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _high(fd: int) -> int:
@@ -190,6 +212,19 @@ def _exit_of(running: Running) -> Exit:
     if running.status is not None and code and not _told_exit_code(running.status):
         return Exit(code, None, "the sandbox could not be built; its own words are the last lines of the log")
     return Exit(code, code - 128 if code - 128 in _DEADLY else None)
+
+
+def _with_limits(ended: Exit, group: Group | None) -> Exit:
+    """Add what its control group knows, and let go of that."""
+    if group is None:
+        return ended
+    remarks = []
+    if group.refused:
+        remarks.append(f"{group.refused} times it was to have more processes and threads than it may")
+    ended = replace(ended, out_of_memory=bool(group.out_of_memory and ended.code), remarks=tuple(remarks))
+    group.kill()
+    group.remove()
+    return ended
 
 
 def _told_exit_code(status: int) -> bool:

@@ -7,6 +7,7 @@ import threading
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 # RFC 9106's second recommendation: 64 MiB, 3 passes; about 50 ms on two plain cores.
 _PASSWORDS = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
@@ -24,6 +25,10 @@ class Keyring:
     def key(self, purpose: str) -> bytes:
         """32 bytes for one purpose (HMAC-SHA-256 as a key derivation, RFC 5869's expand step)."""
         return hmac.digest(self._root, b"trellis/" + purpose.encode() + b"\x01", "sha256")
+
+    def signing_key(self, purpose: str) -> Ed25519PrivateKey:
+        """A key to sign with, for one purpose; who is to check a signature needs its public half alone."""
+        return Ed25519PrivateKey.from_private_bytes(self.key(purpose))
 
     def digest(self, purpose: str, secret: str) -> bytes:
         """What is stored in place of a random secret: keyed, so that a stolen table proves nothing."""

@@ -28,6 +28,8 @@ KINDS = frozenset(
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved",
+        "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed",
+        "checkpoint.shared", "checkpoint.unshared", "replica.checkpoint_asked",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
         "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
         "organisation.created", "project.created", "project.changed",
@@ -40,6 +42,7 @@ ANNOUNCED = frozenset(
     {
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
         "job.suspended", "replica.placed", "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
+        "replica.checkpoint_asked",
         "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",

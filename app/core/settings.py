@@ -14,7 +14,8 @@ class Settings:
     database_url: PostgreSQL 15 or newer, such as `postgresql://trellis:secret@db.example.org/trellis`.
     broker_url: Redis 7, Valkey or RabbitMQ, such as `redis://:secret@10.0.0.5:6379/0` or `amqp://...`.
     secret_key: signs tokens and cursors and keys the digests of API keys: at least 32 characters.
-    home: where artifacts are kept (folder `store`).
+    home: where artifacts and checkpoints are kept (folder `store`), unless `store_url` says otherwise.
+    store_url: where they are kept: `file:///folder`, `s3://bucket/prefix` or `gs://bucket/prefix`, reached by nodes under the same URL.
     public_url: how people reach the API.
     node_broker_url: what joining nodes are told, where they reach the broker under another address; empty for the same.
     heartbeat_s: how often a node reports.
@@ -29,6 +30,7 @@ class Settings:
     broker_url: str
     secret_key: str
     home: Path = Path(".trellis")
+    store_url: str = ""
     public_url: str = "http://127.0.0.1:8420"
     node_broker_url: str = ""
     heartbeat_s: float = 5.0
@@ -37,6 +39,11 @@ class Settings:
     database_pool: int = 20
     streams: int = 12
     max_body_bytes: int = 4 * 2**20
+
+    @property
+    def store(self) -> str:
+        """The URL of the store."""
+        return self.store_url or (self.home / "store").absolute().as_uri()
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, or never be noticed."""

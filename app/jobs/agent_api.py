@@ -12,13 +12,15 @@ from app.core.access import Permission
 from app.http.blueprint import Blueprint
 from app.http.transaction import current_uow, keyring
 from app.http.wire_body import body_as, described
-from app.jobs import orders, shipments
+from app.jobs import checkpoints, orders, shipments
 from app.jobs.models import Replica
 from app.resources.nodes import read_node_tokens
 from app.storage.artifacts import Upload, save
+from app.storage.checkpoints import Place
 from trellis import wire
 from trellis.errors import Field, Invalid, StaleFence, Unauthenticated
 from trellis.stores.base import Store
+from trellis.stores.manifests import PACKED_AT_MOST
 
 # A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
 _NAME = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
@@ -34,7 +36,8 @@ class Heartbeats(MethodView):
         """Renew the node's lease; hear what to run and what to stop."""
         node_id = _acting_node()
         beats = {node_id: body_as(wire.Heartbeat)}
-        return wire.pack(orders.give_orders(current_uow(), beats, current_app.extensions["settings"])[node_id])
+        given = orders.give_orders(current_uow(), beats, current_app.extensions["settings"], _place())
+        return wire.pack(given[node_id])
 
 
 @blp.route("/host/heartbeats")
@@ -49,7 +52,7 @@ class HostHeartbeats(MethodView):
         if not len(node_ids) == len(set(node_ids)) == len(body.heartbeats):
             raise Invalid(Field("/heartbeats", "must be one for each token, of different nodes"))
         beats = dict(zip(node_ids, body.heartbeats, strict=True))
-        given = orders.give_orders(uow, beats, current_app.extensions["settings"])
+        given = orders.give_orders(uow, beats, current_app.extensions["settings"], _place())
         return wire.pack(wire.HostOrders(tuple(given[node_id] for node_id in node_ids)))
 
 
@@ -125,6 +128,50 @@ class ReplicaArtifacts(MethodView):
         return {"id": str(save(uow, store, upload, parts).id)}
 
 
+@blp.route("/replicas/<uuid:replica_id>/checkpoints")
+class Checkpoints(MethodView):
+    """What a replica can go on from."""
+
+    @blp.doc(
+        parameters=[{"in": "query", "name": "fence", "required": True, "schema": {"type": "integer"}}],
+        requestBody={"required": True, "content": {"application/octet-stream": {}}},
+        responses={"200": {"description": "id: of the checkpoint; key: of its signed manifest in the store"}},
+    )
+    def put(self, replica_id: UUID) -> Any:
+        """Record a checkpoint whose chunks are in the store: the body is its manifest."""
+        request.max_content_length = PACKED_AT_MOST
+        fence = request.args.get("fence", "")
+        current_uow().require(Permission.REPLICA_REPORT)
+        if not fence.isdecimal() or len(fence) > 18:
+            raise Invalid(Field("/fence", "must be the replica's fence"))
+        saved = checkpoints.take_in(current_uow(), _place(), replica_id, int(fence), request.get_data())
+        return {"id": str(saved.id), "key": saved.key}
+
+    @blp.doc(**described("SaveFailed", "an empty object"))
+    def post(self, replica_id: UUID) -> Any:
+        """Note that a checkpoint could not be stored."""
+        current_uow().require(Permission.REPLICA_REPORT)
+        checkpoints.note_failed(current_uow(), replica_id, body_as(wire.SaveFailed))
+        return {}
+
+
+@blp.route("/replicas/<uuid:replica_id>/restored")
+class Restores(MethodView):
+    """What a replica goes on from."""
+
+    @blp.doc(**described("Restored", "an empty object"))
+    def post(self, replica_id: UUID) -> Any:
+        """Note from which checkpoint a replica goes on, and which were damaged."""
+        current_uow().require(Permission.REPLICA_REPORT)
+        checkpoints.note_restored(current_uow(), replica_id, body_as(wire.Restored))
+        return {}
+
+
+def _place() -> Place:
+    place: Place = current_app.extensions["checkpoints"]
+    return place
+
+
 def _acting_node() -> UUID:
     """The node that calls. Raises Unauthenticated for a machine that has yet to join, Forbidden for people."""
     uow = current_uow()
@@ -145,7 +192,7 @@ def _specs(body: Any, node_ids: Collection[UUID]) -> dict[str, Any]:
         pairs = [(str(UUID(replica_id)), int(fence)) for replica_id, fence in body["replicas"]]
     except (TypeError, KeyError, ValueError) as error:
         raise Invalid(Field("/replicas", "must be a list of [id, fence]")) from error
-    specs, stale = orders.specs_for(current_uow(), pairs[:1000], node_ids)
+    specs, stale = orders.specs_for(current_uow(), pairs[:1000], node_ids, _place())
     return {"specs": wire.pack(specs), "stale": stale}
 
 

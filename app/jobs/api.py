@@ -14,7 +14,19 @@ from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
 from app.jobs import answer_schemas as answers
-from app.jobs import arrays, groups, listing, losses, metrics, migrations, schemas, service, suspensions, workflows
+from app.jobs import (
+    arrays,
+    checkpoints,
+    groups,
+    listing,
+    losses,
+    metrics,
+    migrations,
+    schemas,
+    service,
+    suspensions,
+    workflows,
+)
 from app.jobs.following import Follower
 from app.jobs.groups import Change, Group
 from app.jobs.logs import Cursor, LogFilter
@@ -22,7 +34,9 @@ from app.jobs.models import Job
 from app.jobs.spec import JobSpec
 from app.jobs.workflows import WorkflowSpec
 from app.storage.artifacts import list_artifacts
+from app.storage.checkpoints import Place, list_checkpoints, present
 from app.storage.models import Artifact
+from app.storage.schemas import SavedCheckpointListSchema
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
 from trellis.vocabulary import GroupKind
@@ -278,6 +292,24 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
     shown = ("id", "name", "size_bytes", "digest", "created_at")
     url = f"{current_app.extensions['settings'].public_url}/api/v1/jobs/{artifact.job_id}/artifacts/{artifact.id}"
     return {name: getattr(artifact, name) for name in shown} | {"url": url}
+
+
+@blp.route("/<uuid:job_id>/checkpoints")
+class JobCheckpoints(MethodView):
+    """What a job can go on from."""
+
+    @blp.response(200, SavedCheckpointListSchema)
+    def get(self, job_id: UUID) -> dict[str, Any]:
+        """List the checkpoints of a job, newest first."""
+        uow = current_uow()
+        uow.get(Job, job_id)
+        place: Place = current_app.extensions["checkpoints"]
+        return {"items": [present(row, place) for row in list_checkpoints(uow, job_id)], "next_cursor": None}
+
+    @blp.response(202, answers.JobSchema)
+    def post(self, job_id: UUID) -> Any:
+        """Have the running replicas of a job save a checkpoint soon."""
+        return _shown(checkpoints.ask_checkpoint(current_uow(), job_id))[0]
 
 
 @blp.route("/<uuid:job_id>/logs")

@@ -174,6 +174,7 @@ class Replica(ProjectOwned):
     report_seq: Mapped[int] = mapped_column(default=0)
     metric_seq: Mapped[int] = mapped_column(default=0)
     log_bytes: Mapped[int] = mapped_column(default=0)
+    checkpoint_asked_at: Mapped[datetime | None]
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:

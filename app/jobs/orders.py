@@ -13,11 +13,13 @@ from app.core.settings import Settings
 from app.core.tables import Word
 from app.core.uow import UnitOfWork
 from app.jobs.asks import roles_in
+from app.jobs.checkpoints import plans_for
 from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
+from app.storage.checkpoints import Place
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, OnNodeLost, ReplicaState, StopReason
-from trellis.wire import GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, SliceGrant, Stop
+from trellis.wire import CheckpointPlan, GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, Save, SliceGrant, Stop
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
 JUST_PLACED = timedelta(seconds=2)
@@ -54,6 +56,7 @@ _LIVE = (
     select(
         Replica.id, Replica.job_id, Replica.node_id, Replica.fence, Replica.state, Replica.created_at,
         Replica.started_at, Replica.stop_reason, Replica.stop_grace_s, Replica.suspend_asked_at,
+        Replica.checkpoint_asked_at,
     )
     .where(Replica.node_id == any_(_NODE_IDS), Replica.ended_at.is_(None))
     .order_by(Replica.id)
@@ -61,17 +64,21 @@ _LIVE = (
 
 
 def specs_for(
-    uow: UnitOfWork, pairs: Collection[tuple[str, int]], node_ids: Collection[UUID]
+    uow: UnitOfWork, pairs: Collection[tuple[str, int]], node_ids: Collection[UUID], place: Place
 ) -> tuple[list[ReplicaSpec], list[str]]:
     """The specs of what these nodes were told to launch, and those of the asked that are not to run (any more)."""
     uow.require(Permission.REPLICA_REPORT)
     wanted = {UUID(replica_id): fence for replica_id, fence in pairs}
-    specs = [_spec(row) for row in _rows_of(uow, wanted, node_ids) if wanted[row.id] == row.fence]
+    rows = [row for row in _rows_of(uow, wanted, node_ids) if wanted[row.id] == row.fence]
+    plans = plans_for(uow, place, rows)
+    specs = [_spec(row, plans.get(row.id)) for row in rows]
     known = {spec.replica_id for spec in specs}
     return specs, [replica_id for replica_id, _ in pairs if replica_id not in known]
 
 
-def give_orders(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat], settings: Settings) -> dict[UUID, Orders]:
+def give_orders(
+    uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat], settings: Settings, place: Place
+) -> dict[UUID, Orders]:
     """Renew the leases of these nodes; say what each should run and does not, and what it runs and should not."""
     record_heartbeats(uow, heartbeats)
     live: dict[UUID, dict[str, Any]] = {node_id: {} for node_id in heartbeats}
@@ -88,12 +95,15 @@ def give_orders(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat], settings:
     if any(gone.values()):
         end_attempts_on(uow, gone)
     launch: dict[UUID, list[ReplicaSpec]] = {}
-    for row in _rows_of(uow, missing, heartbeats) if missing else ():
-        launch.setdefault(row.node_id, []).append(_spec(row))
+    rows = list(_rows_of(uow, missing, heartbeats)) if missing else []
+    plans = plans_for(uow, place, rows)
+    for row in rows:
+        launch.setdefault(row.node_id, []).append(_spec(row, plans.get(row.id)))
     return {
         node_id: Orders(
             settings.lease_s, settings.heartbeat_s, tuple(launch.get(node_id, ())),
-            tuple(_stops(heartbeat.replicas, live[node_id])), tuple(_pauses(heartbeat.replicas, live[node_id])),
+            tuple(_stops(heartbeat.replicas, live[node_id])), tuple(_saves(heartbeat.replicas, live[node_id])),
+            tuple(_pauses(heartbeat.replicas, live[node_id])),
         )
         for node_id, heartbeat in heartbeats.items()
     }  # fmt: skip
@@ -139,11 +149,18 @@ def _pauses(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Pause]:
             yield Pause(holding.replica_id, holding.fence, paused=True, checkpoint_s=row.stop_grace_s)
 
 
+def _saves(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Save]:
+    for holding in held:
+        replica = live.get(holding.replica_id)
+        if replica is not None and replica.checkpoint_asked_at is not None and replica.fence == holding.fence:
+            yield Save(holding.replica_id, holding.fence)
+
+
 def _rows_of(uow: UnitOfWork, replica_ids: Iterable[UUID], node_ids: Iterable[UUID]) -> Iterable[Any]:
     return uow.execute(_TO_LAUNCH, {"ids": list(replica_ids), "node_ids": list(node_ids)})
 
 
-def _spec(row: Any) -> ReplicaSpec:
+def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
     """All that the node needs of a job."""
     kept, needs = row.spec, roles_in(row)[row.role]
     role: dict[str, Any] = kept["roles"][row.role] if kept.get("roles") else {"name": "", "command": None}
@@ -180,4 +197,5 @@ def _spec(row: Any) -> ReplicaSpec:
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),
         network=NetworkPolicy(kept["network"]),
+        checkpoint=checkpoint,
     )

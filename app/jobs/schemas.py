@@ -8,15 +8,17 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.jobs.groups import Change
-from app.jobs.spec import ArraySpec, DependencySpec, JobSpec, Resources, Retries, RetryRule, RoleSpec
+from app.jobs.spec import ArraySpec, CheckpointSpec, DependencySpec, JobSpec, Resources, Retries, RetryRule, RoleSpec
 from app.jobs.workflows import Step, WorkflowSpec
 from app.resources.gpus import gpu_type
+from app.storage.retention import Keep
 from scheduler.placement.mig import profiles
 from trellis.vocabulary import (
     Cause,
     DependencyKind,
     ExecutorKind,
     JobState,
+    MetricMode,
     NetworkPolicy,
     OnNodeLost,
     Stream,
@@ -214,6 +216,36 @@ def parse_indexes(text: str, name: str = "indexes") -> tuple[int, ...]:
     return tuple(sorted({index for part in ranges for index in part}))
 
 
+class KeepSchema(Strict):
+    """What of a replica's checkpoints is kept; each may keep some that the others would not."""
+
+    last = Integer(least=1, most=1000, metadata={"description": "the newest"})
+    hours = Integer(least=0, most=8760, metadata={"description": "the first of each hour, for so many hours"})
+    best = Integer(least=0, most=1000, metadata={"description": "the best by `metric`"})
+    metric = Text(longest=200, shortest=1)
+    mode = fields.Enum(MetricMode, by_value=True)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Keep:
+        """Hand the rules a value."""
+        if bool(data.get("best")) != bool(data.get("metric")):
+            raise ValidationError("go together: the best by which metric, and how many", "best")
+        return Keep(**data)
+
+
+class CheckpointSchema(Strict):
+    """When checkpoints are made, and which are kept."""
+
+    every_s = Amount("seconds", least=0, most=31_536_000, data_key="every", metadata={"example": "10m"})
+    settle_s = Amount("seconds", least=1, most=3600, data_key="settle", metadata={"example": 5})
+    keep = fields.Nested(KeepSchema)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> CheckpointSpec:
+        """Hand the rules a value."""
+        return CheckpointSpec(**data)
+
+
 class JobSubmitSchema(ReplicaFields):
     """A job to submit."""
 
@@ -235,6 +267,10 @@ class JobSubmitSchema(ReplicaFields):
     constraints = fields.Nested(ConstraintsSchema)
     preemptible = Flag(metadata={"description": "whether it may be evicted for a higher priority"})
     checkpointable = Flag(metadata={"description": "whether it goes on where it was when it runs again"})
+    checkpoint = fields.Nested(
+        CheckpointSchema, metadata={"description": "saves what it can go on from; makes it checkpointable"}
+    )
+    from_checkpoint = fields.UUID(metadata={"description": "of another job: what its first attempt goes on from"})
     priority = Integer(least=-1000, most=1000)
     time_limit_s = Amount("seconds", least=1, most=31_536_000, data_key="time_limit", allow_none=True)
     grace_s = Amount("seconds", least=0, most=3600, data_key="grace")
@@ -293,6 +329,10 @@ class JobSubmitSchema(ReplicaFields):
         lists = ("command", "arguments", "depends_on", "roles")
         if "executor" in data:
             data["executor"] = ExecutorKind(data["executor"])
+        if "from_checkpoint" in data:  # what goes on from one has a folder for it, and may as well save its own
+            data.setdefault("checkpoint", CheckpointSpec())
+        if "checkpoint" in data:
+            data.setdefault("checkpointable", True)
         return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
 
 

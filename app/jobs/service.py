@@ -15,7 +15,7 @@ from app.core.uow import UnitOfWork
 from app.jobs.asks import asks_of, class_key, count
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Dependency, Job, Replica
-from app.jobs.spec import JobSpec, Resources, Retries, RoleSpec
+from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
@@ -204,6 +204,10 @@ def spec_of(job: Job) -> JobSpec:
     kept["executor"] = ExecutorKind(kept["executor"])
     kept["roles"] = tuple(map(_role, kept.get("roles", ())))
     kept["constraints"] = Constraints.read(kept.get("constraints", {}))
+    if "checkpoint" in kept:
+        kept["checkpoint"] = CheckpointSpec.read(kept["checkpoint"])
+    if "from_checkpoint" in kept:
+        kept["from_checkpoint"] = UUID(kept["from_checkpoint"])
     return JobSpec(**kept, labels=dict(job.labels))
 
 

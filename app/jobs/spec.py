@@ -7,8 +7,9 @@ from uuid import UUID
 
 from app.core.amounts import NAMES, NOTHING, Amounts
 from app.core.constraints import Constraints
+from app.storage.retention import Keep
 from scheduler.amounts import slice_milli
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, NetworkPolicy, OnNodeLost
+from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
 PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
@@ -126,6 +127,27 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """When a job saves what it can go on from, and what of it is kept (see `trellis.wire.CheckpointPlan`)."""
+
+    every_s: int = 600
+    settle_s: int = 5
+    keep: Keep = field(default_factory=Keep)
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON."""
+        keep = {f.name: getattr(self.keep, f.name) for f in fields(Keep)}
+        return {"every_s": self.every_s, "settle_s": self.settle_s, "keep": keep}
+
+    @classmethod
+    def read(cls, kept: dict[str, Any]) -> "CheckpointSpec":
+        """What `stored` wrote."""
+        keep = dict(kept["keep"])
+        keep["mode"] = MetricMode(keep["mode"])
+        return cls(kept["every_s"], kept["settle_s"], Keep(**keep))
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One submission. Exactly one of `command` and `script` is set, or every role has a command of its own.
 
@@ -162,6 +184,8 @@ class JobSpec:
     warn_signal: str = ""
     warn_before_s: int = 60
     debug: bool = False
+    checkpoint: CheckpointSpec | None = None
+    from_checkpoint: UUID | None = None
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
@@ -173,6 +197,10 @@ class JobSpec:
             kept["roles"] = [_plain(role) | {"resources": _plain(role.resources)} for role in self.roles]
         if constraints := self.constraints.stored():
             kept["constraints"] = constraints
+        if self.checkpoint:
+            kept["checkpoint"] = self.checkpoint.stored()
+        if self.from_checkpoint:
+            kept["from_checkpoint"] = str(self.from_checkpoint)
         return kept
 
     def default_name(self) -> str:

@@ -17,6 +17,7 @@ from app.queues.models import Queue
 from app.queues.service import find_queue
 from app.resources.pools import list_pools
 from app.resources.topology import list_levels
+from app.storage.checkpoints import shared_key
 from app.tenancy.models import Project
 from app.tenancy.quotas import are_set_for
 from trellis.errors import Field, Invalid
@@ -75,6 +76,7 @@ def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str
 def validate_spec(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> None:
     """Raises Invalid with every fault that the shape alone does not show."""
     faults = [*_time_faults(uow, spec), *_level_faults(uow, spec), *_dependency_faults(uow, spec, project_id)]
+    faults += _origin_faults(uow, spec, project_id)
     if faults:
         raise Invalid(*faults)
 
@@ -108,6 +110,13 @@ def _time_faults(uow: UnitOfWork, spec: JobSpec) -> list[Field]:
     if spec.deadline_at is not None and spec.deadline_at <= uow.clock.now():
         return [Field("/deadline", "lies in the past")]
     return []
+
+
+def _origin_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list[Field]:
+    if spec.from_checkpoint is None or shared_key(uow, spec.from_checkpoint, project_id):
+        return []
+    advice = "another project's must be shared with this one first (`trellis checkpoints share`)"
+    return [Field("/from_checkpoint", f"there is no checkpoint {spec.from_checkpoint} in this project; {advice}")]
 
 
 def _dependency_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list[Field]:

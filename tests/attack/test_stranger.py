@@ -22,6 +22,7 @@ from app.queues.models import Queue
 from app.tenancy.models import ApiKey, ServiceAccount
 from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
 from tests.support.fake_node import FakeNode, a_description
+from tests.support.saving import save
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World
 from trellis import wire
@@ -143,6 +144,11 @@ class Victim:
                 wire.HostShipment(("trn_guessed",), wire.Shipment((), (), (report,)))
             ),
             "PUT /agent/replicas/<uuid:replica_id>/artifacts": None,
+            "PUT /agent/replicas/<uuid:replica_id>/checkpoints": None,
+            "POST /agent/replicas/<uuid:replica_id>/checkpoints": wire.pack(wire.SaveFailed(self.spec.fence, "full")),
+            "POST /agent/replicas/<uuid:replica_id>/restored": wire.pack(wire.Restored(self.spec.fence, "")),
+            "POST /jobs/<uuid:job_id>/checkpoints": None,
+            "PUT /checkpoints/<uuid:checkpoint_id>/grants/<uuid:project_id>": None,
         }
 
 
@@ -153,6 +159,7 @@ def victim(stack: Stack, world: World) -> Victim:
     queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))
     key = stack.add(an_api_key(world.member))
     spec, artifact_id = a_running_job(stack, world, node)
+    checkpoint_id, _ = save(stack, node, spec, {"secret": b"secret"})
     chief, ends_at = stack.client(world.project_admin), (datetime.now(UTC) + timedelta(days=1)).isoformat()
     part = {"cpus": 0.5, "name": "the-secret-job"}
     held = chief.post("/resources/allocate", part).json
@@ -165,6 +172,7 @@ def victim(stack: Stack, world: World) -> Victim:
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
         "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id,
         "array_id": many["array_id"], "workflow_id": flow["id"], "replica_id": spec.replica_id, "artifact_id": artifact_id,
+        "checkpoint_id": checkpoint_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 
@@ -172,7 +180,7 @@ def victim(stack: Stack, world: World) -> Victim:
 def a_running_job(stack: Stack, world: World, node: FakeNode) -> tuple[wire.ReplicaSpec, str]:
     """One that runs on the node and has saved a file."""
     job = stack.client(world.member).post(
-        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}}
+        "/jobs", {"command": ["true"], "name": "the-secret-job", "resources": {"cpus": 4}, "checkpoint": {}}
     )
     assert job.status == 201, job.text
     stack.run(stack.cycle)

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from trellis.stores.local import LocalStore
+from trellis.stores.manifests import Manifest, sign
 from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, StopReason
 from trellis.wire import (
     Heartbeat,
@@ -23,6 +27,9 @@ from trellis.wire import (
     Receipt,
     ReplicaSpec,
     Report,
+    Restored,
+    Save,
+    SaveFailed,
     Shipment,
     Stop,
     Welcome,
@@ -30,6 +37,7 @@ from trellis.wire import (
     unpack,
 )
 
+SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 JOIN_TOKEN = "join-me"
 NODE_TOKEN = "node-secret"
 
@@ -80,6 +88,12 @@ class ControlPlane:
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
     artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
+    saved: dict[str, list[Manifest]] = field(default_factory=lambda: defaultdict(list))
+    save_faults: list[str] = field(default_factory=list)
+    restores: dict[str, Restored] = field(default_factory=dict)
+    saves: tuple[Save, ...] = ()
+    refuse_saves: list[tuple[int, str]] = field(default_factory=list)
+    store: LocalStore | None = None
     shipments: int = 0
     uploads_refused: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -155,7 +169,7 @@ class ControlPlane:
         launch = tuple(spec for name, spec in self.wanted.items() if name not in held and not self._ended(name))
         stop = tuple(stop for name, stop in self.stops.items() if name in held)
         pause = tuple(pause for name, pause in self.pauses.items() if name in held)
-        return Orders(self.lease_s, self.heartbeat_s, launch, stop, pause)
+        return Orders(self.lease_s, self.heartbeat_s, launch, stop, self.saves, pause)
 
     def specs(self, body: Any) -> Any:
         asked = [name for name, _ in body["replicas"]]
@@ -191,6 +205,26 @@ class ControlPlane:
             if report.state in ENDED_REPLICA_STATES:
                 self.artifacts_at_end[report.replica_id] = sorted(self.artifacts[report.replica_id])
 
+    def take_checkpoint(self, replica_id: str, block: bytes) -> tuple[int, Any]:
+        """As the real one does: sign it, keep it in the store, and say where."""
+        if self.refuse_saves:
+            status, code = self.refuse_saves.pop(0)
+            return status, {"code": code, "detail": code}
+        assert self.store is not None
+        manifest = Manifest.decode(block)
+        assert all(self.store.head(pack) for pack in manifest.packs)
+        self.saved[replica_id].append(manifest)
+        key = f"manifests/project/{replica_id}-{len(self.saved[replica_id])}"
+        self.store.write(key, [sign(manifest, SIGNING_KEY)])
+        return 200, {"id": "checkpoint", "key": key}
+
+    def told_of(self, replica_id: str, word: str, body: Any) -> None:
+        """What else a node says of a replica's checkpoints."""
+        if word == "restored":
+            self.restores[replica_id] = unpack(Restored, body)
+        else:
+            self.save_faults.append(unpack(SaveFailed, body).message)
+
     def _ended(self, name: str) -> bool:
         return any(report.state in ENDED_REPLICA_STATES for report in self.reports[name])
 
@@ -214,6 +248,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(401, {"code": "unauthenticated", "detail": "who are you?"})
         if name == "shipments" and any(refused in body.decode() for refused in plane.refused):
             return self._answer(422, {"code": "invalid", "errors": []})
+        if name.startswith("replicas/"):
+            _, replica_id, word = name.split("/")
+            plane.told_of(replica_id, word, json.loads(body))
+            return self._answer(200, {})
         with plane.lock:
             method = getattr(plane, {"shipments": "shipments_"}.get(name, name.replace("/", "_")))
             return self._answer(200, pack(method(json.loads(body))))
@@ -228,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         replica_id = parts.path.split("/")[5]
+        if parts.path.endswith("/checkpoints"):
+            return self._answer(*self.control_plane.take_checkpoint(replica_id, body))
         assert self.headers["Digest"] == f"sha-256={hashlib.sha256(body).hexdigest()}"
         if query["name"][0].startswith("forbidden"):
             return self._answer(413, {"code": "too_large", "detail": "too large"})

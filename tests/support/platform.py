@@ -252,6 +252,11 @@ class Platform:
 
     # Its jobs
 
+    def kill_supervisor(self, job: Job) -> None:
+        """Kill the process that watches over a running job, on whatever node: the job goes with it."""
+        (found,) = {one.pid: one for process in self.processes_of(job) for one in _supervisors(process)}.values()
+        found.kill()
+
     def run_job(self, *command: str, **body: Any) -> Job:
         """Submit a command, wait for its end, and return it with its attempts."""
         job = self.client.jobs.submit(command=list(command), **body)
@@ -278,6 +283,10 @@ class Platform:
     def log(self, job: Job) -> list[LogLine]:
         """Every line of the job's log, the platform's remarks too."""
         return list(self.client.jobs.logs(job))
+
+
+def _supervisors(process: psutil.Process) -> list[psutil.Process]:
+    return [one for one in process.parents() if "agent.launcher" in one.cmdline()][:1]
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -1,10 +1,13 @@
 """What an integration test works with: real rows, real units of work, races, and a client of the API."""
 
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -83,7 +86,11 @@ class Stack:
     """One database with all tables, and the application over it."""
 
     def __init__(self, database_url: str) -> None:
-        self.settings = Settings(database_url, "redis://127.0.0.1:1/0", SECRET_KEY, database_pool=80)
+        self._folder = tempfile.TemporaryDirectory(prefix="trellis-store-")
+        self.store_path = Path(self._folder.name) / "store"
+        self.settings = Settings(
+            database_url, "redis://127.0.0.1:1/0", SECRET_KEY, database_pool=80, store_url=self.store_path.as_uri()
+        )
         self.app = create_app(self.settings)
         self.sessions: sessionmaker[Session] = self.app.extensions["sessions"]
         self.keyring: Keyring = self.app.extensions["keyring"]
@@ -145,7 +152,9 @@ class Stack:
             time.sleep(0.02)
 
     def clear(self) -> None:
-        """Empty all tables, and forget who tried to sign in."""
+        """Empty all tables and the store, and forget who tried to sign in."""
+        for kept in ("packs", "manifests", "artifacts"):
+            shutil.rmtree(self.store_path / kept, ignore_errors=True)
         self.app.extensions["sign_ins"] = SignIns(self.keyring)
         self.mirror = Mirror()
         names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
@@ -154,3 +163,4 @@ class Stack:
     def close(self) -> None:
         """Let go of the connections."""
         self.app.extensions["engine"].dispose()
+        self._folder.cleanup()

@@ -7,6 +7,7 @@ from typing import Any
 
 from trellis.errors import Field, Invalid
 from trellis.terms import read_term
+from trellis.units import parse_seconds
 from trellis.vocabulary import Cause, WarnSignal
 
 _RULE = re.compile(r"(\w+)=(\d{1,2})(?::(\w+))?")
@@ -104,3 +105,11 @@ def topology(within: str | None, near: str | None) -> dict[str, Any] | None:
     if within:
         return {"level": within, "required": True}
     return {"level": near} if near else None
+
+
+def checkpoints(wanted: bool, every: str | None) -> dict[str, Any] | None:
+    """`--checkpoint` and `--checkpoint-every` as the body has them; None where neither was given."""
+    try:
+        return {"every": parse_seconds(every or "10m")} if wanted or every is not None else None
+    except ValueError as error:
+        raise Invalid(Field("--checkpoint-every", str(error))) from error

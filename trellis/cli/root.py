@@ -8,6 +8,7 @@ import trellis
 from trellis.cli import (
     account,
     changes,
+    checkpoints,
     cluster,
     groups,
     holdings,
@@ -35,6 +36,7 @@ jobs.register(app)
 changes.register(app)
 groups.register(app)
 logs.register(app)
+checkpoints.register(app)
 watching.register(app)
 whatif.register(app)
 cluster.register(app)

@@ -13,7 +13,19 @@ from trellis import sbatch
 from trellis.answers import Job, JobArray
 from trellis.cli import logs, whatif
 from trellis.cli.context import FAILED, AsJson, Here, here
-from trellis.cli.options import codes, counted, dependencies, one_or_many, pairs, rules, terms, topology, warning, when
+from trellis.cli.options import (
+    checkpoints,
+    codes,
+    counted,
+    dependencies,
+    one_or_many,
+    pairs,
+    rules,
+    terms,
+    topology,
+    warning,
+    when,
+)
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
@@ -79,6 +91,9 @@ def submit(  # one parameter an option, that is how Typer declares them
     strategy: Annotated[Strategy | None, typer.Option(help="Which of equally liked places.")] = None,
     no_preempt: Annotated[bool, typer.Option("--no-preempt", help="It is not evicted for a higher priority.")] = False,
     checkpointable: Annotated[bool, typer.Option("--checkpointable", help="It goes on where it was.")] = False,
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="It saves what it can go on from.")] = False,
+    checkpoint_every: Annotated[str | None, typer.Option(help="The same, asked for so often, such as 10m.")] = None,
+    from_checkpoint: Annotated[str | None, typer.Option(help="Go on from this one of another job.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="K=V; may be given again.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V; may be given again.")] = None,
     array: Annotated[str | None, typer.Option("--array", "-a", help="One job an index, such as 0-9:2%4.")] = None,
@@ -142,6 +157,8 @@ def submit(  # one parameter an option, that is how Typer declares them
         "constraints": _present(constraints),
         "preemptible": False if no_preempt else None,
         "checkpointable": checkpointable or None,
+        "checkpoint": checkpoints(checkpoint, checkpoint_every),
+        "from_checkpoint": from_checkpoint,
         "environment": pairs("env", env),
         "labels": pairs("label", label),
         "array": _array(array),
@@ -193,7 +210,7 @@ def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     counts = {"replicas", "min_replicas", "max_replicas"}
     kept = {key: value for key, value in base.items() if key not in counts or not counts & given.keys()}
     both = {**kept, **given}
-    for key in ("resources", "environment", "labels", "constraints", "retries"):
+    for key in ("resources", "environment", "labels", "constraints", "retries", "checkpoint"):
         if key in base and key in given:
             both[key] = {**base[key], **given[key]}
     return both

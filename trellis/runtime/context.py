@@ -22,6 +22,7 @@ class Context:
     replica_count: int
     artifacts_dir: Path
     metrics_socket: str
+    checkpoint_dir: Path | None = None
 
 
 @cache
@@ -39,6 +40,7 @@ def find_context() -> Context | None:
         replica_count=int(env["TRELLIS_REPLICA_COUNT"]),
         artifacts_dir=Path(env["TRELLIS_ARTIFACTS_DIR"]),
         metrics_socket=env["TRELLIS_RUNTIME_SOCKET"],
+        checkpoint_dir=Path(env["TRELLIS_CHECKPOINT_DIR"]) if "TRELLIS_CHECKPOINT_DIR" in env else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent import commands, isolation, sweep
+from agent.cgroups import Cgroups
 from agent.daemon import Daemon
 from agent.ground import Confinement, Ground
 from agent.layout import Home
@@ -40,6 +41,13 @@ class Node:
         self.daemon.start()
         commands.install(self.daemon)
         return self
+
+    @property
+    def groups(self) -> Cgroups:
+        """Where it makes control groups."""
+        ground = self.daemon._ground
+        assert ground is not None
+        return ground.cgroups
 
     def run(self, *specs: ReplicaSpec) -> None:
         commands.launch(self.plane.want(*specs))
@@ -103,6 +111,14 @@ def make_node(plane: ControlPlane, home: Path) -> Iterator[Callable[..., Node]]:
 def node(make_node: Callable[..., Node]) -> Node:
     """At the strongest level that this machine has."""
     return make_node()
+
+
+@pytest.fixture
+def limited_node(node: Node) -> Node:
+    """One that sets limits by control groups; skipped where there are none."""
+    if not node.groups.version:
+        pytest.skip("this process may make no control groups")
+    return node
 
 
 @pytest.fixture(params=[Isolation.NAMESPACES, Isolation.LANDLOCK])

@@ -1,5 +1,6 @@
 """What a job can not reach, tried from inside a real one at each level that this machine has."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -119,3 +120,51 @@ def test_a_jobs_accounts_are_looked_up_in_files_alone(node: Node) -> None:
     asked = [line.split() for line in switch if line.startswith(("passwd:", "group:", "shadow:"))]
     assert asked
     assert {tuple(words[1:]) for words in asked} == {("files",)}
+
+
+ASK_THE_KERNEL = """
+import ctypes, errno, fcntl, json, os, platform, socket, subprocess, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*numbers):
+    return "done" if libc.syscall(*numbers) >= 0 else errno.errorcode[ctypes.get_errno()]
+def family(number, kind=socket.SOCK_STREAM):
+    try:
+        socket.socket(number, kind).close()
+        return "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def push():
+    try:
+        fcntl.ioctl(0, 0x5412, b"x")
+    except OSError as error:
+        return errno.errorcode[error.errno]
+arm = platform.machine() == "aarch64"
+said = []
+thread = threading.Thread(target=lambda: said.append("thread"))
+thread.start()
+thread.join()
+print(json.dumps({
+    "io_uring": call(425, 1, 0), "bpf": call(280 if arm else 321, 0, 0, 0), "keyctl": call(219 if arm else 250, 0, 0),
+    "unshare": call(97 if arm else 272, 0x10000000), "perf": call(241 if arm else 298, 0, 0, 0, 0, 0),
+    "clone": call(220 if arm else 56, 0x10000011, 0, 0, 0, 0), "clone3": call(435, 0, 0),
+    "packet": family(17, socket.SOCK_RAW), "vsock": family(40), "unix": family(1), "internet": family(2),
+    "terminal": push(), "threads": said, "programs": subprocess.run(["echo", "hello"], capture_output=True).stdout.decode(),
+}))
+"""
+
+
+def test_calls_that_widen_what_a_job_can_reach_in_the_kernel_are_refused(
+    confined_node: Node, plane: ControlPlane
+) -> None:
+    confined_node.run(a_spec("r1", script=ASK_THE_KERNEL, script_name="ask.py"))
+    assert plane.end_of("r1").exit_code == 0, plane.logs["r1"]
+    said = json.loads(plane.lines("r1")[-1])
+    refused = {name for name, answer in said.items() if answer == "EPERM"}
+    assert refused == {"io_uring", "bpf", "keyctl", "unshare", "perf", "clone", "terminal"}
+    assert (said["clone3"], said["packet"], said["vsock"]) == ("ENOSYS", "EAFNOSUPPORT", "EAFNOSUPPORT")
+    assert (said["unix"], said["internet"], said["threads"], said["programs"]) == (
+        "done",
+        "done",
+        ["thread"],
+        "hello\n",
+    )

@@ -145,7 +145,43 @@ def test_a_job_that_takes_more_memory_than_it_asked_for_is_ended(confined_node: 
     confined_node.run(a_spec("r1", script=script, script_name="eat.py", memory_bytes=100_000_000))
     end = plane.end_of("r1")
     assert (end.state, end.cause) == (ReplicaState.FAILED, Cause.OUT_OF_MEMORY)
-    assert end.peak_memory_bytes > 200_000_000
+    assert end.peak_memory_bytes > 90_000_000
+
+
+def test_processes_that_hold_too_much_together_are_ended_and_their_neighbour_is_not(
+    limited_node: Node, plane: ControlPlane
+) -> None:
+    hold = "import sys, time\nkept = bytearray(40_000_000)\nprint('held', flush=True)\ntime.sleep(1000)\n"
+    many = f"import subprocess, sys\nfor _ in range(8): last = subprocess.Popen([sys.executable, '-c', {hold!r}])\n"
+    many += "sys.exit(last.wait() != 0)\n"
+    limited_node.run(
+        a_spec("good", script=hold, script_name="hold.py", memory_bytes=100_000_000),
+        a_spec("greedy", script=many, script_name="many.py", memory_bytes=200_000_000),
+    )
+    end = plane.end_of("greedy")
+    assert (end.state, end.cause) == (ReplicaState.FAILED, Cause.OUT_OF_MEMORY)
+    wait_until(lambda: "held" in plane.lines("good"))
+    assert plane.reports["good"][-1].state == ReplicaState.RUNNING
+
+
+def test_a_job_that_forks_without_end_meets_its_limit_and_is_told(limited_node: Node, plane: ControlPlane) -> None:
+    bomb = "import threading, time\nmade = 0\ntry:\n    while True:\n"
+    bomb += "        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n        made += 1\n"
+    bomb += "except RuntimeError:\n    print(made, flush=True)\n    raise SystemExit(3)\n"
+    limited_node.run(a_spec("r1", "python3", "-S", "-c", bomb, memory_bytes=2_000_000_000))
+    end = plane.end_of("r1")
+    assert (end.exit_code, end.cause) == (3, Cause.EXIT_CODE)
+    assert 4000 < int(plane.lines("r1")[0]) < 4700
+    assert "more processes and threads than it may" in plane.lines("r1", "s")[-1]
+
+
+def test_a_replica_leaves_no_control_group_behind(limited_node: Node, plane: ControlPlane) -> None:
+    limited_node.run(a_spec("r1", "/bin/sh", "-c", "setsid -f sleep 1000; exit 0"))
+    assert plane.end_of("r1").state == ReplicaState.SUCCEEDED
+    folders = limited_node.groups.folders.values()
+    wait_until(
+        lambda: not [path for folder in folders for path in Path(folder).iterdir() if path.name.startswith("r1.")]
+    )
 
 
 def test_what_a_job_leaves_in_the_background_dies_with_it(confined_node: Node, plane: ControlPlane) -> None:

@@ -1,0 +1,267 @@
+"""From the folders that jobs save into, to the store: one thread, outside every sandbox.
+
+A replica is looked at as long as it lives, and once more when it has ended: its end is told only when what it saved
+last is safe, so that its next attempt finds it. The store has all chunks before the control plane hears of a manifest,
+and what it records is the latest from then on; whatever breaks off before leaves the one before it in its place.
+"""
+
+import errno
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event, Lock, Thread
+from time import monotonic
+
+from agent import journal, trees
+from agent.backoff import Backoff
+from agent.checkpoint_folder import FILES_AT_MOST, CheckpointFolder, Marker
+from agent.layout import ReplicaDir, read_json, write_json
+from agent.link import Link
+from agent.output import OutputLog
+from trellis.errors import Conflict, TrellisError, Unauthenticated, Unavailable
+from trellis.stores.base import Store
+from trellis.stores.chunks import Changed, Saver
+from trellis.stores.manifests import Manifest, open_signed
+from trellis.stores.urls import open_existing, require_sign
+from trellis.vocabulary import SaveReason
+from trellis.wire import CheckpointPlan, unpack
+
+_log = logging.getLogger(__name__)
+LOOK_S = 0.2
+AGAIN_S = 30.0
+_TRIES_AT_END = 3
+_GONE = "packs_gone"
+
+
+@dataclass(slots=True)
+class _Watched:
+    """How far one replica's folder is saved. `marker` and `fingerprint` are those of what was saved last."""
+
+    replica: ReplicaDir
+    folder: CheckpointFolder
+    plan: CheckpointPlan | None = None
+    project_id: str = ""
+    job_id: str = ""
+    marker: str = ""
+    fingerprint: str = ""
+    base: Manifest | None = None
+    due: float = 0.0
+    asked: bool = False
+    ending: bool = False
+    tries: int = 0
+    not_before: float = 0.0
+    still: tuple[str, float] = field(default=("", 0.0))
+
+
+class Checkpointer:
+    """Saves the checkpoints of this node's replicas."""
+
+    def __init__(self, link: Link, unknown: Callable[[], None], finished: Callable[[ReplicaDir], None]) -> None:
+        """`finished` is called, on this thread, when nothing of a replica that ended is to be saved any more.
+
+        `unknown` is called when the control plane does not know this node's token.
+        """
+        self._link = link
+        self._unknown = unknown
+        self._finished = finished
+        self._watched: dict[str, _Watched] = {}
+        self._stores: dict[str, Store] = {}
+        self._lock = Lock()
+        self._wake = Event()
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="checkpoints", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a save that is under way is given up, and made again by the next daemon."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def watch(self, replica: ReplicaDir) -> None:
+        """Look at this replica's folder from now on."""
+        with self._lock:
+            self._watched.setdefault(replica.path.name, _Watched(replica, CheckpointFolder(replica)))
+        self._wake.set()
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Have these save soon; those that are asked already, or save nothing, are left alone."""
+        with self._lock:
+            for name in names:
+                if (one := self._watched.get(name)) and not one.asked and one.plan:
+                    one.asked = True
+                    with suppress(OSError):
+                        one.folder.ask()
+        self._wake.set()
+
+    def finish(self, replica: ReplicaDir) -> None:
+        """It has ended: save what it left, then call `finished`."""
+        self.watch(replica)
+        with self._lock:
+            self._watched[replica.path.name].ending = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(LOOK_S if self._watched else None)
+            self._wake.clear()
+            for name, one in list(self._watched.items()):
+                if self._stopping.is_set():
+                    return
+                there = one.replica.path.exists()  # one that was forgotten is cleared away by others
+                if there and not self._look(one):
+                    continue
+                with self._lock:
+                    del self._watched[name]
+                if there:
+                    self._finished(one.replica)
+
+    def _look(self, one: _Watched) -> bool:
+        """Save what is to be saved; whether that was the last of this replica."""
+        ending = one.ending  # asked first: what it saved before it ended is there by now
+        if one.plan is None and not self._begin(one):
+            return ending
+        if monotonic() < one.not_before and not ending:
+            return False
+        try:
+            marker, reason = self._what(one, ending=ending)
+            if reason is not None:
+                self._save(one, marker, reason)
+            told = one.marker or one.folder.listens()
+            if told and one.plan and one.plan.every_s and monotonic() >= one.due:
+                one.due = monotonic() + one.plan.every_s
+                one.folder.ask()
+        except (OSError, TrellisError) as error:
+            return self._failed(one, error) and ending
+        return ending
+
+    def _begin(self, one: _Watched) -> bool:
+        """Read what its supervisor wrote down; False as long as it has not, or where it saves nothing."""
+        stored = read_json(one.replica.plan)
+        if stored is None:
+            return False
+        one.plan, one.project_id, one.job_id = unpack(CheckpointPlan, stored["plan"]), stored["project"], stored["job"]
+        one.due = monotonic() + one.plan.every_s
+        saved = read_json(one.replica.saved) or {}
+        one.marker, one.fingerprint = saved.get("marker", stored["marker"]), saved.get("fingerprint", "")
+        if key := saved.get("key", one.plan.base):
+            try:
+                one.base = open_signed(b"".join(self._store(one.plan).read(key)), one.plan.public_key)
+            except (OSError, TrellisError) as error:
+                _log.warning(
+                    "%s is saved whole: what it could build upon can't be read: %s", one.replica.path.name, error
+                )
+        one.fingerprint = one.fingerprint or (one.folder.fingerprint() if stored["restored"] else "")
+        return True
+
+    def _what(self, one: _Watched, *, ending: bool) -> tuple[Marker | None, SaveReason | None]:
+        """Whether there is something to save now, and why."""
+        marker = one.folder.marker()
+        if marker is not None:
+            if marker.identity == one.marker:
+                return marker, None
+            usual = SaveReason.END if ending else SaveReason.MARKED
+            return marker, SaveReason.ASKED if one.asked else usual
+        if ending:
+            fresh = one.folder.fingerprint() not in ("", one.fingerprint)
+            return None, SaveReason.END if fresh and self._ended_whole(one) else None
+        plan = one.plan
+        if plan is None or not (one.asked or (plan.every_s and monotonic() >= one.due)):
+            return None, None
+        now, seen = monotonic(), one.folder.fingerprint()
+        if seen != one.still[0]:
+            one.still = (seen, now)
+        if seen in ("", one.fingerprint) or now - one.still[1] < plan.settle_s:
+            return None, None
+        return None, SaveReason.ASKED if one.asked else SaveReason.INTERVAL
+
+    def _ended_whole(self, one: _Watched) -> bool:
+        """Whether a program that says nothing had time to write all of it: it ended by itself, or had been still."""
+        entries = journal.read(one.replica.journal, 0)
+        by_itself = bool(entries) and entries[-1].report.exit_code is not None and entries[-1].report.signal is None
+        return by_itself or bool(one.still[0] and one.still[0] == one.folder.fingerprint())
+
+    def _save(self, one: _Watched, marker: Marker | None, reason: SaveReason) -> None:
+        assert one.plan is not None
+        fingerprint = one.folder.fingerprint()
+        token = secrets.token_hex(8)
+        prefix = f"packs/{one.project_id}/{one.job_id}/{one.replica.replica_id}-{one.replica.fence}-{token}"
+        store = self._store(one.plan)
+        require_sign(store, one.plan.store_url)  # a file system may be unmounted at any time
+        saver = Saver(store, prefix, one.base)
+        try:
+            for count, (name, file) in enumerate(trees.open_files(one.folder.path, FILES_AT_MOST + 1)):
+                if count == FILES_AT_MOST:
+                    raise OSError(errno.EFBIG, f"there are more than {FILES_AT_MOST} files")
+                saver.add(name, file)
+                if self._stopping.is_set():
+                    raise Changed("the node is being stopped")
+            # A program that marks replaces what it marked with what is complete too; one that does not must hold still.
+            if marker is None and one.folder.fingerprint() != fingerprint:
+                raise Changed("it was written to while it was saved")
+        except BaseException:
+            saver.abandon()
+            raise
+        manifest, packs = saver.finish()
+        about = {
+            "save": token, "marked": marker is not None, "reason": reason.value, "step": marker and marker.step, "packs": packs,
+            "metrics": marker.metrics if marker else {}, "new_bytes": saver.new_bytes,
+        }  # fmt: skip
+        self._tell(one, Manifest(manifest.files, about), packs)
+        one.base = manifest
+        one.marker, one.fingerprint = marker.identity if marker else "", fingerprint
+        one.asked, one.tries, one.due = False, 0, monotonic() + one.plan.every_s
+        one.folder.answered()
+
+    def _tell(self, one: _Watched, manifest: Manifest, packs: Iterable[str]) -> None:
+        """Have it recorded, however long the control plane is away. Where it refuses, the packs go again."""
+        assert one.plan is not None
+        block, backoff = manifest.encode(), Backoff()
+        while True:
+            try:
+                key = self._link.save_checkpoint(one.replica.replica_id, one.replica.fence, block)
+                break
+            except (Unavailable, Unauthenticated) as error:
+                if isinstance(error, Unauthenticated):
+                    self._unknown()
+                if self._stopping.is_set():
+                    raise
+                backoff.wait(self._stopping)
+            except TrellisError:
+                for pack in packs:
+                    with suppress(OSError):
+                        self._store(one.plan).delete(pack)
+                raise
+        marker = one.folder.marker()
+        write_json(
+            one.replica.saved,
+            {"key": key, "marker": marker.identity if marker else "", "fingerprint": one.folder.fingerprint()},
+        )
+
+    def _failed(self, one: _Watched, error: OSError | TrellisError) -> bool:
+        """Say so; whether it is given up."""
+        one.tries += 1
+        if isinstance(error, Conflict) and error.code == _GONE:
+            one.base = None
+        elif not isinstance(error, Changed):
+            why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+            _log.warning("a checkpoint of %s was not stored: %s", one.replica.path.name, why)
+            if one.tries == 1 or one.ending:
+                self._say(one, f"a checkpoint was not stored: {why}; the one before it stays the latest")
+            one.not_before = 0.0 if one.ending else monotonic() + AGAIN_S
+        return one.tries >= _TRIES_AT_END
+
+    def _say(self, one: _Watched, message: str) -> None:
+        OutputLog(one.replica.log).say(message)
+        with suppress(TrellisError):  # the log says it too
+            self._link.checkpoint_failed(one.replica.replica_id, one.replica.fence, message)
+
+    def _store(self, plan: CheckpointPlan) -> Store:
+        if plan.store_url not in self._stores:
+            self._stores[plan.store_url] = open_existing(plan.store_url)
+        return self._stores[plan.store_url]

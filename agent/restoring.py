@@ -1,0 +1,147 @@
+"""What a replica goes on from is put in its place before it starts: one thread, outside every sandbox."""
+
+import json
+import logging
+import os
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from agent import trees
+from agent.backoff import Backoff
+from agent.checkpoint_folder import MARKER
+from agent.ground import Ground
+from agent.layout import Home
+from agent.link import Link
+from trellis.errors import Invalid, TrellisError, Unavailable
+from trellis.stores.base import Store
+from trellis.stores.manifests import Manifest, open_signed
+from trellis.stores.packs import CorruptChunk, read_file
+from trellis.stores.urls import open_existing
+from trellis.wire import ReplicaSpec, Restored
+
+_log = logging.getLogger(__name__)
+
+
+class Restorer:
+    """Restores into the node's own folder; a supervisor moves it to its replica, which no job could reach before."""
+
+    def __init__(self, ground: Ground, link: Link, ready: Callable[[tuple[str, int]], None]) -> None:
+        """`ready` is called, on this thread, with the id and fence of a replica that may start now."""
+        self._home: Home = ground.home
+        self._uid = ground.confinement.uid
+        self._link = link
+        self._ready = ready
+        self._work: queue.SimpleQueue[ReplicaSpec | None] = queue.SimpleQueue()
+        self._under_way: set[str] = set()
+        self._lock = Lock()
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="restores", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present file; what is half restored is restored anew by the next daemon."""
+        self._stopping.set()
+        self._work.put(None)
+        self._thread.join()
+
+    def must_wait(self, spec: ReplicaSpec) -> bool:
+        """Whether this replica is not to start yet; it is seen to that it may, soon."""
+        if spec.checkpoint is None or not spec.checkpoint.restore:
+            return False
+        name = f"{spec.replica_id}.{spec.fence}"
+        with self._lock:
+            if name in self._under_way:
+                return True
+            if (self._home.restored / name).exists():
+                return False
+            self._under_way.add(name)
+        self._work.put(spec)
+        return True
+
+    def drop(self, replica_id: str) -> None:
+        """It is not to start after all."""
+        for path in self._home.restored.glob(f"{replica_id}.*"):
+            trees.remove(path)
+
+    def _run(self) -> None:
+        while (spec := self._work.get()) is not None and not self._stopping.is_set():
+            name = f"{spec.replica_id}.{spec.fence}"
+            try:
+                self._restore(spec, name)
+            except (OSError, TrellisError) as error:  # the next heartbeat's orders name it again
+                _log.warning("could not restore what %s goes on from: %s", name, error)
+            finally:
+                with self._lock:
+                    self._under_way.discard(name)
+            if (self._home.restored / name).exists():
+                self._ready((spec.replica_id, spec.fence))
+
+    def _restore(self, spec: ReplicaSpec, name: str) -> None:
+        """The newest that is good; an empty folder where none is. Raises OSError where the store can't be reached."""
+        assert spec.checkpoint is not None
+        store = open_existing(spec.checkpoint.store_url)
+        half = self._home.restored / f".{name}"
+        faults: list[str] = []
+        restored = ""
+        for key in spec.checkpoint.restore:
+            trees.remove(half)
+            half.mkdir(mode=0o700)
+            try:
+                manifest = open_signed(b"".join(store.read(key)), spec.checkpoint.public_key)
+                self._write(store, manifest, str(half))
+            except (CorruptChunk, Invalid, FileNotFoundError) as error:
+                _log.warning("the checkpoint %s is of no use: %s", key, error)
+                faults.append(f"{key} {_words(error)}")
+            else:
+                restored = key
+                break
+        if not restored:
+            trees.remove(half)
+            half.mkdir(mode=0o700)
+        self._give(str(half))
+        self._tell(spec, Restored(spec.fence, restored, tuple(faults)))
+        half.rename(self._home.restored / name)
+
+    def _write(self, store: Store, manifest: Manifest, folder: str) -> None:
+        if manifest.about.get("marked"):  # so that the job's folder counts as complete, and as one that says so
+            note = {"step": manifest.about.get("step"), "metrics": manifest.about.get("metrics")}
+            Path(folder, MARKER).write_text(json.dumps(note), encoding="utf-8")
+            self._give(os.path.join(folder, MARKER))
+        for file in manifest.files:
+            path = os.path.join(folder, file.path)  # the manifest's own check: no path of it leads out
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with open(path, "xb", buffering=0) as target:
+                for part in read_file(store, file):
+                    target.write(part)
+                    if self._stopping.is_set():
+                        raise InterruptedError("the node is being stopped")
+            self._give(path)
+
+    def _give(self, path: str) -> None:
+        if self._uid is None:
+            return
+        os.chown(path, self._uid, self._uid, follow_symlinks=False)
+        parent = os.path.dirname(path)
+        while parent.startswith(f"{self._home.restored}/."):
+            os.chown(parent, self._uid, self._uid, follow_symlinks=False)
+            parent = os.path.dirname(parent)
+
+    def _tell(self, spec: ReplicaSpec, restored: Restored) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                self._link.tell_restored(spec.replica_id, restored)
+            except Unavailable:
+                backoff.wait(self._stopping)
+            else:
+                return
+        raise InterruptedError("the node is being stopped")
+
+
+def _words(error: OSError | TrellisError) -> str:
+    return str(error.detail if isinstance(error, TrellisError) and error.detail else error)

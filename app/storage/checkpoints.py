@@ -1,0 +1,273 @@
+"""What jobs can go on from: recorded, found again, shared, removed."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import delete, insert, or_, select
+
+from app.core.access import Permission
+from app.core.crypto import Keyring
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.core.uow import UnitOfWork
+from app.storage.models import Checkpoint, CheckpointGrant, CheckpointPack, Pack
+from app.storage.retention import Held, Keep, decide_removed
+from app.tenancy.models import Project
+from trellis.errors import Conflict, Field, Invalid, NotFound
+from trellis.stores.base import Store
+from trellis.stores.manifests import Manifest, open_signed, sign
+from trellis.stores.urls import SIGN, open_store
+from trellis.units import LARGEST
+from trellis.vocabulary import SaveReason
+from trellis.wire import unpack
+
+# So many of a replica are offered to its next attempt: where one is damaged, the one before it.
+OFFERED = 3
+METRICS_AT_MOST = 100
+_KNOWN: set[str] = set()
+
+
+class PacksGone(Conflict):
+    """The save builds upon chunks that have been deleted meanwhile: save again without them."""
+
+    code = "packs_gone"
+    title = "The checkpoint builds upon deleted chunks"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where checkpoints lie, and the key that signs their manifests."""
+
+    url: str
+    store: Store
+    key: Ed25519PrivateKey
+
+    @classmethod
+    def of(cls, settings: Settings, keyring: Keyring) -> "Place":
+        """The one that the settings name."""
+        return cls(settings.store, open_store(settings.store), keyring.signing_key("checkpoints"))
+
+    def ensure(self) -> None:
+        """Leave a sign in the store by which nodes know that it is this one; looked at once a process."""
+        if self.url not in _KNOWN:
+            if self.store.head(SIGN) is None:
+                self.store.write(SIGN, [b"checkpoints of Trellis\n"])
+            _KNOWN.add(self.url)
+
+    @property
+    def public_key(self) -> str:
+        """What others check signatures with, in hex."""
+        return self.key.public_key().public_bytes_raw().hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose checkpoint it is, and how many of them its owner wants kept."""
+
+    project_id: UUID
+    job_id: UUID
+    replica_id: UUID
+    replica_index: int
+    attempt: int
+    fence: int
+    keep: Keep
+
+
+def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) -> Checkpoint:
+    """Sign and keep what a node has stored; the same save sent twice is kept once.
+
+    All packs are in the store already. The manifest goes there before the row that makes it the latest is committed:
+    whatever dies in between leaves an object that nobody refers to, and the checkpoint before it in its place.
+    Raises: Invalid for a manifest that is not its replica's; PacksGone.
+    """
+    said = _Said.read(manifest.about)
+    key = f"manifests/{source.project_id}/{source.job_id}/{source.replica_id}-{source.fence}-{said.save}"
+    known = uow.session.execute(select(Checkpoint).where(Checkpoint.key == key)).scalar_one_or_none()
+    if known is not None:
+        return known
+    _require_packs(uow, source, manifest, said)
+    checkpoint = Checkpoint(
+        id=new_id(), project_id=source.project_id, job_id=source.job_id, replica_index=source.replica_index,
+        attempt=source.attempt, fence=source.fence, reason=said.reason, at_step=said.step, metrics=said.metrics,
+        files=len(manifest.files), size_bytes=manifest.size_bytes, new_bytes=said.new_bytes,
+        stored_bytes=sum(said.packs.values()), key=key, created_at=uow.clock.now(),
+    )  # fmt: skip
+    about = {
+        "id": str(checkpoint.id), "job_id": str(source.job_id), "project_id": str(source.project_id),
+        "replica_index": source.replica_index, "attempt": source.attempt, "step": said.step, "metrics": said.metrics,
+        "saved_at": uow.clock.now().isoformat(), "reason": said.reason.value, "packs": said.packs,
+        "marked": said.marked,
+    }  # fmt: skip
+    block = sign(Manifest(manifest.files, about), place.key)
+    place.store.write(key, [block])
+    _store(uow, checkpoint, manifest.packs, {**said.packs, key: len(block)})
+    uow.emit(
+        "checkpoint.saved", checkpoint, step=said.step, size_bytes=checkpoint.size_bytes, reason=said.reason.value,
+        new_bytes=checkpoint.new_bytes, stored_bytes=checkpoint.stored_bytes, replica_index=source.replica_index,
+    )  # fmt: skip
+    _retain(uow, source)
+    return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the node says of a save beside its files."""
+
+    save: str
+    reason: SaveReason
+    step: int | None
+    metrics: dict[str, float]
+    new_bytes: int
+    packs: dict[str, int]
+    marked: bool
+
+    @classmethod
+    def read(cls, about: Mapping[str, Any]) -> "_Said":
+        """Checked as if an enemy had said it. Raises Invalid."""
+        try:
+            said = unpack(cls, {name: about.get(name) for name in cls.__slots__})
+        except ValueError as error:
+            raise Invalid(Field("/manifest/about", f"is not what a save says of itself: {error}")) from error
+        if not (said.save.isascii() and said.save.isalnum()) or len(said.save) > 64:
+            raise Invalid(Field("/manifest/about/save", "must be 1 to 64 letters and digits"))
+        amounts = [abs(said.step or 0), said.new_bytes, *said.packs.values()]
+        if any(not 0 <= number <= LARGEST for number in amounts):
+            raise Invalid(Field("/manifest/about", "holds a step or a size that is out of range"))
+        named = all(0 < len(name) <= 128 and name.isprintable() for name in said.metrics)
+        finite = all(math.isfinite(value) for value in said.metrics.values())
+        if len(said.metrics) > METRICS_AT_MOST or not (named and finite):
+            raise Invalid(Field("/manifest/about/metrics", f"must be up to {METRICS_AT_MOST} finite numbers by name"))
+        return said
+
+
+def _require_packs(uow: UnitOfWork, source: Source, manifest: Manifest, said: _Said) -> None:
+    own = f"packs/{source.project_id}/"
+    needed = set(manifest.packs)
+    if foreign := {key for key in needed | said.packs.keys() if not key.startswith(own)}:
+        raise Invalid(Field("/manifest/packs", f"{min(foreign)} is not of this project"))
+    old = needed - said.packs.keys()
+    # Shared locks: the sweep dooms a pack under a stronger one, so either it sees our reference or we see its mark.
+    alive = select(Pack.key).where(Pack.key.in_(old), Pack.doomed_at.is_(None)).with_for_update(read=True)
+    if missing := old - set(uow.session.execute(alive).scalars()):
+        raise PacksGone(f"{len(missing)} of the packs that it builds upon are gone: save it again, whole")
+
+
+def _store(uow: UnitOfWork, checkpoint: Checkpoint, packs: Collection[str], new: Mapping[str, int]) -> None:
+    uow.session.add(checkpoint)
+    uow.session.flush()
+    rows = [
+        {"key": key, "project_id": checkpoint.project_id, "size_bytes": size, "created_at": uow.clock.now()}
+        for key, size in new.items()
+    ]
+    uow.execute(insert(Pack), rows)
+    links = [{"checkpoint_id": checkpoint.id, "pack_key": key} for key in {*packs, checkpoint.key}]
+    uow.execute(insert(CheckpointPack), links)
+
+
+def _retain(uow: UnitOfWork, source: Source) -> None:
+    rows = uow.session.execute(
+        select(Checkpoint).where(Checkpoint.job_id == source.job_id, Checkpoint.replica_index == source.replica_index)
+    ).scalars()
+    by_id = {row.id: row for row in rows}
+    held = [
+        Held(row.id, row.created_at, row.metrics.get(source.keep.metric), row.damaged_at is not None)
+        for row in by_id.values()
+    ]
+    for identity in decide_removed(held, source.keep, uow.clock.now()):
+        _remove(uow, by_id[identity], "retention")
+
+
+def _remove(uow: UnitOfWork, checkpoint: Checkpoint, reason: str) -> None:
+    uow.emit("checkpoint.removed", checkpoint, reason=reason, step=checkpoint.at_step)
+    uow.session.delete(checkpoint)
+    uow.session.flush()
+
+
+def remove_checkpoint(uow: UnitOfWork, checkpoint_id: UUID) -> None:
+    """Forget a checkpoint at once; what only it held leaves the store with one of the next sweeps."""
+    checkpoint = uow.get(Checkpoint, checkpoint_id, lock=True)
+    uow.require(Permission.JOB_WRITE, checkpoint.project_id)
+    _remove(uow, checkpoint, "asked")
+
+
+def list_checkpoints(uow: UnitOfWork, job_id: UUID) -> list[Checkpoint]:
+    """What there is of a job, newest first."""
+    statement = uow.visible(Checkpoint).where(Checkpoint.job_id == job_id)
+    ordered = statement.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc()).limit(1000)
+    return list(uow.session.execute(ordered).scalars())
+
+
+def offered(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, list[Checkpoint]]:
+    """Of each job the checkpoints that are good, newest first."""
+    good = select(Checkpoint).where(Checkpoint.job_id.in_(job_ids), Checkpoint.damaged_at.is_(None))
+    found: dict[UUID, list[Checkpoint]] = {}
+    for row in uow.session.execute(good.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc())).scalars():
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+def keys_for(checkpoints: Sequence[Checkpoint], replica_index: int) -> list[str]:
+    """The manifests that a replica may go on from: its own, or where it has none those of replica 0."""
+    own = [row.key for row in checkpoints if row.replica_index == replica_index]
+    return (own or [row.key for row in checkpoints if row.replica_index == 0])[:OFFERED]
+
+
+def shared_key(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> str | None:
+    """The manifest of a checkpoint, if it is there and that project may (still) read it."""
+    granted = select(CheckpointGrant.checkpoint_id).where(CheckpointGrant.project_id == project_id)
+    allowed = or_(Checkpoint.project_id == project_id, Checkpoint.id.in_(granted))
+    return uow.session.execute(
+        select(Checkpoint.key).where(Checkpoint.id == checkpoint_id, allowed)
+    ).scalar_one_or_none()
+
+
+def note_damaged(uow: UnitOfWork, keys: Collection[str], faults: Sequence[str]) -> None:
+    """These could not be restored: they are offered no more."""
+    rows = uow.session.execute(select(Checkpoint).where(Checkpoint.key.in_(keys))).scalars()
+    for row in rows:
+        row.damaged_at = uow.clock.now()
+        uow.emit("checkpoint.damaged", row, step=row.at_step, reason="; ".join(faults)[:500])
+
+
+def share(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> None:
+    """Let another project read it and go on from it. Sharing again changes nothing."""
+    checkpoint = uow.get(Checkpoint, checkpoint_id, lock=True)
+    uow.require(Permission.PROJECT_WRITE, checkpoint.project_id)
+    if uow.session.get(Project, project_id) is None:
+        raise NotFound(f"there is no project {project_id}")
+    if uow.session.get(CheckpointGrant, (checkpoint.id, project_id)) is None:
+        uow.session.add(CheckpointGrant(checkpoint_id=checkpoint.id, project_id=project_id, created_at=uow.clock.now()))
+        uow.emit("checkpoint.shared", checkpoint, with_project=str(project_id))
+
+
+def unshare(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> None:
+    """Take the grant back. Copies that were made while it stood stay where they are."""
+    checkpoint = uow.get(Checkpoint, checkpoint_id, lock=True)
+    uow.require(Permission.PROJECT_WRITE, checkpoint.project_id)
+    uow.execute(
+        delete(CheckpointGrant).where(
+            CheckpointGrant.checkpoint_id == checkpoint.id, CheckpointGrant.project_id == project_id
+        )
+    )
+    uow.emit("checkpoint.unshared", checkpoint, with_project=str(project_id))
+
+
+def read_manifest(place: Place, checkpoint: Checkpoint) -> Manifest:
+    """Its manifest out of the store, checked. Raises Invalid where it was altered, FileNotFoundError."""
+    return open_signed(b"".join(place.store.read(checkpoint.key)), place.public_key)
+
+
+def present(row: Checkpoint, place: Place) -> dict[str, Any]:
+    """As it is answered."""
+    names = ("id", "job_id", "project_id", "attempt", "reason", "metrics", "files", "size_bytes", "new_bytes")
+    more = ("stored_bytes", "created_at")
+    return {name: getattr(row, name) for name in (*names, *more)} | {
+        "replica": row.replica_index,
+        "step": row.at_step,
+        "damaged": row.damaged_at is not None,
+        "url": place.store.locate(row.key),
+    }

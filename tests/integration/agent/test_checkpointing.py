@@ -1,0 +1,326 @@
+"""Real jobs that save, on a real node: at each level that keeps files from a job, and against what jobs try."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent.conftest import Node
+from tests.support.agent_api import SIGNING_KEY, ControlPlane, a_spec, wait_until
+from trellis.stores.local import LocalStore
+from trellis.stores.manifests import Manifest
+from trellis.stores.packs import read_file
+from trellis.stores.urls import SIGN
+from trellis.vocabulary import ReplicaState, StopReason
+from trellis.wire import CheckpointPlan, ReplicaSpec, Save
+
+PUBLIC = SIGNING_KEY.public_key().public_bytes_raw().hex()
+
+
+@pytest.fixture
+def store(plane: ControlPlane, home: Path) -> LocalStore:
+    plane.store = LocalStore(home.parent / "store")
+    plane.store.write(SIGN, [b"here"])
+    return plane.store
+
+
+def a_plan(home: Path, **changes: Any) -> CheckpointPlan:
+    usual: dict[str, Any] = {"every_s": 3600, "settle_s": 1}
+    return CheckpointPlan((home.parent / "store").as_uri(), PUBLIC, **usual | changes)
+
+
+def a_saver(name: str, home: Path, script: str, plan: CheckpointPlan | None = None, **changes: Any) -> ReplicaSpec:
+    text = textwrap.dedent(script)
+    return a_spec(name, script=text, script_name="job.py", checkpoint=plan or a_plan(home), **changes)
+
+
+def contents(store: LocalStore, manifest: Manifest) -> dict[str, bytes]:
+    return {file.path: b"".join(read_file(store, file)) for file in manifest.files}
+
+
+def test_a_program_saves_and_the_next_one_goes_on(
+    confined_node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        from trellis.runtime import checkpoint
+        found = checkpoint.latest()
+        print("found", found and (found.step, dict(found.metrics), found.state()))
+        step = (found.step if found else 0) + 1
+        checkpoint.save({"step": step, "nested": [(1.5, None), {"a": True, 7: "x"}]}, step=step, metrics={"loss": 0.5})
+        """
+    confined_node.run(a_saver("first", home, script))
+    assert plane.end_of("first").state is ReplicaState.SUCCEEDED
+    (manifest,) = plane.saved["first"]
+    assert (manifest.about["step"], manifest.about["metrics"]) == (1, {"loss": 0.5})
+    plan = a_plan(home, restore=("manifests/project/first-1",), base="manifests/project/first-1")
+    confined_node.run(a_saver("second", home, script, plan))
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    state = "{'step': 1, 'nested': [(1.5, None), {'a': True, 7: 'x'}]}"
+    assert plane.lines("first") == ["found None"]
+    assert plane.lines("second") == [f"found (1, {{'loss': 0.5}}, {state})"]
+    assert plane.restores["second"].key == "manifests/project/first-1"
+    assert [one.about["step"] for one in plane.saved["second"]] == [2]
+
+
+def test_a_program_that_knows_nothing_of_us_is_saved_when_its_folder_rests(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os, time
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        for number in range(20):
+            with open(f"{folder}/model.pt", "ab") as file:
+                file.write(b"part")
+            time.sleep(0.1)
+        print("still", flush=True)
+        time.sleep(60)
+        """
+    node.run(a_saver("unaware", home, script, a_plan(home, every_s=1)))
+    wait_until(lambda: plane.saved["unaware"])
+    assert plane.lines("unaware") == ["still"]  # not while it was still writing
+    assert contents(store, plane.saved["unaware"][0]) == {"model.pt": b"part" * 20}
+    assert plane.saved["unaware"][0].about["reason"] == "interval"
+    plane.wish_end("unaware", StopReason.CANCELLED, 0)
+    plane.end_of("unaware")
+    assert len(plane.saved["unaware"]) == 1
+
+
+def test_what_a_killed_program_was_writing_is_not_taken_for_a_checkpoint(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os, time
+        with open(os.environ["TRELLIS_CHECKPOINT_DIR"] + "/half", "wb", buffering=0) as file:
+            file.write(b"half of it")
+            print("writing", flush=True)
+            time.sleep(60)
+        """
+    node.run(a_saver("torn", home, script))
+    wait_until(lambda: plane.lines("torn"))
+    plane.wish_end("torn", StopReason.PREEMPTED, 0)
+    assert plane.end_of("torn").state is ReplicaState.PREEMPTED
+    assert plane.saved["torn"] == []
+
+
+def test_a_program_that_must_make_room_is_asked_to_save_first_and_then_told_to_end(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import time
+        from trellis.runtime import checkpoint
+        step = 0
+        while True:
+            step += 1
+            if checkpoint.requested():
+                print("asked", flush=True)
+                checkpoint.save({"step": step}, step=step)
+            elif step == 1:
+                print("ready", flush=True)
+            time.sleep(0.02)
+        """
+    node.run(a_saver("evicted", home, script))
+    wait_until(lambda: plane.lines("evicted"))
+    plane.wish_end("evicted", StopReason.PREEMPTED, 30)
+    ended = plane.end_of("evicted", within_s=20)  # long before its grace is over
+    assert ended.state is ReplicaState.PREEMPTED
+    assert plane.lines("evicted")[:2] == ["ready", "asked"]
+    assert plane.saved["evicted"][-1].about["step"] > 1
+
+
+def test_a_save_on_demand_is_marked_as_asked(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
+    script = """
+        import time
+        from trellis.runtime import checkpoint
+        print("ready", checkpoint.requested(), flush=True)
+        while True:
+            if checkpoint.requested():
+                checkpoint.save({"x": 1})
+            time.sleep(0.02)
+        """
+    node.run(a_saver("asked", home, script))
+    wait_until(lambda: plane.lines("asked"))
+    plane.saves = (Save("asked", 1),)
+    wait_until(lambda: plane.saved["asked"])
+    plane.saves = ()
+    assert plane.saved["asked"][0].about["reason"] == "asked"
+    plane.wish_end("asked", StopReason.CANCELLED, 0)
+    plane.end_of("asked")
+
+
+def test_links_devices_and_pipes_in_the_folder_are_left_out(
+    confined_node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        os.symlink("/etc/passwd", f"{folder}/passwd")
+        os.symlink("/", f"{folder}/root")
+        os.symlink("..", f"{folder}/up")
+        os.mkfifo(f"{folder}/pipe")
+        os.makedirs(f"{folder}/deep/er")
+        open(f"{folder}/deep/er/good", "w").write("good")
+        os.symlink("/etc/hostname", f"{folder}/.half")
+        open(f"{folder}/.half2", "w").write('{"step": 3}')
+        os.rename(f"{folder}/.half2", f"{folder}/.complete")
+        """
+    confined_node.run(a_saver("hostile", home, script))
+    assert plane.end_of("hostile").state is ReplicaState.SUCCEEDED
+    (manifest,) = plane.saved["hostile"]
+    assert contents(store, manifest) == {"deep/er/good": b"good"}
+    assert manifest.about["step"] == 3
+
+
+def test_a_folder_that_the_job_replaced_by_a_link_leads_nowhere(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    secret = home.parent / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("secret")
+    (secret / ".complete").write_text("{}")
+    script = f"""
+        import os
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        try:
+            os.rename(folder, folder + "-away")
+            os.symlink({str(secret)!r}, folder)
+            os.symlink({str(secret / "planted")!r}, os.path.dirname(folder) + "/checkpoint.asked")
+        except OSError as error:
+            print("kept", error.strerror)
+        """
+    node.run(a_saver("linked", home, script))
+    assert plane.end_of("linked").state is ReplicaState.SUCCEEDED
+    assert plane.saved["linked"] == []
+    assert sorted(path.name for path in secret.iterdir()) == [".complete", "key"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        from trellis.runtime import checkpoint
+        found = checkpoint.latest()
+        print("found", found and found.state())
+        if not found:
+            import time, os
+            checkpoint.save({"n": 1}, step=1)
+            while not os.path.exists("/tmp/never") and not checkpoint.requested():
+                time.sleep(0.02)
+            checkpoint.save({"n": 2, "random": os.urandom(1000).hex()}, step=2)
+        """
+    node.run(a_saver("first", home, script))
+    wait_until(lambda: plane.saved["first"])
+    plane.saves = (Save("first", 1),)
+    plane.end_of("first")
+    plane.saves = ()
+    good, bad = plane.saved["first"][0], plane.saved["first"][-1]
+    own = next(pack for pack in bad.packs if pack not in good.packs)
+    path = home.parent / "store" / own
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    keys = tuple(f"manifests/project/first-{n}" for n in (len(plane.saved["first"]), 1))
+    node.run(a_saver("second", home, script, a_plan(home, restore=keys)))
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.lines("second") == ["found {'n': 1}"]
+    told = plane.restores["second"]
+    assert told.key == keys[1]
+    assert told.faults[0].startswith(f"{keys[0]} ")
+    assert "damaged" in told.faults[0]
+
+
+def test_a_forged_manifest_is_of_no_use(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
+    store.write("manifests/project/forged", [b'{"form": "trellis-checkpoint-1", "signature": "00"}\nnothing'])
+    script = "from trellis.runtime import checkpoint; print('found', checkpoint.latest())"
+    node.run(a_saver("fresh", home, script, a_plan(home, restore=("manifests/project/forged",))))
+    assert plane.end_of("fresh").state is ReplicaState.SUCCEEDED
+    assert plane.lines("fresh") == ["found None"]
+    assert plane.restores["fresh"].key == ""
+    assert "signature" in plane.restores["fresh"].faults[0]
+
+
+def test_a_store_that_is_full_is_said_and_costs_the_job_nothing(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    script = """
+        from trellis.runtime import checkpoint
+        checkpoint.save({"x": 1}, step=1)
+        """
+    monkeypatch.setattr(LocalStore, "write", full)
+    node.run(a_saver("full", home, script))
+    assert plane.end_of("full").state is ReplicaState.SUCCEEDED
+    assert plane.saved["full"] == []
+    said = "a checkpoint was not stored: No space left on device; the one before it stays the latest"
+    assert said in plane.lines("full", "s")
+    assert said in plane.save_faults
+
+
+def test_what_is_built_upon_deleted_chunks_is_stored_anew(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    plane.refuse_saves = [(503, "unavailable"), (409, "packs_gone")]
+    node.run(a_saver("again", home, "from trellis.runtime import checkpoint; checkpoint.save({'x': 1}, step=1)"))
+    assert plane.end_of("again").state is ReplicaState.SUCCEEDED
+    (manifest,) = plane.saved["again"]
+    assert set(contents(store, manifest)) == {"saved-1/checkpoint.json", "saved-1/state.json"}
+
+
+def test_a_job_without_checkpoints_says_how_to_have_them(node: Node, plane: ControlPlane) -> None:
+    script = "from trellis.runtime import checkpoint; checkpoint.save({'x': 1})"
+    node.run(a_spec("plain", script=script, script_name="job.py"))
+    assert plane.end_of("plain").exit_code == 1
+    assert "NotCheckpointed" in plane.lines("plain", "e")[-1]
+    assert "--checkpoint" in plane.lines("plain", "e")[-1]
+
+
+def test_a_store_that_is_not_mounted_is_waited_for_and_no_checkpoint_counts_as_damaged(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        from trellis.runtime import checkpoint
+        found = checkpoint.latest()
+        print("found", found and found.step)
+        checkpoint.save({"n": 1}, step=(found.step if found else 0) + 1)
+        """
+    node.run(a_saver("first", home, script))
+    plane.end_of("first")
+    (home.parent / "store").rename(home.parent / "unmounted")
+    (home.parent / "store").mkdir()
+    plan = a_plan(home, restore=("manifests/project/first-1",))
+    node.run(a_saver("second", home, script, plan))
+    beats = len(plane.heartbeats)
+    wait_until(lambda: len(plane.heartbeats) > beats + 5)
+    assert not plane.reports["second"]
+    (home.parent / "store").rmdir()
+    (home.parent / "unmounted").rename(home.parent / "store")
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.lines("second") == ["found 1"]
+    assert plane.restores["second"].faults == ()
+
+
+def test_a_daemon_that_is_started_again_goes_on_saving_upon_what_was_saved(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os, time
+        from trellis.runtime import checkpoint
+        state = {"big": os.urandom(500_000).hex()}
+        for step in range(1, 500):
+            checkpoint.save({**state, "step": step}, step=step)
+            time.sleep(0.1)
+        """
+    node.run(a_saver("lasting", home, script))
+    wait_until(lambda: plane.saved["lasting"])
+    node.daemon.stop()
+    before = len(plane.saved["lasting"])
+    node.start()
+    wait_until(lambda: len(plane.saved["lasting"]) > before)
+    later = plane.saved["lasting"][before]
+    assert later.about["step"] > plane.saved["lasting"][before - 1].about["step"]
+    assert later.about["new_bytes"] < 500_000  # all but the step is known
+    plane.wish_end("lasting", StopReason.CANCELLED, 0)
+    plane.end_of("lasting")

@@ -1,0 +1,86 @@
+"""`client.checkpoints`: what jobs can go on from."""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trellis.answers import Checkpoint, Job, answer
+from trellis.errors import Conflict
+from trellis.transport import Call, Transport, path
+
+
+class Checkpoints:
+    """Asked for, listed, fetched, shared and removed."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def ask(self, job: Job | str) -> Job:
+        """Have the running replicas of a job save soon. Raises Conflict (`not_checkpointed`) for one that saves none."""
+        return answer(Job, self._transport.json(Call("POST", path("jobs", _id(job), "checkpoints"))))
+
+    def list(self, job: Job | str) -> Iterator[Checkpoint]:
+        """What there is of a job, newest first."""
+        answered = self._transport.json(Call("GET", path("jobs", _id(job), "checkpoints")))
+        return (answer(Checkpoint, item) for item in answered["items"])
+
+    def get(self, checkpoint: Checkpoint | str) -> Checkpoint:
+        """One of them. Raises NotFound."""
+        return answer(Checkpoint, self._transport.json(Call("GET", path("checkpoints", _id(checkpoint)))))
+
+    def download(
+        self, checkpoint: Checkpoint | str, to: Path | str, *, progress: Callable[[int], None] = lambda _: None
+    ) -> Path:
+        """Fetch its files into the folder `to`, which must not be there yet; it is whole there or absent.
+
+        `progress` hears of the bytes so far. Raises: FileExistsError; Conflict where what came broke off or is damaged.
+        """
+        target = Path(to)
+        if target.exists():
+            raise FileExistsError(f"{target} is there already: name a folder that is not")
+        half = target.with_name(f".{target.name}.part")
+        half.mkdir(parents=True)
+        call = Call("GET", path("checkpoints", _id(checkpoint), "archive"))
+        with self._transport.stream(call) as response:
+            source = _Pieces(response.iter_bytes(), progress)
+            try:
+                # A stream needs nothing of a file but `read`.
+                with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
+                    archive.extractall(half, filter="data")
+            except tarfile.TarError as error:
+                raise Conflict(f"the checkpoint broke off on its way: {error}") from error
+        return half.rename(target)
+
+    def remove(self, checkpoint: Checkpoint | str) -> None:
+        """Forget it at once; what only it held leaves the store soon after. Raises NotFound."""
+        self._transport.json(Call("DELETE", path("checkpoints", _id(checkpoint))))
+
+    def share(self, checkpoint: Checkpoint | str, project_id: str) -> None:
+        """Let the jobs and members of another project go on from it. Takes a project's administrator."""
+        self._transport.json(Call("PUT", path("checkpoints", _id(checkpoint), "grants", project_id)))
+
+    def unshare(self, checkpoint: Checkpoint | str, project_id: str) -> None:
+        """No more."""
+        self._transport.json(Call("DELETE", path("checkpoints", _id(checkpoint), "grants", project_id)))
+
+
+class _Pieces:
+    """What comes over the network as the file that tarfile reads."""
+
+    def __init__(self, pieces: Iterator[bytes], progress: Callable[[int], None]) -> None:
+        self._pieces, self._progress = pieces, progress
+        self._rest = b""
+        self._read = 0
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+            self._read += len(piece)
+            self._progress(self._read)
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+
+def _id(what: Job | Checkpoint | str) -> str:
+    return what if isinstance(what, str) else what.id
