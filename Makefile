@@ -22,7 +22,7 @@ run: setup ## the whole platform on this machine, with an example job; Ctrl-C st
 test: setup ## every test, on real PostgreSQL and Valkey
 	@failed=; \
 	$(bin)/python -m pytest -q -n 2 --ignore tests/e2e || failed=1; \
-	$(bin)/python -m pytest -q -n 2 --dist loadfile tests/e2e || failed=1; \
+	$(bin)/python -m pytest -q -n 2 --dist loadgroup tests/e2e || failed=1; \
 	test -z "$$failed"
 
 check: setup ## lint, format, types, import contracts, migrations; all of them, then the verdict

@@ -4,11 +4,13 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from dataclasses import dataclass, replace
 from math import inf
 
-from scheduler.backfill import Claim, Guard, ends_at
+from scheduler.amounts import asked
+from scheduler.backfill import Claim, Guard, ends_at, where_apart
 from scheduler.gang import needed, place_gang, undo
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
 from scheduler.placement.rooms import Grant
+from scheduler.reclaim import Books
 from scheduler.snapshot import JobClass, PendingJob, Role
 
 GuardOf = Callable[[JobClass], Guard]
@@ -29,12 +31,13 @@ class Debts:
     Who has been told to end and is `patience_s` overdue is no longer counted on. `changes` counts what became different.
     """
 
-    def __init__(self, ledger: Ledger, occupants: Occupants, patience_s: float) -> None:
+    def __init__(self, ledger: Ledger, occupants: Occupants, patience_s: float, books: Books) -> None:
         self.changes = 0
         self.due_at: dict[str, float] = {}
         self._ledger = ledger
         self._occupants = occupants
         self._patience_s = patience_s
+        self._books = books
         self._owed: dict[str, Owed] = {}
 
     def __contains__(self, job_id: object) -> bool:
@@ -145,14 +148,38 @@ class Debts:
                 lacking[owed.job.id] = {one.number for one in owed.grants if not self._is_free(one)}
                 for grant in owed.grants:
                     self._ledger.retake(grant)
+        allowed_at = self._limits_allow_at(now)
         with self._ledger.what_if():
             self.release_coming(now)
-            claims = [self._claim(owed, lacking[owed.job.id], now) for owed in self.in_order()]
+            claims = [self._claim(owed, lacking[owed.job.id], now, allowed_at[owed.job.id]) for owed in self.in_order()]
         for claim in claims:
             guard = Guard(booked, claim.ends_at)
             for grant in claim.grants:
                 guard.hold(grant)
         return booked + claims
+
+    def _limits_allow_at(self, now: float) -> dict[str, float]:
+        """Tell by job when all limits let it start, those ahead of it first: room may be free long before a quota is.
+
+        Who only moves has ended by then where it runs now.
+        """
+        found: dict[str, float] = {}
+        mark, at = self._books.mark(), now
+        leavers = sorted(self.leavers(now), key=_released_at)
+        for owed in self.in_order():
+            moving = self._occupants.by_id.get(owed.job.id)
+            if moving is not None:
+                found[owed.job.id] = now if moving.releasing_at is None else max(now, moving.releasing_at)
+                continue
+            job_class = owed.job.job_class
+            while leavers and self._books.refusal(job_class, asked(job_class)) is not None:
+                leaver = leavers.pop(0)
+                self._books.give(leaver.job_class, leaver.amounts)
+                at = max(at, _released_at(leaver))
+            self._books.take(job_class, asked(job_class))
+            found[owed.job.id] = at
+        self._books.rollback(mark)
+        return found
 
     def _is_free(self, grant: Grant) -> bool:
         """Tell whether it could be taken now, with nobody there who must be alone or whom it must be alone from."""
@@ -166,9 +193,10 @@ class Debts:
         there = {share.id for number in numbers for share in self._occupants.on(number)}
         return len(there & self._occupants.releasing.keys())
 
-    def _claim(self, owed: Owed, lacking: Collection[int], now: float) -> Claim:
+    def _claim(self, owed: Owed, lacking: Collection[int], now: float, allowed_at: float) -> Claim:
         """Claim what is owed beside what is owed to others on the same nodes: all must find their devices."""
-        due_at = self.due_at[owed.job.id] = max([now, *(at for number in lacking for at in self._ends_on(number))])
+        gone_at = (at for number in lacking for at in self._ends_on(number))
+        due_at = self.due_at[owed.job.id] = max([allowed_at, *gone_at])
         numbers = {grant.number for grant in owed.grants}
         together = [one for one in self.in_order() if any(grant.number in numbers for grant in one.grants)]
         roles: list[Role] = []
@@ -185,6 +213,7 @@ class Debts:
             grants=owed.grants,
             rooms={number: self._ledger.rooms[number].copy() for number in counts},
             counts={number: tuple(each) for number, each in counts.items()},
+            topology=where_apart(owed.job.job_class, self._ledger.capacity.topology),
         )
 
     def _ends_on(self, number: int) -> Iterator[float]:
@@ -194,3 +223,7 @@ class Debts:
             if occupant.releasing_at is not None:
                 yield occupant.releasing_at
             yield from occupant.leaving.values()
+
+
+def _released_at(occupant: Occupant) -> float:
+    return inf if occupant.releasing_at is None else occupant.releasing_at

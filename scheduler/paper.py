@@ -42,7 +42,7 @@ class Paper:
         self.lines = form_lines(snapshot.queues, self._standing)
         self.occupants = Occupants([node.gpu_model for node in self.ledger.nodes])
         self.forecasts = Forecasts(self.ledger, self.occupants)
-        self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s)
+        self.debts = Debts(self.ledger, self.occupants, config.preemption.grace_s, self.admission)
         pools = Pools(snapshot.pools, {queue.id: queue.pool_id for queue in snapshot.queues})
         self.site = Site(self.ledger, self.occupants, self.debts, self.reach, Lending(self.admission, pools))
         self._within: dict[frozenset[str], frozenset[int]] = {}

@@ -109,7 +109,7 @@ class Constraints:
     """Where the replicas of a job may run, and where they had better.
 
     `within` names a topology level that shall hold all of them: one domain if `within_required`, else as few as
-    there can be. `data` are keys of what it reads: a node that `caches` more of them is better.
+    there can be; none named: anywhere. `data` are keys of what it reads: a node that `caches` more of them is better.
     """
 
     pool_id: str = ""

@@ -1,5 +1,6 @@
 """Fixtures of all tests: real servers for the session, and over them an application with an empty database."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ from tests.support.stack import Stack
 from tests.support.world import World, a_world
 
 pytest_plugins = ["tests.support.services"]
+
+
+def pytest_collection_finish() -> None:
+    """Set aside what collecting made, modules above all: it stays, and is not to be looked through for garbage again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg
@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 import migrations
 from app.admin.bootstrap import ensure_admin
+from app.cli.grants import ADMIN, Grant, Wish
 from app.core.access import SYSTEM
 from app.core.crypto import Keyring
 from app.core.db import libpq_url, make_engine, make_sessions
@@ -32,25 +33,7 @@ from app.tenancy.models import User
 from trellis.errors import Unavailable
 from trellis.settings import load
 
-ADMIN = "admin"
 JOIN_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """nodes: names that need a join token. client_key: whether the local commands need an API key."""
-
-    nodes: tuple[str, ...]
-    client_key: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What was made. password: only when the administrator was made just now; nobody can read it again."""
-
-    password: str | None
-    api_key: str | None
-    join_tokens: dict[str, str]
 
 
 def bootstrap(wish: Wish, settings: Settings) -> Grant:

@@ -11,8 +11,8 @@ import typer
 
 from app.admin.bootstrap import ensure_admin
 from app.cli import bootstrap as first_start
-from app.cli.bootstrap import ADMIN, Grant, Wish
 from app.cli.files import make_folder, write_private
+from app.cli.grants import ADMIN, Grant, Wish
 from app.core.access import SYSTEM
 from app.core.db import make_engine, make_sessions
 from app.core.settings import Settings

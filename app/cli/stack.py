@@ -14,10 +14,10 @@ import app
 from app.cli import accounts, platform, state
 from app.cli.accounts import Account
 from app.cli.binaries import POSTGRES, VALKEY, find_program
-from app.cli.bootstrap import ADMIN, Grant, Wish
 from app.cli.cluster import Machine
 from app.cli.errors import StackError
 from app.cli.files import make_folder, write_private
+from app.cli.grants import ADMIN, Grant, Wish
 from app.cli.home import FALLBACK, Home, only_one, open_home
 from app.cli.platform import Wiring
 from app.cli.ports import require_free

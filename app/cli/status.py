@@ -77,7 +77,7 @@ def _row(entry: state.Entry) -> Row:
 
 def _memory(process: psutil.Process) -> int:
     total = 0
-    for member in (process, *process.children(recursive=True)):
+    for member in (process, *_children(process)):
         try:
             total += member.memory_full_info().pss
         except psutil.NoSuchProcess:
@@ -85,3 +85,10 @@ def _memory(process: psutil.Process) -> int:
         except psutil.AccessDenied:  # another user's: what is shared can't be told
             total += member.memory_info().rss
     return total
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:  # it ended while we were looking
+        return []

@@ -138,7 +138,7 @@ def in_words(term: Term) -> str:
 def _refusals(terrain: Terrain, constraints: Constraints) -> Iterator[Callable[[int], Cause | None]]:
     """Yield what may keep these jobs off a node, of which the first that does is named."""
     nodes, level = terrain.nodes, constraints.within
-    if constraints.within_required and level not in (*terrain.levels, NODE):
+    if constraints.within_required and level and level not in (*terrain.levels, NODE):
         yield lambda _: f"level {level!r}, which the cluster has not"
     if constraints.pool_id:
         pools = terrain.pools_within(constraints.pool_id)

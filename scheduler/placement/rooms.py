@@ -136,10 +136,10 @@ class Room:
         self.exclusive += _exclusive(grant)
 
     def covers(self, grant: Grant) -> bool:
-        """Tell whether `grant` can be taken and leave nothing below zero."""
+        """Tell whether `grant` can be taken and leave nothing that it asks for below zero."""
         return (
-            self.cpu_milli >= grant.cpu_milli
-            and self.memory_bytes >= grant.memory_bytes
+            (self.cpu_milli >= grant.cpu_milli or not grant.cpu_milli)
+            and (self.memory_bytes >= grant.memory_bytes or not grant.memory_bytes)
             and all(self.gpus[device] >= milli for device, milli in grant.gpus)
             and not any(self.masks[device] & mask for device, mask in self._masks_of(grant))
         )

@@ -56,7 +56,12 @@ class Topology:
         return len(self.levels) if name == NODE else self._depths.get(name)
 
     def domain(self, name: str, number: int) -> int:
-        """Return a key for what node `number` lies in; where that is not known, one that it shares with nobody."""
+        """Return a key for what node `number` lies in; where that is not known, one that it shares with nobody.
+
+        The level without a name is the whole cluster.
+        """
+        if not name:
+            return 0
         depth = self._depths.get(name)
         if depth is None:
             return number
@@ -65,6 +70,8 @@ class Topology:
 
     def members(self, name: str, domain: int) -> Sequence[int]:
         """Return the nodes of what `domain` gave as a key."""
+        if not name:
+            return range(self.size)
         depth = self._depths.get(name)
         if depth is None:
             return (domain,)

@@ -24,7 +24,7 @@ from tests.support.builders import a_pool, a_queue, a_service_account, an_api_ke
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.saving import save
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
-from tests.support.world import World
+from tests.support.world import World, a_world
 from trellis import wire
 from trellis.vocabulary import ReplicaState
 
@@ -152,8 +152,49 @@ class Victim:
         }
 
 
+class Scene:
+    """A world with a victim in it, made anew only after somebody has changed a row: most of those who walk change none."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.world: World
+        self.victim: Victim
+        self._rows = ""
+
+    def restore(self) -> None:
+        """Have every row be as it was in the beginning."""
+        if self._rows and self.stack.dump() == self._rows:
+            return
+        self.stack.clear()
+        self.world = a_world(self.stack)
+        self.victim = a_victim(self.stack, self.world)
+        self._rows = self.stack.dump()
+
+
+@pytest.fixture(scope="module")
+def scene(_stack: Stack) -> Scene:
+    return Scene(_stack)
+
+
 @pytest.fixture
-def victim(stack: Stack, world: World) -> Victim:
+def stack(scene: Scene) -> Stack:
+    scene.restore()
+    return scene.stack
+
+
+@pytest.fixture
+def world(stack: Stack, scene: Scene) -> World:
+    assert stack is scene.stack
+    return scene.world
+
+
+@pytest.fixture
+def victim(stack: Stack, scene: Scene) -> Victim:
+    assert stack is scene.stack
+    return scene.victim
+
+
+def a_victim(stack: Stack, world: World) -> Victim:
     """A project with a row of every kind that a route can name."""
     node, other = FakeNode.join(stack, world), FakeNode.join(stack, world, a_description("node-2", cpus=1))
     queue, account = stack.add(a_queue(world.project)), stack.add(a_service_account(world.project))

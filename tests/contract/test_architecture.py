@@ -296,6 +296,17 @@ def test_beat_loads_no_code_of_the_server() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_who_keeps_a_stack_running_loads_no_code_of_the_platform() -> None:
+    """The supervisor lives as long as the stack, and `trellis status` is typed often: what they need is little."""
+    program = (
+        "import sys, app.cli.commands\n"
+        "platform = ('sqlalchemy', 'alembic', 'flask', 'marshmallow', 'celery', 'scheduler', 'agent')\n"
+        "print(sorted(name for name in platform if name in sys.modules))"
+    )
+    done = run(program)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def _json(program: str) -> list[list[str]]:
     done = run(program)
     assert done.returncode == 0, done.stderr

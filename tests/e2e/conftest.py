@@ -9,10 +9,15 @@ from tests.support.platform import Platform, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each test may have to start a platform or two, on a machine that may be busy."""
+    """Each test may have to start a platform or two, on a machine that may be busy.
+
+    Those that share one run on one worker (`--dist loadgroup`), so that there is one; else a file's stay together.
+    """
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if isinstance(item, pytest.Function) and item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(300))
+            shares = "platform" in item.fixturenames and not hasattr(item.module, "platform")
+            item.add_marker(pytest.mark.xdist_group("shared" if shares else item.path.stem))
 
 
 @pytest.fixture(scope="session")

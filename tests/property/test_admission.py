@@ -3,7 +3,7 @@
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.admission import Admission
@@ -11,8 +11,8 @@ from scheduler.snapshot import UNLIMITED, Account, Amounts, JobClass, Pool, Queu
 from scheduler.usage import Usage
 from tests.support.books import Books
 from tests.support.clusters import a_node, a_request
+from tests.support.examples import CHEAP
 
-invariant = settings(max_examples=2000, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 NODES = [a_node(cpus=8, gib=8, gpus=8)]
 ROLES = (Role(a_request()),)
@@ -68,7 +68,7 @@ def _some_class(random: Random) -> JobClass:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_exactly_those_are_admitted_with_whom_every_limit_holds(seed: int) -> None:
     random = Random(seed)
     pools, accounts = _pools(random), _accounts(random)
@@ -89,7 +89,7 @@ def test_exactly_those_are_admitted_with_whom_every_limit_holds(seed: int) -> No
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_what_is_taken_beyond_every_limit_is_given_back_to_the_last_bit(seed: int) -> None:
     """What runs, runs, also when limits were cut or nodes lost: books in debt are kept as exactly as others."""
     random = Random(seed)
@@ -127,7 +127,7 @@ def _state(admission: Admission, pools: list[Pool]) -> object:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_turns_only_come_later_as_jobs_start(seed: int) -> None:
     random = Random(seed)
     pools = _pools(random)
@@ -172,7 +172,7 @@ def _under(account_id: str, user: JobClass) -> bool:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_more_past_use_never_raises_a_rank_and_more_weight_never_lowers_one(seed: int) -> None:
     random = Random(seed)
     tree = _tree(random)
@@ -197,7 +197,7 @@ def test_more_past_use_never_raises_a_rank_and_more_weight_never_lowers_one(seed
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_if_an_account_beats_its_sibling_all_its_users_do(seed: int) -> None:
     random = Random(seed)
     tree = _tree(random)

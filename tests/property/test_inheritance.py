@@ -4,7 +4,7 @@ from itertools import combinations
 from math import inf
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.amounts import asked
@@ -15,8 +15,8 @@ from scheduler.snapshot import BlockedJob, JobClass, PendingJob, Queue, Role
 from scheduler.standing import Standing
 from scheduler.usage import Usage
 from tests.support.clusters import a_node, a_request
+from tests.support.examples import CHEAP
 
-invariant = settings(max_examples=2000, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 ROLES = (Role(a_request()),)
 
@@ -74,7 +74,7 @@ def _can_run(blocked: list[BlockedJob]) -> list[BlockedJob]:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_a_job_gets_the_best_of_all_that_wait_for_it_and_no_more(seed: int) -> None:
     blocked, pending = _graph(Random(seed))
     lifts = inherit(blocked, pending)
@@ -93,7 +93,7 @@ def test_a_job_gets_the_best_of_all_that_wait_for_it_and_no_more(seed: int) -> N
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_the_order_of_rows_changes_no_lift(seed: int) -> None:
     random = Random(seed)
     blocked, pending = _graph(random)
@@ -102,7 +102,7 @@ def test_the_order_of_rows_changes_no_lift(seed: int) -> None:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_no_project_passes_another_by_what_its_jobs_lend_each_other(seed: int) -> None:
     """Under fair share rank between projects is use, and nothing that is lent; only inside one does it count."""
     random = Random(seed)
@@ -120,7 +120,7 @@ def test_no_project_passes_another_by_what_its_jobs_lend_each_other(seed: int) -
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_beyond_its_share_a_project_passes_nobody_that_came_before_by_a_deadline_lent_or_not(seed: int) -> None:
     random = Random(seed)
     blocked, pending = _graph(random)

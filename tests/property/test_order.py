@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.amounts import asked
@@ -31,10 +31,10 @@ from scheduler.standing import Standing
 from scheduler.usage import Usage
 from tests.support.books import Books
 from tests.support.clusters import applied
+from tests.support.examples import CHEAP
 
 T = TypeVar("T")
 
-invariant = settings(max_examples=2000, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 CONFIG = Config(max_placements=1000, patience_s=50.0)
 NAMES = sorted(POLICIES)
@@ -124,7 +124,7 @@ def _with_jobs(random: Random, snapshot: Snapshot, count: int) -> Snapshot:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_no_plan_goes_beyond_a_quota_a_limit_or_what_pools_lend(seed: int) -> None:
     random = Random(seed)
     snapshot = _with_jobs(random, _clusters(random), random.randint(1, 8))
@@ -148,7 +148,7 @@ def _offered(snapshot: Snapshot, pool_id: str) -> Amounts:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_nobody_runs_on_the_nodes_of_a_pool_that_lends_nothing(seed: int) -> None:
     random = Random(seed)
     snapshot = _with_jobs(random, _clusters(random), random.randint(1, 8))
@@ -165,7 +165,6 @@ def test_nobody_runs_on_the_nodes_of_a_pool_that_lends_nothing(seed: int) -> Non
 
 
 @given(seeds)
-@settings(max_examples=500, deadline=None)
 def test_planning_the_applied_plan_again_starts_nothing_under_quotas_and_pools(seed: int) -> None:
     random = Random(seed)
     snapshot = _with_jobs(random, _clusters(random), random.randint(1, 8))
@@ -175,7 +174,6 @@ def test_planning_the_applied_plan_again_starts_nothing_under_quotas_and_pools(s
 
 
 @given(seeds)
-@settings(max_examples=500, deadline=None)
 def test_the_order_of_rows_changes_nothing_under_quotas_and_pools(seed: int) -> None:
     random = Random(seed)
     snapshot = _with_jobs(random, _clusters(random), random.randint(1, 8))
@@ -196,7 +194,6 @@ def _shuffled(random: Random, rows: tuple[T, ...]) -> tuple[T, ...]:
 
 
 @given(seeds)
-@settings(max_examples=500, deadline=None)
 def test_everybody_who_could_run_alone_runs_in_the_end(seed: int) -> None:
     """Jobs come for a while and all that runs ends between two plans; ageing is on."""
     random = Random(seed)
@@ -218,7 +215,7 @@ def test_everybody_who_could_run_alone_runs_in_the_end(seed: int) -> None:
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_a_line_always_names_the_class_whose_first_job_ranks_first_as_things_stand(seed: int) -> None:
     random = Random(seed)
     queue = Queue("q", "q", policy=random.choice(NAMES), second_policy=random.choice(NAMES))
@@ -247,7 +244,7 @@ def test_a_line_always_names_the_class_whose_first_job_ranks_first_as_things_sta
 
 
 @given(seeds)
-@invariant
+@CHEAP
 def test_places_in_a_queue_are_those_of_the_whole_order(seed: int) -> None:
     random = Random(seed)
     queue = Queue("q", "q", policy=random.choice(NAMES), second_policy=random.choice(NAMES))

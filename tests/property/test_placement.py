@@ -7,7 +7,7 @@ from math import inf
 from random import Random
 from typing import TypeVar
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.backfill import Guard
@@ -35,6 +35,7 @@ from scheduler.snapshot import (
     Term,
     Toleration,
 )
+from tests.support.examples import CHEAP
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ def state_of(ledger: Ledger) -> object:
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_nothing_is_given_beyond_what_there_is(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -171,7 +172,7 @@ def test_nothing_is_given_beyond_what_there_is(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_slices_of_a_device_never_overlap_and_begin_where_they_may(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -190,7 +191,7 @@ def test_slices_of_a_device_never_overlap_and_begin_where_they_may(seed: int) ->
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_every_replica_gets_what_was_asked_for_where_it_may_be(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -217,7 +218,7 @@ def may_be(constraints: Constraints, node: Node) -> bool:
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_a_gang_that_must_lie_in_one_domain_does(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -231,7 +232,7 @@ def test_a_gang_that_must_lie_in_one_domain_does(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_who_wants_to_be_alone_is(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -243,7 +244,7 @@ def test_who_wants_to_be_alone_is(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=400)
+@CHEAP
 def test_who_must_be_apart_is_whoever_came_first(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -269,7 +270,7 @@ def shares(ledger: Ledger, level: str, one: int, other: int) -> bool:
 
 
 @given(SEEDS)
-@settings(max_examples=300)
+@CHEAP
 def test_undoing_restores_every_amount_and_every_answer(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -291,7 +292,7 @@ def answer(ledger: Ledger, job_class: JobClass) -> list[Grant]:
 
 
 @given(SEEDS)
-@settings(max_examples=300)
+@CHEAP
 def test_what_is_found_depends_on_how_things_stand_not_on_how_they_came_to(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)
@@ -319,7 +320,7 @@ def test_what_is_found_depends_on_how_things_stand_not_on_how_they_came_to(seed:
 
 
 @given(SEEDS)
-@settings(max_examples=300)
+@CHEAP
 def test_the_place_found_is_the_best_of_all_nodes(seed: int) -> None:
     random = Random(seed)
     ledger = a_cluster(random)

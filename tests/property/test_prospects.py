@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import inf
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from scheduler.backfill import Guard
 from scheduler.capacity import Setting
@@ -14,6 +14,7 @@ from scheduler.plan import Reason
 from scheduler.prospects import Prospects
 from scheduler.snapshot import WHOLE, JobClass, Node
 from tests.property.test_placement import LEVELS, POOLS, SEEDS, a_class, a_node
+from tests.support.examples import CHEAP
 
 
 def emptied(node: Node) -> Node:
@@ -33,7 +34,7 @@ def fits(nodes: list[Node], job_class: JobClass, within: frozenset[int] | None) 
 
 
 @given(SEEDS)
-@settings(max_examples=2000)
+@CHEAP
 def test_never_is_said_of_what_does_not_fit_into_an_empty_cluster(seed: int) -> None:
     random = Random(seed)
     nodes = [a_node(random, number) for number in range(random.randint(1, 8))]

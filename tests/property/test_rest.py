@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from random import Random
 
 from hypothesis import event, given
@@ -111,6 +112,33 @@ def test_of_all_who_might_go_those_go_with_fewest_gpu_seconds_to_do_again(seed: 
     least = min((sum(each[:gpus]) for each in on_node if len(each) >= gpus), default=None)
     assert len(victims(made)) == (0 if least is None else gpus)
     assert sum(lost[job_id] for job_id in victims(made)) == (least or 0)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))
+def test_for_a_gang_those_nodes_are_cleared_where_least_is_lost(
+    seed: int, nodes: int, gpus: int, replicas: int
+) -> None:
+    """Against brute force: of nodes that hold one replica each, all sets of so many, what is free there used first."""
+    random = Random(seed)
+    made_of = [random.randint(gpus, 2 * gpus - 1) for _ in range(nodes)]
+    running = []
+    for number, devices in enumerate(made_of):
+        for device in range(devices):
+            if random.random() < 0.8:
+                job = runs(f"r{number}-{device}", (f"n{number}", [device]), since=float(random.randint(0, 699)))
+                running.append(replace(job, checkpointed_at=random.choice((None, float(random.randint(0, 999))))))
+    cluster = [a_node(f"n{number}", gpus=devices) for number, devices in enumerate(made_of)]
+    config = Config(preemption=Preemption(min_run_s=300), consolidate=False)
+    made = plan(a_snapshot(cluster, [wants("gang", gpus, replicas=replicas)], running=running), config)
+    lost = {job.id: NOW - max(job.started_at, job.checkpointed_at or 0.0) for job in running}
+    costs = []
+    for number, devices in enumerate(made_of):
+        here = sorted(lost[job.id] for job in running if job.id.startswith(f"r{number}-"))
+        costs.append(sum(here[: max(0, gpus - (devices - len(here)))]))
+    least = min((sum(some) for some in combinations(costs, replicas)), default=0.0)
+    assert bool(made.placements) == (nodes >= replicas and least == 0 == len(victims(made)))
+    assert sum(lost[job_id] for job_id in victims(made)) == least
+    event(f"{len(victims(made))} go")
 
 
 @given(st.integers(0, 2**32), st.floats(0, 400))

@@ -148,7 +148,7 @@ def _constraints(random: Random) -> Constraints:
         affinities=(near,) if random.random() < 0.35 else (),
         exclusive=random.random() < 0.15,
         within=within,
-        within_required=bool(within) and random.random() < 0.5,
+        within_required=random.random() < 0.4,
         strategy=random.choice(tuple(Strategy)),
         spot=random.random() < 0.85,
         min_isolation=random.choice((0, 0, 0, 1)),

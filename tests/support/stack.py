@@ -157,10 +157,19 @@ class Stack:
             shutil.rmtree(self.store_path / kept, ignore_errors=True)
         self.app.extensions["sign_ins"] = SignIns(self.keyring)
         self.mirror = Mirror()
-        names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
-        self.run(lambda uow: uow.session.execute(text(f"TRUNCATE {names}")))
+        self.run(_empty)
 
     def close(self) -> None:
         """Let go of the connections."""
         self.app.extensions["engine"].dispose()
         self._folder.cleanup()
+
+
+def _empty(uow: UnitOfWork) -> None:
+    """Delete all rows, which takes a moment where there are few; what has grown large is truncated instead."""
+    names = [table.name for table in reversed(Base.metadata.sorted_tables)]
+    large = text("SELECT relname FROM pg_class WHERE relname = ANY(:names) AND pg_relation_size(oid) > 1048576")
+    grown = list(uow.session.execute(large, {"names": names}).scalars())
+    if grown:
+        uow.session.execute(text("TRUNCATE {} CASCADE".format(", ".join(f'"{name}"' for name in grown))))
+    uow.session.execute(text("; ".join(f'DELETE FROM "{name}"' for name in names)))

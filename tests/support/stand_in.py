@@ -9,7 +9,7 @@ import typer
 
 from app.cli import commands, platform, running, stack
 from app.cli.accounts import current
-from app.cli.bootstrap import Grant, Wish
+from app.cli.grants import Grant, Wish
 from app.cli.platform import Wiring
 from app.cli.ports import LOOPBACK, answers
 from app.cli.services import Service

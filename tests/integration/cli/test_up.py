@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import psutil
 import pytest
 
 from app.cli.accounts import for_servers
 from app.cli.ports import free_port
+from app.cli.status import Row, Status, look
 from tests.support.services import ROOT, Services, wait_until
 
 READY_S = 60.0
@@ -65,11 +65,20 @@ class Terminal:
     def said(self) -> str:
         return self.screen.read_text()
 
-    def status(self) -> Any:
-        return json.loads(self.run("status", "--json").stdout)
+    def status(self) -> Status:
+        """What `trellis status` would say."""
+        return look(self.home)
+
+    def rows(self) -> dict[str, Row]:
+        return {row.name: row for row in self.status().services}
 
     def pids(self) -> dict[str, int]:
-        return {row["name"]: row["pid"] for row in self.status()["services"]}
+        return {name: row.pid for name, row in self.rows().items() if row.pid is not None}
+
+    def replaced(self, before: dict[str, int]) -> set[str]:
+        """Which services have another process than before."""
+        now = self.pids()
+        return {name for name in ALL if now.get(name, before[name]) != before[name]}
 
     def _argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "tests.support.stand_in", *arguments]
@@ -86,7 +95,8 @@ def terminal() -> Iterator[Terminal]:
         port = free_port()
         found = Terminal(Path(folder) / "home", port, free_port(avoid=[port]))
         yield found
-        found.run("down")
+        if found.pids():
+            found.run("down")
 
 
 def test_ctrl_c_ends_every_process_in_order(terminal: Terminal) -> None:
@@ -112,7 +122,8 @@ def test_a_closed_terminal_ends_it_though_the_sessions_first_process_does_not_pa
     said = b""
     while b"Running;" not in said:
         said += os.read(ours, 65536)
-    pids = [service["pid"] for service in terminal.status()["services"]]
+    pids = list(terminal.pids().values())
+    assert len(pids) == len(ALL)
     assert all(psutil.pid_exists(pid) for pid in pids)
     os.close(ours)
     leader.wait(60)
@@ -122,12 +133,13 @@ def test_a_closed_terminal_ends_it_though_the_sessions_first_process_does_not_pa
 def test_what_is_killed_comes_back_and_a_second_up_is_refused(terminal: Terminal) -> None:
     process = terminal.up()
     before = terminal.pids()
-    for name in ("postgres", "api", "beat"):
+    killed = {"postgres", "api", "beat"}
+    for name in killed:
         os.kill(before[name], signal.SIGKILL)
-    wait_until(lambda: terminal.status()["up"], 30, "the killed services to come back")
-    rows = {row["name"]: row for row in terminal.status()["services"]}
-    assert {name for name in ALL if rows[name]["pid"] != before[name]} == {"postgres", "api", "beat"}
-    assert rows["api"]["restarts"] == 1
+    wait_until(lambda: killed <= terminal.replaced(before), 30, "the killed services to come back")
+    wait_until(lambda: terminal.status().up, 30, "everything to be well again")
+    assert terminal.replaced(before) == killed
+    assert terminal.rows()["api"].restarts == 1
     refused = terminal.run("up", *terminal.options)
     assert refused.returncode == 1
     assert f"already runs on {terminal.home} (pid {process.pid})" in refused.stdout
@@ -140,7 +152,7 @@ def test_after_the_supervisor_was_killed_the_next_up_begins_clean_on_the_same_da
     assert "first-password" in terminal.said
     terminal.end(first, signal.SIGKILL)
     orphans = terminal.pids()
-    assert all(orphans.values())
+    assert list(orphans) == ALL
     second = terminal.up()
     assert f"Ended what an earlier run had left behind: {', '.join(reversed(ALL))}." in terminal.said
     assert "first-password" not in terminal.said
@@ -152,9 +164,12 @@ def test_in_the_background_until_down(terminal: Terminal) -> None:
     started = terminal.run("up", "--detach", "--nodes", "2", *terminal.options)
     assert started.returncode == 0, started.stdout
     assert "trellis down" in started.stdout
-    assert list(terminal.pids()) == [*ALL[:-1], "node-2", "flower"]
+    told = json.loads(terminal.run("status", "--json").stdout)
+    assert told["up"]
+    assert [row["name"] for row in told["services"]] == [*ALL[:-1], "node-2", "flower"]
+    assert {row["name"]: row["pid"] for row in told["services"]} == terminal.pids()
     assert terminal.run("down").stdout.strip() == "Stopped."
-    assert terminal.status()["services"] == []
+    assert json.loads(terminal.run("status", "--json").stdout)["services"] == []
     assert "Nothing runs" in terminal.run("down").stdout
 
 
@@ -202,14 +217,14 @@ def test_a_server_that_does_not_come_up_is_a_sentence_with_the_end_of_its_log(te
     assert "postgres ended with signal SIGABRT while it started" in refused.stdout
     assert str(terminal.home / "logs" / "postgres.log") in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
-    assert terminal.status()["services"] == []
+    assert terminal.status().services == ()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 def test_started_by_root_the_servers_run_as_somebody_else(terminal: Terminal) -> None:
     process = terminal.up()
-    rows = {row["name"]: row for row in terminal.status()["services"]}
     for name in ("postgres", "valkey"):
-        assert rows[name]["account"] == for_servers().name
-        assert set(psutil.Process(rows[name]["pid"]).uids()) == {for_servers().uid}
+        row = terminal.rows()[name]
+        assert row.account == for_servers().name
+        assert set(psutil.Process(row.pid).uids()) == {for_servers().uid}
     terminal.end(process)

@@ -38,6 +38,33 @@ def test_a_job_whose_quota_is_coming_waits_for_it_beside_room_that_is_free() -> 
     assert started(ended(applied(snapshot, made), "r")) == ["j1"]
 
 
+def test_who_waits_for_a_quota_alone_is_promised_a_start_when_enough_of_it_has_been_given_back() -> None:
+    """Room is free all the while; of those who leave the second one gives back what is missing."""
+    leavers = [replace(a_running(f"r{at}", a_holding("n1")), releasing_at=NOW + at) for at in (30, 10, 20)]
+    accounts = (Account("p", most=Amounts(cpu_milli=3000)),)
+    job = a_job("wide", a_request(cpus=2))
+    made = plan(replace(a_snapshot([a_node()], [job], running=leavers), accounts=accounts), Config())
+    assert (made.placements, made.evictions) == ((), ())
+    assert [(one.job_id, one.starts_at) for one in made.promises] == [("wide", NOW + 20)]
+    assert made.verdicts[0].starts_at == NOW + 20
+
+
+def test_of_two_who_wait_for_a_quota_each_is_promised_what_the_other_leaves() -> None:
+    leavers = [replace(a_running(f"r{at}", a_holding("n1")), releasing_at=NOW + at) for at in (10, 20)]
+    accounts = (Account("p", most=Amounts(cpu_milli=2000)),)
+    snapshot = a_snapshot([a_node()], [a_job("one"), a_job("two", at=1.0)], running=leavers)
+    made = plan(replace(snapshot, accounts=accounts), Config())
+    assert [(one.job_id, one.starts_at) for one in made.promises] == [("one", NOW + 10), ("two", NOW + 20)]
+
+
+def test_who_moves_to_room_that_is_free_goes_on_there_when_it_has_ended_here() -> None:
+    half = [runs(f"r{number}", (f"n{number}", [0]), checkpointable=True, priority=10) for number in range(2)]
+    nodes = [a_node("n0", gpus=2), a_node("n1", gpus=2)]
+    made = plan(a_snapshot(nodes, [wants("pair", 2, limit=9000)], running=half), Config())
+    (mover,) = victims(made)
+    assert {one.job_id: one.starts_at for one in made.promises} == {"pair": NOW + 60, mover: NOW + 60}
+
+
 def test_who_is_overdue_gives_back_no_quota_that_one_could_count_on() -> None:
     stuck = replace(a_running("r", a_holding("n1")), releasing_at=NOW - 61)
     accounts = (Account("p", most=Amounts(cpu_milli=1000)),)

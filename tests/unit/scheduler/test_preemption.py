@@ -196,6 +196,21 @@ def test_a_level_that_must_hold_all_is_cleared_in_one_domain() -> None:
     assert victims(made) == {"r0", "r2"}
 
 
+@pytest.mark.parametrize("levels", [(), ("rack",)])
+def test_to_have_to_lie_together_in_no_level_at_all_is_no_wish(levels: tuple[str, ...]) -> None:
+    nodes = [in_domain(a_node(f"n{number}", gpus=1), f"rack{number}") for number in range(2)]
+    gang = wants("gang", 1, replicas=2)
+    gang = replace(gang, job_class=replace(gang.job_class, constraints=Constraints(within_required=True)))
+    free = replace(a_snapshot(nodes, [gang]), levels=levels)
+    assert [placement.job_id for placement in plan(free, CONFIG).placements] == ["gang"]
+    running = [runs(f"r{number}", (f"n{number}", [0])) for number in range(2)]
+    full = replace(a_snapshot(nodes, [gang], running=running), levels=levels)
+    made = plan(full, CONFIG)
+    assert victims(made) == {"r0", "r1"}
+    then = plan(ended(applied(full, made), "r0", "r1"), CONFIG)
+    assert [placement.job_id for placement in then.placements] == ["gang"]
+
+
 def test_surplus_replicas_go_before_whole_jobs_even_at_the_same_priority() -> None:
     elastic = runs("elastic", ("n1", [0]), ("n1", [1]), ("n1", [2]), least=1, priority=10)
     low = runs("low", ("n1", [3]))

@@ -41,6 +41,22 @@ def test_what_is_below_zero_holds_nothing() -> None:
     assert Room(1000, GIB, [-500], "h100").slots(a_request(gpu_milli=500)) == 0
 
 
+@pytest.mark.parametrize(
+    "room",
+    [Room(-1, GIB, [1000, 300], "h100"), Room(1000, -1, [1000, 300], "h100"), Room(1000, GIB, [-1, 1000], "h100")],
+    ids=["CPUs", "memory", "a device"],
+)
+@pytest.mark.parametrize("cpu_milli", [0, 500])
+@pytest.mark.parametrize("memory_bytes", [0, 5])
+@pytest.mark.parametrize("gpu_milli", [0, 300, 1000])
+def test_what_there_is_a_slot_for_can_be_taken_though_others_have_more_than_there_is_of_something_else(
+    room: Room, cpu_milli: int, memory_bytes: int, gpu_milli: int
+) -> None:
+    """What is kept for others may be more than a node has: that concerns those who ask for the same."""
+    request = Request(cpu_milli, memory_bytes, gpu_milli)
+    assert room.slots(request, 1) == 0 or room.covers(room.grant(0, request))
+
+
 def test_whole_devices_are_chosen_lowest_first() -> None:
     assert Room(0, 0, [0, 1000, 500, 1000, 1000], "h100").devices_for(2000) == ((1, 1000), (3, 1000))
 

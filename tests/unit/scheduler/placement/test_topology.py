@@ -52,3 +52,9 @@ def test_levels_are_found_by_name() -> None:
 def test_no_level_may_be_called_node() -> None:
     with pytest.raises(ValueError, match="may not be called 'node'"):
         Topology(NODES, ("node",))
+
+
+def test_without_a_name_a_level_is_the_whole_cluster() -> None:
+    topology = Topology(NODES, LEVELS)
+    assert {topology.domain("", number) for number in range(6)} == {0}
+    assert list(topology.members("", 0)) == list(range(6))
