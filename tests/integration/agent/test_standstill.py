@@ -47,7 +47,7 @@ def test_all_of_a_job_stands_still_and_goes_on_where_it_was(confined_node: Node,
     hold_still(confined_node, plane)
     still = below_supervisor(confined_node, "r1")
     assert len(still) >= 2
-    assert states(still) == {psutil.STATUS_STOPPED}
+    wait_until(lambda: states(still) == {psutil.STATUS_STOPPED})  # one that waits for its disk stops after that
     heard = wait_until(lambda: plane.lines("r1"))
     before = len(heard)
     plane.wish_still("r1", paused=False)
