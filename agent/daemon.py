@@ -10,9 +10,10 @@ from threading import Event, Lock, Thread
 from agent import clock, isolation, lease
 from agent.backoff import Backoff
 from agent.environments import Sources, keep_sources
+from agent.executors import EXECUTORS
 from agent.ground import Ground
 from agent.launching import Launcher
-from agent.layout import Home, lock_file, read_json, write_json
+from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
 from agent.link import Link, Specs
 from agent.provisioning import Caches, Order, Provisioner
 from agent.restoring import Restorer
@@ -22,11 +23,14 @@ from agent.telemetry import Telemetry
 from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.units import parse_bytes
-from trellis.wire import Orders, ReplicaSpec, Welcome
+from trellis.vocabulary import StopReason
+from trellis.wire import Orders, ReplicaSpec, Stop, Welcome
 
 _log = logging.getLogger(__name__)
 _LAUNCH_LEASE_WAIT_S = 5.0
 _REJOIN_EVERY_S = 5.0
+_MAKE_WAY_S = 5.0
+_LOOK_AGAIN_S = 0.01
 
 
 class Daemon:
@@ -172,6 +176,8 @@ class Daemon:
     def _obey(self, orders: Orders) -> None:
         for stop in orders.stop:
             self._shipper.end(stop)
+        for pause in orders.pause:
+            self._shipper.pause(pause)
         self._shipper.save(orders.save)
         for spec in orders.launch:
             self._wanted.put(spec)
@@ -215,6 +221,7 @@ class Daemon:
         """Launch those that never were: not even one that has ended and been forgotten runs a second time."""
         new = {self._home.replica(spec.replica_id, spec.fence): spec for spec in specs}
         new = {replica: spec for replica, spec in new.items() if not self._shipper.knows(replica)}
+        new = {replica: spec for replica, spec in new.items() if self._make_way(spec.after)}
         new = {replica: spec for replica, spec in new.items() if not self._restorer.must_wait(spec)}
         if not new or not self._hold_lease():
             return
@@ -227,6 +234,21 @@ class Daemon:
                 if spec.code:
                     self._provisioner.supply(Order.of(replica, spec.project_id, spec.code))
 
+    def _make_way(self, names: Iterable[str]) -> bool:
+        """End what is suspended where something is to start, and wait a little for it and for what is stale to be gone.
+
+        If not, the next heartbeat's orders name again what is to start.
+        """
+        suspended = [self._home.named(name) for name in names]
+        for replica in suspended:
+            self._shipper.end(Stop(replica.replica_id, replica.fence, StopReason.DISPLACED, 0))
+        leaving = [*suspended, *self._shipper.leaving()]
+        deadline = clock.boottime() + _MAKE_WAY_S
+        while leaving := [replica for replica in leaving if _is_there(replica)]:
+            if clock.boottime() > deadline or self._stopping.wait(_LOOK_AGAIN_S):
+                return False
+        return True
+
     def _hold_lease(self) -> bool:
         """Without a lease a supervisor would end at once what it is to start: ask for one, and wait a little."""
         if not lease.holds(self._home):
@@ -234,6 +256,11 @@ class Daemon:
             self.request_look()
             self._leased.wait(_LAUNCH_LEASE_WAIT_S)
         return lease.holds(self._home) and not self._stopping.is_set()
+
+
+def _is_there(replica: ReplicaDir) -> bool:
+    """Whether anything of a replica still runs: its supervisor, or what that left when it died."""
+    return replica.alive() or any(executor.adopt(replica) for executor in EXECUTORS.values())
 
 
 def _bytes(name: str, text: str) -> int:

@@ -15,6 +15,7 @@
            output.log       lines as `trellis.wire.LogChunk` has them
            metrics.jsonl    points, one a line
            stop.json        the wish to end it; SIGUSR1 tells the supervisor that it was written
+           pause.json       the wish that it stands still, or goes on; likewise
            shipped.json     how far the control plane has all that
            wanted.json      the code that it waits for; supplied.json says that it is there, or why not
            code/            that code, until the job starts: then it is job/work
@@ -76,6 +77,11 @@ class ReplicaDir:
     def stop(self) -> Path:
         """The wish to end it: JSON with `reason` and `grace_s`."""
         return self.path / "stop.json"
+
+    @property
+    def pause(self) -> Path:
+        """The wish that it stands still or goes on: JSON with `paused` and `checkpoint_s`."""
+        return self.path / "pause.json"
 
     @property
     def shipped(self) -> Path:
@@ -251,6 +257,13 @@ class Home:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{replica_id!r} under fence {fence} is no replica of this platform")
         return ReplicaDir(self.replicas / name, replica_id, fence)
+
+    def named(self, name: str) -> ReplicaDir:
+        """The same by `<replica id>.<fence>`. Raises ValueError likewise."""
+        replica_id, _, fence = name.rpartition(".")
+        if not fence.isdecimal():
+            raise ValueError(f"{name!r} is no replica of this platform")
+        return self.replica(replica_id, int(fence))
 
     def find_replicas(self) -> Iterator[ReplicaDir]:
         """Every replica on this node's disk."""

@@ -47,6 +47,44 @@ def started_at(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def is_still(pid: int) -> bool:
+    """Whether no thread of `pid`, which was sent STOP, executes anything: all are stopped, gone, or will be at once.
+
+    Who made a child by vfork waits for it in the kernel, where STOP reaches nobody: until the child, stopped itself,
+    goes on.
+    """
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    states = {_state(f"/proc/{pid}/task/{task}/stat") for task in tasks}
+    return states <= {*b"TtZX"} or (states <= {*b"TtZXD"} and _is_among(pid, b"ShdPnd:", signal.SIGSTOP))
+
+
+def catches(pid: int, signum: int) -> bool:
+    """Whether `pid` has a handler for that signal: whoever has none would be ended by most."""
+    return _is_among(pid, b"SigCgt:", signum)
+
+
+def _state(stat_path: str) -> int:
+    """The letter of a thread's state; X for one that is gone."""
+    try:
+        stat = read_small(stat_path)
+    except (FileNotFoundError, ProcessLookupError):
+        return ord("X")
+    return stat[stat.rindex(b")") + 2]
+
+
+def _is_among(pid: int, mask: bytes, signum: int) -> bool:
+    """Whether a signal is in one of the masks that a process's status shows."""
+    try:
+        status = read_small(f"/proc/{pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    at = status.find(mask)
+    return at >= 0 and bool(int(status[at + len(mask) :].split(None, 1)[0], 16) >> (signum - 1) & 1)
+
+
 def send(pids: Iterable[int], signum: int) -> None:
     """Signal each of them that still is."""
     for pid in pids:

@@ -20,7 +20,7 @@ from agent.link import Link
 from agent.uploads import Porter
 from trellis.errors import TrellisError, Unauthenticated, Unavailable
 from trellis.vocabulary import StopReason
-from trellis.wire import Held, Receipt, Report, Save, Shipment, Stop
+from trellis.wire import Held, Pause, Receipt, Report, Save, Shipment, Stop
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
@@ -98,6 +98,12 @@ class Shipper:
             cargos = [cargo for cargo in self._cargos.values() if not cargo.forgotten]
         return tuple(Held(cargo.replica.replica_id, cargo.replica.fence, cargo.state) for cargo in cargos)
 
+    def leaving(self) -> list[ReplicaDir]:
+        """What the control plane counts as gone, and is not yet."""
+        with self._lock:
+            forgotten = [cargo.replica for cargo in self._cargos.values() if cargo.forgotten]
+        return [replica for replica in forgotten if replica.alive()]
+
     def save(self, wanted: Iterable[Save]) -> None:
         """Have these save a checkpoint soon."""
         self._checkpointer.ask(f"{one.replica_id}.{one.fence}" for one in wanted)
@@ -114,6 +120,15 @@ class Shipper:
             cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
             self._touch(replica.path.name)
+
+    def pause(self, pause: Pause) -> None:
+        """Have a replica's supervisor hold it still, or let it go on; one that is not here is left alone."""
+        replica = self._home.replica(pause.replica_id, pause.fence)
+        with self._lock:
+            known = replica.path.name in self._cargos
+        if known:
+            write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
+            replica.signal_supervisor(signal.SIGUSR1)
 
     # Hearing
 

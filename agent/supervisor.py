@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, environments, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent import clock, debugging, environments, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
@@ -26,6 +26,7 @@ from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
 from agent.sampling import EVERY_S, Sampler
+from agent.standstill import Standstill
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
@@ -77,6 +78,7 @@ class Supervisor:
         self._poller = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._timers: dict[Callable[[], None], float] = {}
+        self._still = Standstill(self._timers, (self._reach_time_limit, self._warn_of_limit))
         self._running: Running | None = None
         self._outputs: list[LineReader] = []
         self._started_at = 0.0
@@ -120,11 +122,9 @@ class Supervisor:
         write_json(self._replica.wanted, {"project_id": self._spec.project_id, "digest": code.digest})
         began = time.monotonic()
         say = partial(self._log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
-        timers: dict[Callable[[], None], float] = {
-            self._look_at_lease: 0.0,
-            say: CODE_SAY_S,
-            self._lose_patience: CODE_WITHIN_S,
-        }
+        timers: dict[Callable[[], None], float] = {say: CODE_SAY_S, self._lose_patience: CODE_WITHIN_S}
+        if self._spec.leased:
+            timers[self._look_at_lease] = 0.0
         self._timers |= {action: began + after_s for action, after_s in timers.items()}
         self._poke()
         self._obey_wish()
@@ -141,8 +141,9 @@ class Supervisor:
     def _start(self) -> None:
         self._obey_wish()
         leased_s = self._leased_s()
-        if self._verdict or leased_s <= 0:
+        if self._verdict or (self._spec.leased and leased_s <= 0):
             return  # it is not to start any more
+        began_at = time.monotonic()
         workspace.lay_out(self._ground, self._replica, self._spec)
         program = workspace.prepare(self._ground, self._replica, self._spec, self._socket)
         if self._spec.code and self._spec.code.requirements:
@@ -156,15 +157,22 @@ class Supervisor:
         if self._spec.checkpoint:
             workspace.open_checkpoints(self._ground, self._replica, self._spec)
         self._started_at = time.monotonic()
-        self._launch(self._spec, program, self._log)
+        self._launch(self._spec, program, self._log, began_at)
         self._report(ReplicaState.RUNNING)
         self._set_timers(leased_s)
+        self._obey_wish()
 
-    def _launch(self, spec: ReplicaSpec, program: workspace.Program, log: OutputLog) -> Running:
+    def _launch(self, spec: ReplicaSpec, program: workspace.Program, log: OutputLog, began_at: float) -> Running:
         ends = self._open_outputs(log)
         usual = processes.oom_preference()
         processes.set_oom_preference(max(usual, _OOM_SCORE))  # the kernel lets no one but root go below his own
-        self._running = self._executor.start(Start(self._ground, self._replica, spec, program, *ends))
+        start = Start(self._ground, self._replica, spec, program, *ends)
+        started_at = time.monotonic()
+        self._running = self._executor.start(start)
+        if spec.debug:
+            times_s = started_at - began_at, time.monotonic() - started_at
+            for line in debugging.told_at_start(start, *times_s):
+                self._log.say(line)
         processes.set_oom_preference(usual)
         for end in ends:
             os.close(end)
@@ -187,7 +195,8 @@ class Supervisor:
     def _find_environment(self, places: workspace.Places, path: str) -> workspace.Mount | None:
         """The environment that the file `path` of the code asks for, built if need be; None if it comes to nothing."""
         began = clock.boottime()
-        self._timers[self._look_at_lease] = time.monotonic()
+        if self._spec.leased:
+            self._timers[self._look_at_lease] = time.monotonic()
         try:
             environment = environments.locate(self._ground, self._spec, self._replica.work)
             while self._verdict is None:
@@ -232,7 +241,8 @@ class Supervisor:
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = began + MEMORY_LOOK_S
         # It gets the job's room and not its devices.
-        ended = self._watch(self._launch(replace(self._spec, network=network, gpus=(), slices=()), program, log))
+        spec = replace(self._spec, network=network, gpus=(), slices=())
+        ended = self._watch(self._launch(spec, program, log, began))
         self._end_building(log)
         for remark in ended.remarks:
             self._log.say(remark)
@@ -265,9 +275,13 @@ class Supervisor:
 
     def _set_timers(self, leased_s: float) -> None:
         self._timers[self._poke] = self._started_at + FIRST_POKE_S
-        self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
+        if self._spec.leased:
+            self._timers[self._look_at_lease] = self._started_at + min(leased_s, LEASE_LOOK_S)
         if self._spec.time_limit_s is not None:
             self._timers[self._reach_time_limit] = self._started_at + self._spec.time_limit_s
+            if self._spec.warn_signal:
+                warned_s = max(0, self._spec.time_limit_s - self._spec.warn_before_s)
+                self._timers[self._warn_of_limit] = self._started_at + warned_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
         self._sampler = Sampler()
@@ -339,6 +353,13 @@ class Supervisor:
     def _obey_wish(self) -> None:
         if wish := read_json(self._replica.stop):
             self._stop(verdicts.BY_REASON[StopReason(wish["reason"])], wish["grace_s"])
+        if self._running is None or self._verdict is not None or not self._started_at:
+            return  # what makes its environment is not held still: it stands still once its own program runs
+        if wish := read_json(self._replica.pause):
+            if wish["paused"]:
+                self._pause(wish["checkpoint_s"])
+            else:
+                self._go_on(self._running)
 
     def _stop(self, verdict: Verdict, grace_s: float) -> None:
         """TERM, and KILL after `grace_s`. A second reason can only make it sooner, or silent."""
@@ -348,16 +369,17 @@ class Supervisor:
         if self._running is None:
             return
         now = time.monotonic()
-        if (
-            first
-            and grace_s > 0
-            and self._spec.checkpoint
-            and verdict not in (verdicts.CANCELLED, verdicts.NODE_CUT_OFF)
-        ):
-            self._ask_to_save(now + grace_s * SAVE_SHARE)
+        if self._still:
+            grace_s = 0.0  # what it ran on is no longer its own: it may not even end there by itself
         elif first:
-            self._executor.signal(self._running, signal.SIGTERM)
-        self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), time.monotonic() + grace_s)
+            saves = self._spec.checkpoint and verdict not in (verdicts.CANCELLED, verdicts.NODE_CUT_OFF)
+            if saves and grace_s > 0:
+                self._ask_to_save(now + grace_s * SAVE_SHARE)
+            else:
+                self._executor.signal(self._running, signal.SIGTERM)
+            if self._timers.pop(self._freeze, None) is not None:  # some of it may stand still already
+                self._executor.signal(self._running, signal.SIGCONT)
+        self._timers[self._kill] = min(self._timers.get(self._kill, _NEVER), now + grace_s)
 
     def _ask_to_save(self, until: float) -> None:
         """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
@@ -383,6 +405,19 @@ class Supervisor:
             return
         self._executor.signal(self._running, signal.SIGKILL)
         self._timers[self._kill] = time.monotonic() + SWEEP_EVERY_S  # until nothing is left
+
+    def _warn_of_limit(self) -> None:
+        left_s = min(self._spec.warn_before_s, self._spec.time_limit_s or 0)
+        heard = self._warn()
+        how = f"told by {self._spec.warn_signal}" if heard else f"no process of it handles {self._spec.warn_signal}"
+        self._log.say(f"the time limit is reached in {left_s} s: {how}")
+        self._poke_soon()
+
+    def _warn(self) -> bool:
+        """Send its warning signal to whoever listens to that; whether anybody does."""
+        if self._running is None or not self._spec.warn_signal:
+            return False
+        return self._executor.warn(self._running, signal.Signals[f"SIG{self._spec.warn_signal}"])
 
     def _reach_time_limit(self) -> None:
         self._stop(verdicts.TIME_LIMIT, self._spec.grace_s)
@@ -414,6 +449,56 @@ class Supervisor:
             return verdicts.out_of_memory(self._spec.memory_bytes)
         return verdicts.of_exit(ended)
 
+    # Holding it still
+
+    def _pause(self, checkpoint_s: float) -> None:
+        """Hold it still, after it had its time to save its state."""
+        if not self._still and self._freeze not in self._timers:
+            self._timers[self._freeze] = time.monotonic() + self._ask_for_checkpoint(checkpoint_s)
+
+    def _ask_for_checkpoint(self, within_s: float) -> float:
+        """Have it save its state, if it can be told to; how many seconds to wait for that at the most."""
+        if not within_s:
+            return 0.0
+        folder = CheckpointFolder(self._replica)
+        if self._spec.checkpoint and folder.listens():
+            before = folder.marker()
+            with suppress(OSError):  # a full disk: it stands still without
+                folder.ask()
+            self._save_by = (time.monotonic() + within_s, before)
+            self._timers[self._rest_when_saved] = time.monotonic() + SAVE_LOOK_S
+            return within_s
+        return within_s if self._warn() else 0.0
+
+    def _rest_when_saved(self) -> None:
+        """It need not use up all of its time to save."""
+        if self._freeze not in self._timers or self._verdict is not None:
+            return
+        if CheckpointFolder(self._replica).marker() != self._save_by[1]:
+            self._timers[self._freeze] = time.monotonic()
+        else:
+            self._timers[self._rest_when_saved] = time.monotonic() + SAVE_LOOK_S
+
+    def _freeze(self) -> None:
+        if self._running is None or self._verdict is not None:
+            return
+        now = time.monotonic()
+        if not self._executor.freeze(self._running):
+            self._timers[self._freeze] = now + SWEEP_EVERY_S
+            return
+        self._still.begin(now)
+        self._report(ReplicaState.SUSPENDED)
+        self._poke_soon()
+
+    def _go_on(self, running: Running) -> None:
+        if self._timers.pop(self._freeze, None) is None and not self._still:
+            return
+        self._executor.signal(running, signal.SIGCONT)
+        if self._still:
+            self._still.end(time.monotonic())
+            self._report(ReplicaState.RUNNING)
+            self._poke_soon()
+
     # Telling
 
     def _finish(self, ended: Exit, verdict: Verdict) -> None:
@@ -424,6 +509,11 @@ class Supervisor:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        if self._spec.debug and self._running:
+            now = time.monotonic()
+            rested_s = self._still.total_s(now)
+            usage = self._executor.usage(self._running)
+            self._log.say(debugging.told_at_end(ended, usage, now - self._started_at - rested_s, rested_s))
         for remark in ended.remarks:
             self._log.say(remark)
         if not verdict.silent:
@@ -463,12 +553,12 @@ class Supervisor:
             self._timers[self._settle_journal] = time.monotonic() + FULL_DISK_LOOK_S
 
     def _measured(self, report: Report, running: Running, ended: Exit) -> Report:
-        usage = self._executor.usage(running)
+        usage, now = self._executor.usage(running), time.monotonic()
         return replace(
             report,
             exit_code=ended.code,
             signal=ended.signal,
-            run_s=round(time.monotonic() - self._started_at, 6),
+            run_s=round(now - self._started_at - self._still.total_s(now), 6),
             cpu_s=round(usage.cpu_s, 6),
             peak_memory_bytes=max(self._peak_bytes, usage.peak_memory_bytes),
         )

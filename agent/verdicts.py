@@ -28,6 +28,10 @@ BY_REASON = {
     StopReason.SURPLUS: Verdict(
         ReplicaState.PREEMPTED, Cause.PREEMPTED, "gave up its room; its job goes on without it"
     ),
+    StopReason.MIGRATED: Verdict(ReplicaState.PREEMPTED, Cause.MIGRATED, "moves to another node"),
+    StopReason.DISPLACED: Verdict(
+        ReplicaState.PREEMPTED, Cause.SUSPENDED, "was suspended, and its room went to others: a new attempt goes on"
+    ),
     StopReason.STALE: Verdict(ReplicaState.LOST, Cause.NODE_LOST, silent=True),
 }
 

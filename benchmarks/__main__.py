@@ -12,7 +12,19 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import backlog, checkpoint, cycle, latency, node, rest, scheduler, simulated, startup, throughput
+from benchmarks import (
+    arrays,
+    backlog,
+    checkpoint,
+    cycle,
+    latency,
+    node,
+    rest,
+    scheduler,
+    simulated,
+    startup,
+    throughput,
+)
 from benchmarks.bench import Bench
 from benchmarks.cpu import CpuMeter
 from benchmarks.lines import Printer, say
@@ -24,6 +36,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "rest": rest.measure,
+    "arrays": arrays.measure,
     "backlog": backlog.measure,
     "cycle": cycle.measure,
 }

@@ -8,7 +8,9 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from scheduler.placement.affinity import levels_apart
 from scheduler.placement.rooms import Grant, Room
+from scheduler.placement.topology import Topology
 from scheduler.snapshot import JobClass, PendingJob, Request, Role
 
 Release = tuple[float, str, tuple[Grant, ...]]
@@ -91,7 +93,8 @@ class Claim:
 
     `rooms` are the claimed nodes as they will be at `starts_at`, before the job itself; they shrink as jobs start
     that will still be there then. `counts` are its replicas by node number. With `spare` the nodes may change.
-    `after` is the job whose end, at no known time, lets it start.
+    `after` is the job whose end, at no known time, lets it start. `topology` is where replicas may have to be apart from
+    others: None where nobody can be meant.
 
     A reservation is a claim too, `booked` for a job that does not wait; once it has begun, `rooms` are the ledger's own.
     """
@@ -106,6 +109,7 @@ class Claim:
     after: str = ""
     booked: bool = False
     begun: bool = False
+    topology: Topology | None = None
 
     def at_present(self, rooms: Sequence[Room]) -> "Claim":
         """Return a booked claim as it binds those who start while it lasts."""
@@ -131,6 +135,17 @@ class Claim:
         fits = _fits(room, self.job.job_class.roles, self.counts[grant.number])
         room.give(grant)
         return fits
+
+    def suffers(self, grant: Grant) -> bool:
+        """Tell whether its job may be together with the one of `grant` where it is to be, room apart."""
+        if self.topology is None or grant.job_class is None:
+            return True
+        domain = self.topology.domain
+        return not any(
+            domain(level, number) == domain(level, grant.number)
+            for level in levels_apart(self.job.job_class, grant.job_class)
+            for number in self.counts
+        )
 
     def hold(self, grant: Grant) -> None:
         """Shrink what it counts on by a granted start."""
@@ -171,7 +186,7 @@ class Guard:
         if self.within is not None and grant.number not in self.within:
             return False
         for claim in self._claims:
-            if claim.counts_on(grant.number) and not claim.leaves_room(grant):
+            if not claim.suffers(grant) or (claim.counts_on(grant.number) and not claim.leaves_room(grant)):
                 self.refused_for = claim.job
                 return False
         return True
@@ -205,6 +220,11 @@ def binding(claims: Sequence[Claim], job_class: JobClass) -> Sequence[Claim]:
 def ends_at(starts_at: float, job_class: JobClass) -> float:
     """Return when a start then ends at the latest, `inf` without a limit."""
     return inf if job_class.time_limit_s is None else starts_at + job_class.time_limit_s
+
+
+def where_apart(job_class: JobClass, topology: Topology) -> Topology | None:
+    """Return where a claim's job may have to be apart from others: None for one that has no labels and no such wish."""
+    return topology if job_class.labels or job_class.constraints.affinities else None
 
 
 def _alone(job_class: JobClass) -> bool:

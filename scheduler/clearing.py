@@ -21,7 +21,7 @@ from scheduler.owed import Debts, Owed
 from scheduler.placement.rooms import Grant
 from scheduler.plan import Eviction, EvictionKind, ReplicaPlacement, Resize
 from scheduler.preemption import ByPriority, Clearance, Cluster, Rule, Search, Steps
-from scheduler.reclaim import ByPool, Lending
+from scheduler.reclaim import ByPool, Lending, of_own_right
 from scheduler.snapshot import WHOLE, JobClass, PendingJob
 
 STEPS = 20_000
@@ -304,7 +304,8 @@ class _Pass:
             yield ByPool(job_class, lending, config.preemption, self._now, initial=True)
         priority = job_class.priority
         if config.preemption.enabled and self._allowed(job_class):
-            rule = ByPriority(priority, config.preemption, self._now, shrinking=bool(self._site.occupants.elastic))
+            elastic, spared = bool(self._site.occupants.elastic), of_own_right(lending, job_class)
+            rule = ByPriority(priority, config.preemption, self._now, shrinking=elastic, spared=spared)
             if self._site.occupants.lowest() <= rule.most_priority:
                 yield rule
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from scheduler.amounts import asked
-from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at
+from scheduler.backfill import Claim, Counts, Guard, Release, Spare, ends_at, where_apart
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
 from scheduler.placement.rooms import Grant, Room
@@ -121,7 +121,8 @@ class _Future:
         self._ledger.rollback(mark)
         spare = self._spare() if alone and anywhere(job_class) else None
         rooms = {number: self._ledger.rooms[number].copy() for number in counts}
-        return Claim(self._job, at, ends_at(at, job_class), tuple(grants), rooms, counts, spare, step.after)
+        until, topology = ends_at(at, job_class), where_apart(job_class, self._ledger.capacity.topology)
+        return Claim(self._job, at, until, tuple(grants), rooms, counts, spare, step.after, topology=topology)
 
     def _put_down(self) -> None:
         # What is taken first: a claim may have ended since, and only what was taken can be given back.

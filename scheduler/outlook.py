@@ -11,7 +11,7 @@ from itertools import groupby
 from math import inf
 from typing import NamedTuple
 
-from scheduler.backfill import Claim, Spare, ends_at
+from scheduler.backfill import Claim, Spare, ends_at, where_apart
 from scheduler.forecast import Change, Instant, anywhere, changes_of, claim, count_on, guard_at
 from scheduler.gang import needed, place_gang
 from scheduler.ledger import Ledger
@@ -229,7 +229,8 @@ class _Future:
         counts = count_on(grants, 1)
         rooms = {number: ledger.rooms[number].copy() for number in counts}
         spare = self._spare() if case.alone and not case.claims and anywhere(job_class) else None
-        return Claim(case.job, at, ends_at(at, job_class), tuple(grants), rooms, counts, spare, instant[1])
+        until, topology = ends_at(at, job_class), where_apart(job_class, ledger.capacity.topology)
+        return Claim(case.job, at, until, tuple(grants), rooms, counts, spare, instant[1], topology=topology)
 
     def _spare(self) -> Spare:
         role, slots = self._class.roles[0], {number: slots for number, slots in self._slots.items() if slots}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from scheduler.amounts import asked
-from scheduler.backfill import Claim, Guard, ends_at
+from scheduler.backfill import Claim, Guard, ends_at, where_apart
 from scheduler.gang import needed, place_gang, undo
 from scheduler.ledger import Ledger
 from scheduler.occupants import Occupant, Occupants
@@ -213,6 +213,7 @@ class Debts:
             grants=owed.grants,
             rooms={number: self._ledger.rooms[number].copy() for number in counts},
             counts={number: tuple(each) for number, each in counts.items()},
+            topology=where_apart(owed.job.job_class, self._ledger.capacity.topology),
         )
 
     def _ends_on(self, number: int) -> Iterator[float]:

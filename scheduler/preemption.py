@@ -70,24 +70,43 @@ def evictable(occupant: Occupant, config: Preemption, now: float) -> bool:
     )
 
 
+def nobody(_: Occupant) -> bool:
+    """No job is spared."""
+    return False
+
+
 class ByPriority:
-    """Jobs of a lower priority go; if `shrinking`, replicas that a job can do without go for one of its own priority too."""
+    """Jobs of a lower priority go; if `shrinking`, replicas that a job can do without go for one of its own priority too.
+
+    Those that `spared` names stay, however important the job is that waits.
+    """
 
     kind = EvictionKind.PREEMPT
 
-    def __init__(self, priority: int, config: Preemption, now: float, *, shrinking: bool = True) -> None:
+    def __init__(
+        self,
+        priority: int,
+        config: Preemption,
+        now: float,
+        *,
+        shrinking: bool = True,
+        spared: Callable[[Occupant], bool] = nobody,
+    ) -> None:
         self._level = priority - max(1, config.priority_threshold)
         self.most_priority: float = priority if shrinking else self._level
         self._config = config
         self._now = now
+        self._spared = spared
 
     def may_go(self, occupant: Occupant) -> bool:
         """Tell whether its priority is lower by the threshold, and nothing protects it."""
-        return occupant.job_class.priority <= self._level and evictable(occupant, self._config, self._now)
+        lower = occupant.job_class.priority <= self._level
+        return lower and evictable(occupant, self._config, self._now) and not self._spared(occupant)
 
     def may_shrink(self, occupant: Occupant) -> bool:
         """Tell whether it is not more important."""
-        return occupant.releasing_at is None and occupant.job_class.priority <= self.most_priority
+        no_higher = occupant.job_class.priority <= self.most_priority
+        return no_higher and occupant.releasing_at is None and not self._spared(occupant)
 
     def rank(self, occupant: Occupant) -> tuple[int, ...]:
         """Order by priority."""

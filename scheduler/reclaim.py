@@ -6,7 +6,7 @@ would, without the victim, still owe at least as much as it does with its job (a
 that owes more than it would (b).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from scheduler.config import Preemption
 from scheduler.occupants import Occupant
 from scheduler.placement.rooms import Grant
 from scheduler.plan import EvictionKind, Reason
-from scheduler.preemption import evictable
+from scheduler.preemption import evictable, nobody
 from scheduler.snapshot import UNLIMITED, Amounts, JobClass, Pool
 
 Side = tuple[str, ...]
@@ -85,6 +85,29 @@ class Lending:
 
     books: Books
     pools: Pools
+
+
+def of_own_right(lending: Lending, job_class: JobClass) -> Callable[[Occupant], bool]:
+    """Return who is safe from a job's priority: where it would borrow, those who do not, in other pools of its cohort.
+
+    A pool takes back its own from a borrower of any priority; if that one could then send the owner's job away in turn,
+    they would do so for ever.
+    """
+    side, books = lending.pools.side(job_class), lending.books
+    if not side or not books.cohorts.borrows(side[-1], asked(job_class)):
+        return nobody
+
+    def spared(occupant: Occupant) -> bool:
+        theirs = lending.pools.side(occupant.job_class)
+        if not _common(side, theirs) or theirs == side:
+            return False
+        mark = books.mark()
+        books.give(occupant.job_class, occupant.amounts)
+        borrowed = books.cohorts.borrows(theirs[-1], occupant.amounts)
+        books.rollback(mark)
+        return not borrowed
+
+    return spared
 
 
 class ByPool:

@@ -20,6 +20,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "trellis.jobs.get": ("GET", "/jobs/{id}"),
     "trellis.jobs.list": ("GET", "/jobs"),
     "trellis.jobs.cancel": ("PATCH", "/jobs/{id}/status"),
+    "trellis.jobs.suspend": ("PATCH", "/jobs/{id}/status"),
+    "trellis.jobs.resume": ("PATCH", "/jobs/{id}/status"),
     "trellis.jobs.retry": ("PATCH", "/jobs/{id}/status"),
     "trellis.queues.list": ("GET", "/queues"),
     "trellis.nodes.list": ("GET", "/resources/nodes"),

@@ -1,7 +1,7 @@
 """Watching over nodes."""
 
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import end_attempts_on_lost_nodes
+from app.jobs.losses import end_attempts_on_lost_nodes
 from app.resources.allocations import release_expired
 from app.resources.nodes import mark_silent
 from app.resources.reservations import follow_windows

@@ -91,6 +91,21 @@ class Attempt(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobGroup(Answer):
+    """An array or a workflow as one: how many of its jobs are in which state; `changed` by what was just asked."""
+
+    id: str = ""
+    kind: str = ""
+    name: str = ""
+    project_id: str = ""
+    user: str = ""
+    submitted_at: datetime | None = None
+    count: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+    changed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(Answer):
     """A job. `why` says in words why it waits, or of a dry run why it never `could_start`; `spec`, `depends_on` and `attempts` come with `verbose`."""
 
@@ -127,6 +142,9 @@ class Job(Answer):
     retry_of: str | None = None
     array_id: str | None = None
     array_index: int | None = None
+    workflow_id: str | None = None
+    workflow: str = ""
+    group: JobGroup | None = None
     version: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     depends_on: tuple[Mapping[str, Any], ...] = ()
@@ -145,6 +163,13 @@ class JobArray(Answer):
     array_id: str = ""
     items: tuple[Job, ...] = ()
     count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow(JobGroup):
+    """A workflow that was submitted, with its jobs."""
+
+    items: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from trellis.nouns.bundles import Bundles
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.checkpoints import Checkpoints
 from trellis.nouns.cluster import Nodes, Queues
+from trellis.nouns.groups import Arrays, Workflows
 from trellis.nouns.jobs import Jobs
 from trellis.nouns.resources import Resources
 from trellis.nouns.scheduling import Scheduling
@@ -56,6 +57,8 @@ class Client:
         self._transport = transport
         self.url = transport.url
         self.jobs = Jobs(transport)
+        self.arrays = Arrays(transport)
+        self.workflows = Workflows(transport)
         self.bundles = Bundles(transport)
         self.checkpoints = Checkpoints(transport)
         self.nodes = Nodes(transport)

@@ -100,6 +100,16 @@ class DirectJobs:
         body = {"action": "cancel", **({"reason": reason} if reason else {}), **({"force": True} if force else {})}
         return answer(Job, self._direct.call("trellis.jobs.cancel", id=_id(job), body=body))
 
+    def suspend(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Have the job stand still. Raises IllegalTransition where it has ended."""
+        body = {"action": "suspend", **({"reason": reason} if reason else {})}
+        return answer(Job, self._direct.call("trellis.jobs.suspend", id=_id(job), body=body))
+
+    def resume(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Let a suspended job go on. Raises IllegalTransition where it has ended."""
+        body = {"action": "resume", **({"reason": reason} if reason else {})}
+        return answer(Job, self._direct.call("trellis.jobs.resume", id=_id(job), body=body))
+
     def retry(self, job: Job | str, *, reason: str | None = None) -> Job:
         """Submit an ended job again, and return the new one."""
         body = {"action": "retry", **({"reason": reason} if reason else {})}

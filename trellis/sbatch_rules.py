@@ -8,12 +8,15 @@ from typing import Any
 
 from trellis.terms import read_term
 from trellis.units import parse_seconds
+from trellis.vocabulary import WarnSignal
 
 _MEMORY = re.compile(r"(\d{1,15})(?:([KMGT])B?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _GPUS = re.compile(r"(?:([A-Za-z][\w.-]*):)?(\d{1,6})|([A-Za-z][\w.-]*)")
 _SLICE = re.compile(r"([1-7]g\.\d{1,3}gb(?:\+me)?)(?::(\d{1,6}))?", re.IGNORECASE)
 _INDEXES = re.compile(r"(\d+(?:-\d+(?::[1-9]\d*)?)?(?:,\d+(?:-\d+(?::[1-9]\d*)?)?)*)(?:%([1-9]\d*))?")
+_SIGNAL = re.compile(r"(?:B:)?([A-Za-z0-9]{1,10})(?:@([1-9]\d{0,4}))?")
+_SIGNAL_NUMBERS = {"1": "HUP", "2": "INT", "10": "USR1", "12": "USR2", "15": "TERM", "18": "CONT", "28": "WINCH"}
 _SHELL_NAME = re.compile(r"[A-Za-z_]\w*")
 _DEPENDENCIES = {"afterok": "after_success", "afternotok": "after_failure", "afterany": "after_any"}
 
@@ -189,6 +192,20 @@ def _dry_run(draft: Draft, _: str) -> None:
     draft.body["dry_run"] = True
 
 
+def _signal(draft: Draft, value: str) -> None:
+    match = _SIGNAL.fullmatch(value)
+    name = match[1].upper().removeprefix("SIG") if match else ""
+    name = _SIGNAL_NUMBERS.get(name, name)
+    if match is None or name not in list(WarnSignal):
+        raise ValueError(f"must be such as USR1@60, one of {', '.join(WarnSignal)}, to the processes that handle it")
+    draft.body |= {"warn_signal": name, "warn_before": int(match[2] or 60)}
+
+
+def _no_requeue(draft: Draft, _: str) -> None:
+    never = {"limit": 0}
+    draft.body |= {"on_node_lost": "fail", "retries": {"by_cause": {"preempted": never, "node_stopped": never}}}
+
+
 def _as_always(_: Draft, __: str) -> None:
     """What the directive asks for is what Trellis does anyway."""
 
@@ -221,6 +238,8 @@ RULES: dict[str, Callable[[Draft, str], None]] = {
     "deadline": _deadline,
     "export": _export,
     "requeue": _as_always,
+    "no-requeue": _no_requeue,
+    "signal": _signal,
     "test-only": _dry_run,
 }
 _FLAGS = frozenset({"requeue", "test-only", "no-requeue", "hold", "wait", "parsable", "verbose", "quiet", "overcommit",
@@ -247,8 +266,6 @@ UNSUPPORTED = {
     "qos": "what a job may use is its project's and its queue's matter",
     "begin": "a job can't be told to start later",
     "hold": "a job can't be held back; submit it later",
-    "no-requeue": "a job whose node is lost runs again; pass --retries 0 to `trellis submit` for failures of its own",
-    "signal": "a job is told by TERM before its end; how long before is `grace` in a submission",
     "time-min": "the time limit is what --time says",
     "export-file": "say --export=NAME=VALUE",
     "get-user-env": "no login environment is carried along",

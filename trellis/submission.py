@@ -89,13 +89,25 @@ class ArrayBody(TypedDict, total=False):
     max_parallel: int
 
 
-class RetriesBody(TypedDict, total=False):
-    """When and how often a failed job is tried again; `on` lists `Cause` words."""
+class RetryRuleBody(TypedDict, total=False):
+    """How often to try again, and after which pauses: each `backoff_factor` times the one before, give or take."""
 
     limit: int
-    backoff_s: int
-    max_backoff_s: int
+    backoff_s: int | str
+    max_backoff_s: int | str
+    backoff_factor: int
+    jitter_percent: int
+
+
+class RetriesBody(RetryRuleBody, total=False):
+    """When and how often a failed job is tried again.
+
+    `on` lists `Cause` words; of exit codes `exit_codes` alone are tried again; rules `by_cause` count their own tries.
+    """
+
     on: Sequence[str]
+    exit_codes: Sequence[int]
+    by_cause: Mapping[str, RetryRuleBody]
 
 
 class KeepBody(TypedDict, total=False):
@@ -144,6 +156,10 @@ class JobBody(TypedDict, total=False):
     priority: int
     time_limit: int | str | timedelta
     grace: int | str | timedelta
+    warn_signal: str
+    warn_before: int | str | timedelta
+    on_node_lost: str
+    debug: bool
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]
     array: ArrayBody
@@ -156,9 +172,24 @@ class JobBody(TypedDict, total=False):
     dry_run: bool
 
 
-def as_json(body: JobBody) -> dict[str, Any]:
+class AfterBody(TypedDict, total=False):
+    """Another job of a workflow, by its name there; `kind` as in `DependencyBody`."""
+
+    job: str
+    kind: str
+
+
+class StepBody(JobBody, total=False):
+    """A job of a workflow: `name` must be there; `after` are names of others that must succeed before, or how."""
+
+    after: Sequence[str | AfterBody]
+
+
+def as_json(body: JobBody | StepBody) -> dict[str, Any]:
     """The body as plain JSON data."""
     sent: dict[str, Any] = {key: _plain(value) for key, value in body.items()}
+    if "after" in sent:
+        sent["after"] = [{"job": item} if isinstance(item, str) else item for item in sent["after"]]
     if "depends_on" in sent:
         sent["depends_on"] = [_dependency(item) for item in body["depends_on"]]
     return sent

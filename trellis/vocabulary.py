@@ -28,6 +28,7 @@ class ReplicaState(StrEnum):
     PLACED = "placed"
     STARTING = "starting"
     RUNNING = "running"
+    SUSPENDED = "suspended"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -90,6 +91,8 @@ class Cause(StrEnum):
     TIME_LIMIT = "time_limit"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
+    SUSPENDED = "suspended"
+    MIGRATED = "migrated"
     NODE_LOST = "node_lost"
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
@@ -97,13 +100,38 @@ class Cause(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it."""
+    """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it.
+
+    A `displaced` one stood still, suspended, where its room is needed for something else.
+    """
 
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
     PREEMPTED = "preempted"
     SURPLUS = "surplus"
+    DISPLACED = "displaced"
+    MIGRATED = "migrated"
     STALE = "stale"
+
+
+class OnNodeLost(StrEnum):
+    """What becomes of a job whose node falls silent: tried elsewhere, kept until the node is back, or lost."""
+
+    REQUEUE = "requeue"
+    WAIT = "wait"
+    FAIL = "fail"
+
+
+class WarnSignal(StrEnum):
+    """Signals that may warn a job of its time limit, and ask it for a checkpoint."""
+
+    USR1 = "USR1"
+    USR2 = "USR2"
+    INT = "INT"
+    HUP = "HUP"
+    TERM = "TERM"
+    WINCH = "WINCH"
+    CONT = "CONT"
 
 
 class SaveReason(StrEnum):
@@ -137,6 +165,13 @@ class DependencyKind(StrEnum):
     AFTER_SUCCESS = "after_success"
     AFTER_FAILURE = "after_failure"
     AFTER_ANY = "after_any"
+
+
+class GroupKind(StrEnum):
+    """What many jobs may be together: elements of one submission, or steps that wait for one another."""
+
+    ARRAY = "array"
+    WORKFLOW = "workflow"
 
 
 class Role(StrEnum):
@@ -199,4 +234,6 @@ ENDED_JOB_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.LOST}
 )
 LIVING_NODE_STATES = frozenset({NodeState.READY, NodeState.CORDONED})
-ENDED_REPLICA_STATES = frozenset(set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING})
+ENDED_REPLICA_STATES = frozenset(
+    set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.SUSPENDED}
+)

@@ -72,6 +72,10 @@ class ReplicaSpec:
     """All a node needs to run one replica; exactly one of `command` and `script` is set.
 
     `count` is how many replicas its job had when it was placed; `role` is the name of its role, "" where there is none.
+    `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
+    `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
+    One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
+    `debug`: the node tells more of what it does in the replica's log.
     """
 
     replica_id: str
@@ -96,6 +100,11 @@ class ReplicaSpec:
     network: NetworkPolicy
     role: str = ""
     slices: tuple[SliceGrant, ...] = ()
+    after: tuple[str, ...] = ()
+    warn_signal: str = ""
+    warn_before_s: int = 60
+    leased: bool = True
+    debug: bool = False
     code: Code | None = None
     checkpoint: CheckpointPlan | None = None
 
@@ -291,6 +300,19 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Have all processes of this replica stand still, or go on. One that can't be held still is to be ended instead.
+
+    It has `checkpoint_s` to save its state before that.
+    """
+
+    replica_id: str
+    fence: int
+    paused: bool
+    checkpoint_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Have this replica save a checkpoint soon."""
 
@@ -300,13 +322,14 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The answer to a heartbeat: renews the lease for `lease_s`, says what should run, what should not, and who saves."""
+    """The answer to a heartbeat: renews the lease for `lease_s`, says what should run, rest, not be, and who saves."""
 
     lease_s: float
     heartbeat_s: float
     launch: tuple[ReplicaSpec, ...]
     stop: tuple[Stop, ...]
     save: tuple[Save, ...] = ()
+    pause: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

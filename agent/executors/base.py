@@ -75,7 +75,7 @@ class Usage:
 
 
 class Executor(Protocol):
-    """Five verbs. All but `adopt` are called by the replica's one supervisor, which has no other children."""
+    """Seven verbs. All but `adopt` are called by the replica's one supervisor, which has no other children."""
 
     def start(self, start: Start) -> Running:
         """Start it and return at once. Raises StartFailed."""
@@ -87,6 +87,14 @@ class Executor(Protocol):
 
     def signal(self, running: Running, signum: int) -> None:
         """Signal all its processes, also those that left its session."""
+        ...
+
+    def freeze(self, running: Running) -> bool:
+        """Hold all its processes still; whether all are now. One may start another meanwhile: ask again until so."""
+        ...
+
+    def warn(self, running: Running, signum: int) -> bool:
+        """Signal those of its processes that have a handler for it; whether any has. Nobody is ended by it."""
         ...
 
     def usage(self, running: Running) -> Usage:

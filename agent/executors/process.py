@@ -66,16 +66,27 @@ class ProcessExecutor:
         if not running.ours:
             processes.send(running.strays, signum)
             return
-        targets = processes.descendants(os.getpid())
-        if running.status is not None and signum != signal.SIGKILL:
-            # Bubblewrap and the first process of its namespace only wait; TERM is for the job below them.
-            keepers = {running.pid, *processes.descendants(running.pid)[:1]}
-            targets = [pid for pid in targets if pid not in keepers]
-            if not targets:
-                targets, signum = [running.pid], signal.SIGKILL
+        if signum == signal.SIGKILL:
+            processes.kill_below(os.getpid())
+            return
+        targets = _of_job(running)
+        if not targets and running.status is not None:
+            targets, signum = [running.pid], signal.SIGKILL
         processes.send(targets, signum)
         if running.group and signum == signal.SIGKILL:
             running.group.kill()
+
+    def freeze(self, running: Running) -> bool:
+        """See Executor.freeze."""
+        processes.send(_of_job(running), signal.SIGSTOP)
+        there = _of_job(running)
+        return bool(there) and all(map(processes.is_still, there))
+
+    def warn(self, running: Running, signum: int) -> bool:
+        """See Executor.warn."""
+        targets = [pid for pid in _of_job(running) if processes.catches(pid, signum)]
+        processes.send(targets, signum)
+        return bool(targets)
 
     def usage(self, running: Running) -> Usage:
         """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
@@ -166,6 +177,15 @@ def _become_job(start: Start, told: int, parent: int) -> NoReturn:
         os.write(told, json.dumps({"step": step, "message": message}).encode())
     finally:
         os._exit(code)
+
+
+def _of_job(running: Running) -> list[int]:
+    """The job's own processes. In namespaces bubblewrap and its first process only wait, for the job below them."""
+    below = processes.descendants(os.getpid())
+    if running.status is None:
+        return below
+    keepers = {running.pid, *processes.descendants(running.pid)[:1]}
+    return [pid for pid in below if pid not in keepers]
 
 
 def _reap(running: Running) -> bool:

@@ -93,6 +93,11 @@ class Stage:
                 if performance := node.performances.get((stop.replica_id, stop.fence)):
                     performance.wish(stop.reason, stop.grace_s, clock.boottime())
                     self._touch(performance.key)
+            for pause in orders.pause:  # a play can't be held still: it ends, and its job begins anew
+                performance = node.performances.get((pause.replica_id, pause.fence))
+                if performance and pause.paused:
+                    performance.wish(StopReason.DISPLACED, pause.checkpoint_s, clock.boottime())
+                    self._touch(performance.key)
         if orders.launch:
             self.begin(name, orders.launch)
 

@@ -23,7 +23,8 @@ KINDS = frozenset(
     {f"{noun}.{state}" for noun, machine in MACHINES.items() for state in machine.moves}
     | {
         "job.submitted", "job.cancel_asked", "job.eviction_asked", "job.resized", "job.promised",
-        "replica.stop_asked",
+        "job.suspend_asked", "job.resume_asked", "job.displaced", "job.migration_asked",
+        "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved", "bundle.created", "bundle.removed",
@@ -40,7 +41,8 @@ KINDS = frozenset(
 ANNOUNCED = frozenset(
     {
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
-        "replica.placed", "replica.stop_asked", "replica.checkpoint_asked",
+        "job.suspended", "replica.placed", "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
+        "replica.checkpoint_asked",
         "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",

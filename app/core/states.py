@@ -9,12 +9,20 @@ from trellis.vocabulary import JobState, NodeState, QueueState, ReplicaState, Re
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A noun's states, its first one, its legal moves, and which column each state stamps with the time."""
+    """A noun's states, its first one, its legal moves, and which column each state stamps with the time.
+
+    Who comes from one of `pauses` goes on with what it had begun: that stamps nothing anew.
+    """
 
     noun: str
     initial: StrEnum
     moves: Mapping[StrEnum, frozenset[StrEnum]]
     stamps: Mapping[StrEnum, str] = field(default_factory=dict)
+    pauses: frozenset[StrEnum] = frozenset()
+
+    def stamp(self, before: StrEnum, after: StrEnum) -> str | None:
+        """The column that this move stamps with the time."""
+        return None if before in self.pauses and after not in self.ends else self.stamps.get(after)
 
     def allows(self, before: StrEnum, after: StrEnum) -> bool:
         """Whether the table has that move."""
@@ -45,32 +53,38 @@ def _ends(moves: Mapping[StrEnum, frozenset[StrEnum]]) -> dict[StrEnum, str]:
 _JOB = table(
     JobState,
     """
-    pending:       queued cancelled failed timed_out
+    pending:       queued suspended cancelled failed timed_out
     queued:        scheduled suspended cancelled timed_out
     scheduled:     starting queued preempted cancelled timed_out lost
     starting:      running retrying preempted failed cancelled timed_out lost
     running:       checkpointing suspended preempted retrying succeeded failed cancelled timed_out lost
     checkpointing: running suspended preempted retrying succeeded failed cancelled timed_out lost
-    suspended preempted retrying: queued cancelled timed_out
+    suspended:     pending queued running retrying succeeded failed cancelled timed_out lost
+    preempted retrying: queued suspended cancelled timed_out
     succeeded failed cancelled timed_out lost:
     """,
 )
+# One that was suspended may begin another attempt: what began when, its attempt says.
 JOB = Machine(
-    "job", JobState.PENDING, _JOB, {JobState.QUEUED: "queued_at", JobState.RUNNING: "started_at", **_ends(_JOB)}
-)
+    "job", JobState.PENDING, _JOB, {JobState.QUEUED: "queued_at", JobState.RUNNING: "started_at", **_ends(_JOB)},
+    frozenset({JobState.CHECKPOINTING}),
+)  # fmt: skip
 
 _REPLICA = table(
     ReplicaState,
     """
-    placed:   starting failed cancelled timed_out preempted lost
-    starting: running failed cancelled timed_out preempted lost
-    running:  succeeded failed cancelled timed_out preempted lost
+    placed:    starting failed cancelled timed_out preempted lost
+    starting:  running failed cancelled timed_out preempted lost
+    running:   suspended succeeded failed cancelled timed_out preempted lost
+    suspended: running succeeded failed cancelled timed_out preempted lost
     succeeded failed cancelled timed_out preempted lost:
     """,
 )
-REPLICA = Machine("replica", ReplicaState.PLACED, _REPLICA, {ReplicaState.RUNNING: "started_at", **_ends(_REPLICA)})
+_REPLICA_STAMPS = {ReplicaState.RUNNING: "started_at", **_ends(_REPLICA)}
+_REPLICA_PAUSES = frozenset({ReplicaState.SUSPENDED})
+REPLICA = Machine("replica", ReplicaState.PLACED, _REPLICA, _REPLICA_STAMPS, _REPLICA_PAUSES)
 # An attempt is as far as its replicas are.
-ATTEMPT = Machine("attempt", ReplicaState.PLACED, _REPLICA, {ReplicaState.RUNNING: "started_at", **_ends(_REPLICA)})
+ATTEMPT = Machine("attempt", ReplicaState.PLACED, _REPLICA, _REPLICA_STAMPS, _REPLICA_PAUSES)
 
 NODE = Machine(
     "node",

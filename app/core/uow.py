@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.access import SYSTEM, Actor, Permission
 from app.core.events import ANNOUNCED, JOB_CHANNEL, KINDS, WAKE_CHANNEL
 from app.core.states import MACHINES
-from app.core.tables import Entity
+from app.core.tables import Base, Entity
 from trellis.errors import Forbidden, IllegalTransition, NotFound, StaleVersion, Unavailable
 from trellis.vocabulary import ActorKind
 
@@ -39,6 +39,19 @@ _TELL = """
             subject_type text, subject_id uuid, job_id uuid, data jsonb, sent_at timestamptz)
     )
     SELECT pg_notify(pair ->> 0, pair ->> 1) FROM jsonb_array_elements(%(wake)s::jsonb) AS pair
+"""
+
+
+_ECHO = """
+    INSERT INTO events (kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, subject_id, job_id,
+                        data, sent_at)
+    SELECT kind, at, actor_kind, actor_id, actor_name, project_id, subject_type, like_it, like_it, data, sent_at
+    FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS echo(like_it, place)
+    CROSS JOIN jsonb_array_elements(%(events)s::jsonb) WITH ORDINALITY AS told(event, number)
+    CROSS JOIN jsonb_to_record(told.event) AS event(
+        kind text, at timestamptz, actor_kind text, actor_id uuid, actor_name text, project_id uuid,
+        subject_type text, data jsonb, sent_at timestamptz)
+    ORDER BY echo.place, told.number
 """
 
 
@@ -111,7 +124,7 @@ class UnitOfWork:
         """
         return self.session.connection().execute(statement, values)
 
-    def insert(self, rows: Sequence[Entity]) -> None:
+    def insert(self, rows: Sequence[Base]) -> None:
         """Store new rows of one kind that this unit changes no more, in one statement, past the session."""
         names = {name for row in rows for name in row.__dict__ if not name.startswith("_")}
         if rows:
@@ -154,6 +167,13 @@ class UnitOfWork:
             }
         )
 
+    def echo(self, job: Entity, ids: Sequence[UUID]) -> None:
+        """What this unit told of a new job so far holds for the jobs of these ids as well."""
+        told = [event for event in self._events if event["subject_id"] == str(job.id)]
+        if told and ids:
+            values = {"ids": list(ids), "events": json.dumps(told)}
+            self.session.connection().exec_driver_sql(_ECHO, values)
+
     def move(self, subject: Any, state: StrEnum, **data: Any) -> None:
         """Change a state by its table: stamp the time, bump the version, emit `<noun>.<state>`.
 
@@ -166,7 +186,7 @@ class UnitOfWork:
             raise IllegalTransition(f"{noun} {subject.id} is {before}, which can't become {state}")
         subject.state = state
         subject.version += 1
-        if column := machine.stamps.get(state):
+        if column := machine.stamp(before, state):
             setattr(subject, column, self.clock.now())
         self.emit(f"{noun}.{state}", subject, before=str(before), after=str(state), **data)
         if noun == "job" and state in machine.ends:

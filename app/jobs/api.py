@@ -1,5 +1,7 @@
 """Jobs over HTTP."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,19 +13,43 @@ from app.http.blueprint import Blueprint
 from app.http.paging import page_request
 from app.http.streaming import Streams
 from app.http.transaction import current_uow, door, if_match, outside, sessions
-from app.jobs import checkpoints, listing, metrics, schemas, series, service
+from app.jobs import answer_schemas as answers
+from app.jobs import (
+    arrays,
+    checkpoints,
+    groups,
+    listing,
+    losses,
+    metrics,
+    migrations,
+    schemas,
+    series,
+    service,
+    suspensions,
+    workflows,
+)
 from app.jobs.following import Follower
+from app.jobs.groups import Change, Group
 from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
+from app.jobs.workflows import WorkflowSpec
 from app.storage.artifacts import list_artifacts
 from app.storage.checkpoints import Place, list_checkpoints, present
 from app.storage.models import Artifact
 from app.storage.schemas import SavedCheckpointListSchema
 from trellis.errors import Field, Invalid, NotFound
 from trellis.stores.base import Store
+from trellis.vocabulary import GroupKind
 
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
+
+
+_CHANGES = {
+    "suspend": suspensions.suspend_job,
+    "resume": suspensions.resume_job,
+    "give_up": losses.give_up_node,
+}
 
 
 def _shown(*jobs: Job) -> list[dict[str, Any]]:
@@ -42,36 +68,59 @@ def _tagged(job: Job) -> tuple[dict[str, Any], int, dict[str, str]]:
     return _shown(job)[0], 200, {"ETag": f'"{job.version}"'}
 
 
+def _changed(group: Group, change: Change) -> dict[str, Any]:
+    uow = current_uow()
+    changed = groups.change_group(uow, group, change)
+    uow.flush()
+    return listing.present_group(groups.summarise(uow, group)) | {"changed": changed}
+
+
+def _of_workflow(jobs: Sequence[Job]) -> Group:
+    found = groups.group_of(jobs[0])
+    if found is None:
+        raise ValueError("these jobs are of no workflow")
+    return found
+
+
 @blp.route("")
 class Jobs(MethodView):
     """The collection."""
 
     @blp.arguments(schemas.JobQuerySchema, location="query")
-    @blp.response(200, schemas.JobPageSchema)
+    @blp.response(200, answers.JobPageSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List jobs: filter, sort, page."""
         page = listing.list_jobs(current_uow(), query, page_request(query, listing.SORTS, "-submitted_at"))
-        return {"items": _shown(*page.items), "next_cursor": page.next_cursor}
+        items = _shown(*page.items)
+        if query.get("grouped"):
+            standing = groups.groups_of(current_uow(), page.items)
+            items = [
+                item | ({"group": listing.present_group(standing[item["id"]])} if item["id"] in standing else {})
+                for item in items
+            ]
+        return {"items": items, "next_cursor": page.next_cursor}
 
     @blp.arguments(schemas.JobSubmitSchema)
-    @blp.response(201, schemas.JobSchema)
+    @blp.response(201, answers.JobSchema)
     def post(self, spec: JobSpec) -> Any:
         """Submit a job; with `array`, many at once."""
-        jobs, place = service.submit_job(current_uow(), spec)
-        names, now = listing.names_at(place), current_uow().clock.now()
+        uow = current_uow()
         if spec.array is None:
+            job, place = service.submit_job(uow, spec)
             return (
-                listing.present(jobs[0], names, now) | (_tried(jobs[0]) if spec.dry_run else {}),
+                listing.present(job, listing.names_at(place), uow.clock.now()) | (_tried(job) if spec.dry_run else {}),
                 200 if spec.dry_run else 201,
-                {"Location": f"/api/v1/jobs/{jobs[0].id}"},
+                {"Location": f"/api/v1/jobs/{job.id}"},
             )
+        array, place = arrays.submit_array(uow, spec, spec.array)
+        names = listing.names_at(place)
         body = {
-            "array_id": jobs[0].array_id,
-            "items": [listing.present(job, names, now) for job in jobs[:50]],
-            "count": len(jobs),
+            "array_id": array.id,
+            "items": [listing.present(job, names, uow.clock.now()) for job in array.jobs],
+            "count": array.count,
             "next_cursor": None,
         }
-        return Response(current_app.json.dumps(schemas.JobPageSchema().dump(body)), 201, mimetype="application/json")
+        return Response(current_app.json.dumps(answers.JobPageSchema().dump(body)), 201, mimetype="application/json")
 
 
 @blp.route("/batch")
@@ -79,11 +128,66 @@ class JobBatch(MethodView):
     """Many submissions in one request."""
 
     @blp.arguments(schemas.BatchSchema)
-    @blp.response(201, schemas.JobPageSchema)
+    @blp.response(201, answers.JobPageSchema)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Submit up to 1,000 jobs, all or none."""
         jobs = service.submit_batch(current_uow(), body["jobs"])
         return {"items": _shown(*jobs), "count": len(jobs), "next_cursor": None}
+
+
+@blp.route("/workflows")
+class Workflows(MethodView):
+    """Jobs that wait for one another."""
+
+    @blp.arguments(schemas.WorkflowSubmitSchema)
+    @blp.response(201, answers.WorkflowSchema)
+    def post(self, spec: WorkflowSpec) -> Any:
+        """Submit a workflow: up to 1,000 jobs by name, all or none."""
+        jobs = workflows.submit_workflow(current_uow(), spec)
+        body = listing.present_group(groups.Summary(_of_workflow(jobs), jobs[0], Counter(job.state for job in jobs)))
+        return body | {"items": _shown(*jobs)}, 200 if spec.dry_run else 201
+
+
+@blp.route("/workflows/<uuid:workflow_id>")
+class WorkflowItem(MethodView):
+    """One workflow."""
+
+    @blp.response(200, answers.JobGroupSchema)
+    def get(self, workflow_id: UUID) -> Any:
+        """Show a workflow: how many of its jobs are in which state."""
+        return listing.present_group(groups.summarise(current_uow(), Group(GroupKind.WORKFLOW, workflow_id)))
+
+
+@blp.route("/workflows/<uuid:workflow_id>/status")
+class WorkflowStatus(MethodView):
+    """Where a workflow is going."""
+
+    @blp.arguments(schemas.WorkflowStatusSchema)
+    @blp.response(200, answers.JobGroupSchema)
+    def patch(self, change: Change, workflow_id: UUID) -> Any:
+        """Cancel, suspend or resume a workflow as one."""
+        return _changed(Group(GroupKind.WORKFLOW, workflow_id), change)
+
+
+@blp.route("/arrays/<uuid:array_id>")
+class ArrayItem(MethodView):
+    """One array."""
+
+    @blp.response(200, answers.JobGroupSchema)
+    def get(self, array_id: UUID) -> Any:
+        """Show an array: how many of its elements are in which state."""
+        return listing.present_group(groups.summarise(current_uow(), Group(GroupKind.ARRAY, array_id)))
+
+
+@blp.route("/arrays/<uuid:array_id>/status")
+class ArrayStatus(MethodView):
+    """Where an array is going."""
+
+    @blp.arguments(schemas.ArrayStatusSchema)
+    @blp.response(200, answers.JobGroupSchema)
+    def patch(self, change: Change, array_id: UUID) -> Any:
+        """Cancel, suspend, resume or retry an array or some elements of it."""
+        return _changed(Group(GroupKind.ARRAY, array_id), change)
 
 
 @blp.route("/<uuid:job_id>")
@@ -91,7 +195,7 @@ class JobItem(MethodView):
     """One job."""
 
     @blp.arguments(schemas.VerboseSchema, location="query")
-    @blp.response(200, schemas.JobSchema)
+    @blp.response(200, answers.JobSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Show a job; with `verbose`, its spec, dependencies and attempts."""
         uow = current_uow()
@@ -107,12 +211,18 @@ class JobStatus(MethodView):
     """Where a job is going."""
 
     @blp.arguments(schemas.StatusChangeSchema)
-    @blp.response(200, schemas.JobSchema)
+    @blp.response(200, answers.JobSchema)
     def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
-        """Cancel a job, or retry one that has ended (which answers the new job)."""
+        """Cancel, suspend, resume or migrate a job, give up its silent nodes, or retry it (which answers the new job)."""
         uow = current_uow()
         if change["action"] == "retry":
             return _tagged(service.retry_job(uow, job_id))
+        if change["action"] == "migrate":
+            why_never = current_app.extensions["why_never"]
+            aim = {"to": change.get("to", ""), "reason": change["reason"]}
+            return _tagged(migrations.migrate_job(uow, job_id, if_match(), why_never, **aim))
+        if act := _CHANGES.get(change["action"]):
+            return _tagged(act(uow, job_id, if_match(), reason=change["reason"]))
         return _tagged(service.cancel_job(uow, job_id, if_match(), reason=change["reason"], force=change["force"]))
 
 
@@ -121,7 +231,7 @@ class JobEvents(MethodView):
     """What happened to a job."""
 
     @blp.arguments(schemas.EventQuerySchema, location="query")
-    @blp.response(200, schemas.EventPageSchema)
+    @blp.response(200, answers.EventPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """List the events of a job, its attempts and its replicas, oldest first."""
         uow = current_uow()
@@ -139,7 +249,7 @@ class JobMetrics(MethodView):
     """What a job measures of itself."""
 
     @blp.arguments(schemas.MetricQuerySchema, location="query")
-    @blp.response(200, schemas.MetricsSchema)
+    @blp.response(200, answers.MetricsSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """Show the latest value of each metric, or with `name` the points of one."""
         uow = current_uow()
@@ -154,7 +264,7 @@ class JobSeries(MethodView):
     """Metrics over time."""
 
     @blp.arguments(schemas.SeriesQuerySchema, location="query")
-    @blp.response(200, schemas.SeriesSchema)
+    @blp.response(200, answers.SeriesSchema)
     def get(self, query: series.SeriesQuery, job_id: UUID) -> series.Table:
         """Show metrics over time: the mean (or `agg`) of each `resolution` seconds between `from` and `to`."""
         uow = current_uow()
@@ -165,7 +275,7 @@ class JobSeries(MethodView):
 class JobArtifacts(MethodView):
     """What a job kept."""
 
-    @blp.response(200, schemas.ArtifactListSchema)
+    @blp.response(200, answers.ArtifactListSchema)
     def get(self, job_id: UUID) -> dict[str, Any]:
         """List the files that a job saved."""
         uow = current_uow()
@@ -209,7 +319,7 @@ class JobCheckpoints(MethodView):
         place: Place = current_app.extensions["checkpoints"]
         return {"items": [present(row, place) for row in list_checkpoints(uow, job_id)], "next_cursor": None}
 
-    @blp.response(202, schemas.JobSchema)
+    @blp.response(202, answers.JobSchema)
     def post(self, job_id: UUID) -> Any:
         """Have the running replicas of a job save a checkpoint soon."""
         return _shown(checkpoints.ask_checkpoint(current_uow(), job_id))[0]
@@ -221,7 +331,7 @@ class JobLogs(MethodView):
 
     @outside
     @blp.arguments(schemas.LogQuerySchema, location="query")
-    @blp.response(200, schemas.LogPageSchema)
+    @blp.response(200, answers.LogPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
         credential, at_door = credential_of(request), door()

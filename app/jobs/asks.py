@@ -77,6 +77,19 @@ def class_key(spec: JobSpec, place: Iterable[UUID | None], asks: dict[str, Any] 
         *place, spec.priority, count(spec), each.cpu_milli, each.memory_bytes, each.gpu_milli, each.gpu_type,
         spec.time_limit_s,
     )  # fmt: skip
+    return _digest(parts, asks)
+
+
+def key_of(row: Any) -> str:
+    """The same of a row of `jobs` whose asks have changed."""
+    parts = (
+        row.project_id, row.queue_id, row.actor_id, row.priority, row.replicas, row.cpu_milli, row.memory_bytes,
+        row.gpu_milli, row.gpu_model, row.time_limit_s,
+    )  # fmt: skip
+    return _digest(parts, row.asks)
+
+
+def _digest(parts: tuple[Any, ...], asks: dict[str, Any] | None) -> str:
     said = repr(parts) if asks is None else repr(parts) + json.dumps(asks, sort_keys=True)
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 

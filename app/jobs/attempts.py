@@ -1,23 +1,25 @@
 """Attempts and replicas: how a try is opened, and how what its nodes report becomes the job's state."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, exists, select
 
 from app.core.ids import new_id
-from app.core.states import JOB
 from app.core.uow import UnitOfWork
-from app.jobs import retries
-from app.jobs.asks import is_exclusive, roles_in
+from app.jobs.asks import RoleAsks, is_exclusive, roles_in
+from app.jobs.endings import advance, conclude
 from app.jobs.models import Attempt, Dependency, Job, Replica
-from app.jobs.service import ask_stop, spec_of
-from app.resources.allocations import Grant, lock_nodes, release
+from app.jobs.service import ask_stop
+from app.jobs.suspensions import ask_pause, count_parked, go_on, rest
+from app.resources.allocations import Grant, release
 from app.resources.models import Gpu, Node
-from trellis.vocabulary import ENDED_REPLICA_STATES, Cause, JobState, NodeState, ReplicaState, StopReason
+from trellis.vocabulary import ENDED_REPLICA_STATES, JobState, ReplicaState, StopReason
 from trellis.wire import Report
+
+# What a replica holds is given back when it ends, and when it stands still.
+FREEING = ENDED_REPLICA_STATES | {ReplicaState.SUSPENDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
     """Begin the next try of a queued (locked) job under the next fence."""
     job.fence += 1
     job.attempt += 1
+    job.paused_ms = 0
+    if job.usual is not None:  # it has moved where it was told to
+        job.asks, job.class_key, job.usual = job.usual["asks"], job.usual["class_key"], None
     job.run_after = None
     attempt = Attempt(
         id=new_id(), version=1, project_id=job.project_id, job_id=job.id, number=job.attempt, fence=job.fence,
@@ -83,16 +88,18 @@ def seat_all(
         replica = _seat(attempt, job, seat, count)
         replicas.append(replica)
         uow.emit("replica.placed", replica, node_id=str(seat.node.id), node=seat.node.name, fence=replica.fence)
-        role = roles[seat.role]
-        grants.append(
-            Grant(
-                replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
-                {gpu.id: milli for gpu, milli in seat.gpus},
-                slots={piece.gpu.id: piece.slots for piece in seat.pieces},
-                exclusive=alone,
-            )
-        )  # fmt: skip
+        grants.append(claim_of(job, replica, seat, roles[seat.role], alone=alone))
     return replicas, grants
+
+
+def claim_of(job: Job, replica: Replica, seat: Seat, role: RoleAsks, *, alone: bool) -> Grant:
+    """What a replica in this seat must be granted."""
+    return Grant(
+        replica.id, seat.node.id, job.project_id, job.id, job.name, role.cpu_milli, role.memory_bytes,
+        {gpu.id: milli for gpu, milli in seat.gpus},
+        slots={piece.gpu.id: piece.slots for piece in seat.pieces},
+        exclusive=alone,
+    )  # fmt: skip
 
 
 def _seat(attempt: Attempt, job: Job, seat: Seat, count: int) -> Replica:
@@ -183,7 +190,8 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
     supervisors must end themselves.
     """
     stale: set[str] = set()
-    ended: dict[UUID, list[UUID]] = {}
+    freed: dict[UUID, list[UUID]] = {}
+    parked_on: set[UUID] = set()
     for report in sorted(reports, key=lambda r: (r.replica_id, r.seq)):
         replica = family.replicas.get(UUID(report.replica_id))
         if replica is None or replica.node_id not in node_ids or replica.fence != report.fence:
@@ -193,39 +201,34 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         elif replica.state in ENDED_REPLICA_STATES:
             stale.add(report.replica_id)
         else:
+            before = replica.state
             apply_report(uow, family, replica, report)
-            if replica.state in ENDED_REPLICA_STATES:
-                ended.setdefault(replica.node_id, []).append(replica.id)
-    for node_id, replica_ids in ended.items():
+            if replica.state in FREEING:
+                freed.setdefault(replica.node_id, []).append(replica.id)
+            if ReplicaState.SUSPENDED in (before, replica.state):
+                parked_on.add(replica.node_id)
+    for node_id, replica_ids in freed.items():
         release(uow, replica_ids, node_id)
+    if parked_on:
+        count_parked(uow, parked_on)
     return stale
 
 
 def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Report) -> None:
     """One new report of a live replica."""
     replica.report_seq = report.seq
-    _advance(uow, replica, report.state)
+    advance(uow, replica, report.state)
     if report.state in ENDED_REPLICA_STATES:
         replica.exit_code, replica.signal, replica.cause = report.exit_code, report.signal, report.cause
         replica.message = report.message[:2000]
         replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
         replica.peak_memory_bytes = report.peak_memory_bytes
+    job = family.jobs[replica.job_id]
+    if report.state is ReplicaState.SUSPENDED:  # what it held is released with this, whoever wished it
+        replica.suspend_asked_at = replica.suspend_asked_at or uow.clock.now()
+    if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:
+        ask_pause(uow, job, replica)  # the wish is older than the replica, or came while it was about to go on
     follow(uow, family, family.attempts[replica.attempt_id])
-
-
-def _advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
-    """Move to `state`, through the ones on the way that went by too fast to be reported apart."""
-    if subject.state is state:
-        return
-    way = {
-        ReplicaState.RUNNING: [ReplicaState.STARTING],
-        ReplicaState.SUCCEEDED: [ReplicaState.STARTING, ReplicaState.RUNNING],
-    }
-    order = list(ReplicaState)
-    for step in way.get(state, []):
-        if order.index(subject.state) < order.index(step):
-            uow.move(subject, step)
-    uow.move(subject, state)
 
 
 def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
@@ -235,7 +238,7 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     # Who gave up its room is no longer one of them: the others go on.
     staying = [member for member in members if member.stop_reason is not StopReason.SURPLUS]
     if states <= ENDED_REPLICA_STATES:
-        _end(uow, family, attempt)
+        conclude(uow, family.jobs[attempt.job_id], attempt, members, awaited=attempt.job_id in family.awaited)
         return
     failed = [m for m in staying if m.state in ENDED_REPLICA_STATES and m.state is not ReplicaState.SUCCEEDED]
     if failed:  # one of a gang is gone: the others can't go on without it
@@ -245,78 +248,11 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     if ReplicaState.PLACED not in states and attempt.state is ReplicaState.PLACED:
         uow.move(attempt, ReplicaState.STARTING)
         uow.move(job, JobState.STARTING)
-    if states <= {ReplicaState.RUNNING, *ENDED_REPLICA_STATES} and attempt.state is ReplicaState.STARTING:
+    if not states & {ReplicaState.PLACED, ReplicaState.STARTING} and attempt.state is ReplicaState.STARTING:
         uow.move(attempt, ReplicaState.RUNNING)
         uow.move(job, JobState.RUNNING)
-
-
-def _end(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
-    """The attempt is over: it ended as the first of its replicas that did not succeed."""
-    job = family.jobs[attempt.job_id]
-    every = family.members[attempt.id]
-    members = [m for m in every if m.stop_reason is not StopReason.SURPLUS] or every
-    bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
-    # Those that were stopped because another failed are not the reason.
-    reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])
-    _advance(uow, attempt, reason.state)
-    attempt.exit_code = job.exit_code = reason.exit_code
-    attempt.cause = job.cause = reason.cause
-    attempt.message = reason.message
-    decision = retries.decide(
-        reason.state, reason.cause, spec_of(job).retries, job.retries, cancel_asked=job.cancel_asked_at is not None
-    )
-    if reason.message and not (job.cancel_asked_at and job.message):
-        job.message = reason.message
-    # Told so that nobody is sent to look for dependents that there are not.
-    unawaited = {} if job.id in family.awaited else {"awaited": False}
-    _decided(uow, job, decision, cause=reason.cause and str(reason.cause), exit_code=reason.exit_code, **unawaited)
-
-
-def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: object) -> None:
-    again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
-    if again:
-        job.retries += decision.state is JobState.RETRYING
-        job.preemptions += decision.state is JobState.PREEMPTED
-        job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
-    if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
-        uow.move(job, JobState.QUEUED, **data)
-        return
-    for step in (JobState.STARTING, JobState.RUNNING):  # what went by too fast to be reported apart
-        if not JOB.allows(job.state, decision.state):
-            uow.move(job, step)
-    uow.move(job, decision.state, **data)
-    if again and decision.delay_s == 0:
-        uow.move(job, JobState.QUEUED)
-
-
-def end_attempts_on(uow: UnitOfWork, gone: Mapping[str, Collection[Replica]]) -> None:
-    """End live replicas of (locked) nodes that are gone or have lost them, by what is to be said of it.
-
-    Their jobs are tried elsewhere. All of them are locked at once: what has several nodes locks jobs in one order.
-    """
-    family = Family.of_jobs(uow, {replica.job_id for replicas in gone.values() for replica in replicas})
-    ended: dict[UUID, list[UUID]] = {}
-    for message, replicas in gone.items():
-        for known in replicas:
-            replica = family.replicas.get(known.id)
-            if replica is None or replica.state in ENDED_REPLICA_STATES:
-                continue
-            replica.cause, replica.message = Cause.NODE_LOST, message
-            uow.move(replica, ReplicaState.LOST, cause=str(Cause.NODE_LOST))
-            ended.setdefault(known.node_id, []).append(replica.id)
-            follow(uow, family, family.attempts[replica.attempt_id])
-    for node_id, replica_ids in ended.items():
-        release(uow, replica_ids, node_id)
-
-
-def end_attempts_on_lost_nodes(uow: UnitOfWork) -> None:
-    """What our rows say still runs on nodes that are lost has ended with them."""
-    held = select(Replica.node_id).where(Replica.ended_at.is_(None))
-    lost = select(Node.id).where(Node.state == NodeState.LOST, Node.id.in_(held)).order_by(Node.id)
-    locked = lock_nodes(uow, uow.session.execute(lost).scalars().all())
-    nodes = {node.id: node for node in locked.values() if node.state is NodeState.LOST}
-    live = select(Replica).where(Replica.node_id.in_(nodes), Replica.ended_at.is_(None)).order_by(Replica.id)
-    gone: dict[str, list[Replica]] = {}
-    for replica in uow.session.execute(live).scalars():
-        gone.setdefault(f"node {nodes[replica.node_id].name} fell silent", []).append(replica)
-    end_attempts_on(uow, gone)
+    live = states - ENDED_REPLICA_STATES
+    if live == {ReplicaState.SUSPENDED} and attempt.state is ReplicaState.RUNNING:
+        rest(uow, job, attempt, members)
+    elif live == {ReplicaState.RUNNING} and attempt.state is ReplicaState.SUSPENDED:
+        go_on(uow, job, attempt)

@@ -31,6 +31,24 @@ def pin(uow: UnitOfWork, spec: JobSpec, project_id: UUID, *, lock: bool = True) 
     return replace(spec, code=code)
 
 
+class Pins:
+    """The same for many submissions, of which most run in one and the same: each is looked up once."""
+
+    def __init__(self, uow: UnitOfWork, *, lock: bool = True) -> None:
+        self._uow = uow
+        self._lock = lock
+        self._known: dict[tuple[UUID, CodeSpec], CodeSpec | None] = {}
+
+    def pin(self, spec: JobSpec, project_id: UUID) -> JobSpec:
+        """See `pin`."""
+        if spec.code is None:
+            return spec
+        wanted = (project_id, spec.code)
+        if wanted not in self._known:
+            self._known[wanted] = pin(self._uow, spec, project_id, lock=self._lock).code
+        return replace(spec, code=self._known[wanted])
+
+
 def _require_file(bundle: Bundle, path: str) -> None:
     found = next((entry for entry in bundles.manifest_of(bundle).files if entry.path == path), None)
     if found is None or found.link:

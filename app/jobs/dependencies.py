@@ -20,18 +20,31 @@ def is_met(kind: DependencyKind, state: JobState) -> bool | None:
     return (state is JobState.SUCCEEDED) == (kind is DependencyKind.AFTER_SUCCESS)
 
 
-def add_dependencies(uow: UnitOfWork, job: Job, wanted: Sequence[DependencySpec]) -> None:
-    """Make `job` (flushed, pending) wait; what has ended already is settled at once."""
-    # FOR SHARE: an ending job waits for our commit, so its event finds the row that we add here.
+def add_dependencies(uow: UnitOfWork, jobs: Sequence[Job], wanted: Sequence[DependencySpec]) -> list[Dependency]:
+    """Make new `jobs` wait, each for all that is wanted; what has ended already is settled at once."""
+    # FOR SHARE: an ending job waits for our commit, so its event finds the rows that are made of this.
     statement = select(Job.id, Job.state).where(Job.id.in_([w.job for w in wanted])).order_by(Job.id)
     states = {row.id: row.state for row in uow.session.execute(statement.with_for_update(read=True))}
-    for dependency in wanted:
-        outcome = is_met(dependency.kind, states[dependency.job])
-        uow.session.add(Dependency(job_id=job.id, on_job_id=dependency.job, kind=dependency.kind, met=outcome is True))
-        if outcome is None:
-            job.waiting_for += 1
-        elif outcome is False and job.state is JobState.PENDING:
-            _give_up(uow, job, dependency.job, states[dependency.job])
+    found = []
+    for job in jobs:
+        for dependency in wanted:
+            outcome = is_met(dependency.kind, states[dependency.job])
+            found.append(_row(job, dependency.job, dependency.kind, met=outcome is True))
+            if outcome is None:
+                job.waiting_for += 1
+            elif outcome is False and job.state is JobState.PENDING:
+                _give_up(uow, job, dependency.job, states[dependency.job])
+    return found
+
+
+def wait_for(job: Job, other: Job, kind: DependencyKind) -> Dependency:
+    """Make a new job wait for another new one."""
+    job.waiting_for += 1
+    return _row(job, other.id, kind, met=False)
+
+
+def _row(job: Job, on_job_id: UUID, kind: DependencyKind, *, met: bool) -> Dependency:
+    return Dependency(job_id=job.id, on_job_id=on_job_id, kind=kind, met=met)
 
 
 def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
@@ -54,14 +67,14 @@ def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
 
 def _settle(uow: UnitOfWork, job: Job, dependency: Dependency, state: JobState) -> None:
     outcome = is_met(dependency.kind, state)
-    if job.state is not JobState.PENDING or outcome is None:
+    if job.state not in (JobState.PENDING, JobState.SUSPENDED) or outcome is None:
         return
     if outcome is False:
         _give_up(uow, job, dependency.on_job_id, state)
         return
     dependency.met = True
     job.waiting_for -= 1
-    if job.waiting_for == 0:
+    if job.waiting_for == 0 and job.state is JobState.PENDING:
         uow.move(job, JobState.QUEUED)
 
 

@@ -1,8 +1,10 @@
 """Jobs as they are shown: filtered, sorted, paged, and with the words on why one waits."""
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +14,14 @@ from app.core.events import Event
 from app.core.paging import Page, PageRequest, Sort, page
 from app.core.uow import UnitOfWork
 from app.jobs.asks import Asks, RoleAsks, roles_in
+from app.jobs.groups import Summary, is_first
 from app.jobs.models import Attempt, ClassVerdict, Dependency, Job, Replica
 from app.jobs.validator import Place
 from app.queues.models import Queue
+from app.resources.models import Node
 from app.tenancy.models import Project
 from trellis.errors import Field, Invalid
-from trellis.vocabulary import JobState
+from trellis.vocabulary import ENDED_JOB_STATES, LIVING_NODE_STATES, JobState, OnNodeLost
 
 SORTS = {
     "submitted_at": Sort(Job.created_at, descending=False),
@@ -27,13 +31,14 @@ SORTS = {
     "name": Sort(Job.name, descending=False),
     "-name": Sort(Job.name, descending=True),
 }
+LIVE = frozenset(JobState) - ENDED_JOB_STATES
 _TIMES = {
-    "submitted_after": Job.created_at.__ge__,
-    "submitted_before": Job.created_at.__lt__,
-    "started_after": Job.started_at.__ge__,
-    "started_before": Job.started_at.__lt__,
-    "ended_after": Job.ended_at.__ge__,
-    "ended_before": Job.ended_at.__lt__,
+    "submitted_after": ("created_at", operator.ge),
+    "submitted_before": ("created_at", operator.lt),
+    "started_after": ("started_at", operator.ge),
+    "started_before": ("started_at", operator.lt),
+    "ended_after": ("ended_at", operator.ge),
+    "ended_before": ("ended_at", operator.lt),
 }
 
 
@@ -44,32 +49,35 @@ class Names:
     projects: dict[UUID, str]
     queues: dict[UUID, str]
     verdicts: dict[str, ClassVerdict]
+    silent: dict[UUID, str] = field(default_factory=dict)
 
 
 def list_jobs(uow: UnitOfWork, filters: dict[str, Any], request: PageRequest) -> Page[Job]:
     """One page of the jobs that pass every filter. Raises Invalid for a filter that can't be understood."""
-    return page(uow, _filtered(uow, filters), Job, request)
+    conditions = partial(_conditions, uow, filters)
+    statement = uow.visible(Job).where(*conditions(Job))
+    return page(uow, statement.where(is_first(conditions)) if filters.get("grouped") else statement, Job, request)
 
 
-def _filtered(uow: UnitOfWork, filters: dict[str, Any]) -> Select[Job]:
-    statement = uow.visible(Job)
+def _conditions(uow: UnitOfWork, filters: dict[str, Any], jobs: Any) -> list[ColumnElement[bool]]:
+    """What the filters ask of a row of `jobs`, be it by that name or by another."""
     conditions: list[ColumnElement[bool]] = [
-        compare(filters[name]) for name, compare in _TIMES.items() if filters.get(name) is not None
+        compare(getattr(jobs, column), filters[name])
+        for name, (column, compare) in _TIMES.items()
+        if filters.get(name) is not None
     ]
     if filters.get("state"):
-        conditions.append(Job.state.in_(filters["state"]))
+        conditions.append(jobs.state.in_(filters["state"]))
     if filters.get("project"):
-        conditions.append(Job.project_id.in_(_ids(uow.visible(Project), Project, filters["project"])))
+        conditions.append(jobs.project_id.in_(_ids(uow.visible(Project), Project, filters["project"])))
     if filters.get("queue"):
-        conditions.append(Job.queue_id.in_(_ids(uow.visible(Queue), Queue, filters["queue"])))
+        conditions.append(jobs.queue_id.in_(_ids(uow.visible(Queue), Queue, filters["queue"])))
     if filters.get("user"):
-        conditions.append(Job.actor_name == filters["user"])
-    if filters.get("name"):
-        conditions.append(Job.name == filters["name"])
-    if filters.get("array_id"):
-        conditions.append(Job.array_id == filters["array_id"])
-    conditions += [Job.labels.contains(_label(i, text)) for i, text in enumerate(filters.get("label") or ())]
-    return statement.where(*conditions)
+        conditions.append(jobs.actor_name == filters["user"])
+    equal = ("name", "array_id", "workflow_id")
+    conditions += [getattr(jobs, name) == filters[name] for name in equal if filters.get(name)]
+    conditions += [jobs.labels.contains(_label(i, text)) for i, text in enumerate(filters.get("label") or ())]
+    return conditions
 
 
 def _ids(visible: Select[Any], model: Any, given: str) -> Select[tuple[UUID]]:
@@ -100,7 +108,20 @@ def names_for(uow: UnitOfWork, jobs: Collection[Job]) -> Names:
         {row.id: row.name for row in uow.session.execute(projects)},
         {row.id: row.name for row in uow.session.execute(queues)},
         verdicts,
+        _silent(uow, [job.id for job in jobs if job.state in LIVE and job.spec.get("on_node_lost") == OnNodeLost.WAIT]),
     )
+
+
+def _silent(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The names of the silent nodes that these jobs wait for."""
+    if not job_ids:
+        return {}
+    held = (
+        select(Replica.job_id, Node.name)
+        .join(Node, Node.id == Replica.node_id)
+        .where(Replica.job_id.in_(job_ids), Replica.ended_at.is_(None), Node.state.not_in(LIVING_NODE_STATES))
+    )
+    return {row.job_id: row.name for row in uow.session.execute(held)}
 
 
 def names_at(place: Place) -> Names:
@@ -126,12 +147,12 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "started_at": began,
         "ended_at": job.ended_at,
         "wait_s": round(((began or job.ended_at or now) - job.created_at).total_seconds(), 3),
-        "run_s": round(((job.ended_at or now) - began).total_seconds(), 3) if began else None,
+        "run_s": _run_s(job, began, now) if began else None,
         "attempt": job.attempt,
         "exit_code": job.exit_code,
         "cause": job.cause,
         "message": job.message,
-        "why": why(job, verdict),
+        "why": _waits_for(job, names.silent[job.id]) if job.id in names.silent else why(job, verdict),
         "expected_start_at": verdict.starts_at if verdict and verdict.head_job_id == job.id else None,
         "resources": _resources(roles[0]) if len(roles) == 1 else _most_of(job),
         "replicas": job.replicas,
@@ -146,8 +167,16 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "retry_of": job.retry_of,
         "array_id": job.array_id,
         "array_index": job.array_index,
+        "workflow_id": job.workflow_id,
+        "workflow": job.workflow,
         "version": job.version,
     }
+
+
+def _run_s(job: Job, began: datetime, now: datetime) -> float:
+    """How long it has run, without the time that it stood still."""
+    elapsed_s = ((job.ended_at or job.parked_at or now) - began).total_seconds()
+    return round(max(0.0, elapsed_s - job.paused_ms / 1000), 3)
 
 
 def _resources(role: RoleAsks) -> dict[str, Any]:
@@ -175,10 +204,32 @@ def _roles(spec: Mapping[str, Any], roles: Sequence[RoleAsks]) -> list[dict[str,
     ]
 
 
+def present_group(summary: Summary) -> dict[str, Any]:
+    """A group as it is answered."""
+    first = summary.first
+    return {
+        "id": summary.group.id,
+        "kind": summary.group.kind,
+        "name": first.workflow or first.name,
+        "project_id": first.project_id,
+        "user": first.actor_name,
+        "submitted_at": first.created_at,
+        "count": summary.count,
+        "states": {str(state): count for state, count in sorted(summary.states.items())},
+    }
+
+
+def _waits_for(job: Job, node: str) -> str:
+    return f"its node {node} is silent, and it waits for that: `trellis give-up {job.id}` has it run elsewhere"
+
+
 def why(job: Job, verdict: ClassVerdict | None) -> str:
     """In words: why a job is not running yet; empty where it runs or has ended."""
     if job.state is JobState.PENDING:
         return f"waits for {job.waiting_for} other {'job' if job.waiting_for == 1 else 'jobs'} to end"
+    if job.state is JobState.SUSPENDED:
+        there = "its processes stand still where they were" if job.parked_at else "it is held back"
+        return f"is suspended: {there}; `trellis resume {job.id}` lets it go on"
     if job.state is JobState.RETRYING and job.run_after:
         return f"its last try ended ({job.cause}); the next may begin at {job.run_after:%Y-%m-%d %H:%M:%S} UTC"
     if job.state is JobState.QUEUED:

@@ -21,7 +21,10 @@ class Job(ProjectOwned):
     `class_key` is equal for jobs that are equal in everything the scheduler looks at but their age and deadline. `asks`
     is what they ask of it beyond the columns (`app.jobs.asks`), null where that is nothing; with roles `replicas` is the
     fewest of all of them, and the amounts are the most that any replica needs. `owed` are the holdings that the
-    scheduler has promised it, while others make room for it there.
+    scheduler has promised it, while others make room for it there; those that it had, where it was suspended.
+    `suspend_asked_at` is the wish that it stands still, `parked_at` since when its attempt does, on its nodes and with
+    nothing held there; `usual` is what it asked for (`asks`, `class_key`) before it was told to move, until it has;
+    `paused_ms` how long that attempt did before: its time limit does not count that.
     """
 
     __tablename__ = "jobs"
@@ -36,6 +39,7 @@ class Job(ProjectOwned):
         Index("ix_jobs_recent", "created_at", "id"),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
         Index("ix_jobs_array", "array_id", "array_index", postgresql_where=text("array_id IS NOT NULL")),
+        Index("ix_jobs_workflow", "workflow_id", "id", postgresql_where=text("workflow_id IS NOT NULL")),
         Index(
             "ix_jobs_queued",
             "class_key", "priority", "created_at", "id",
@@ -75,6 +79,9 @@ class Job(ProjectOwned):
     retries: Mapped[int] = mapped_column(default=0)
     preemptions: Mapped[int] = mapped_column(default=0)
     cancel_asked_at: Mapped[datetime | None]
+    suspend_asked_at: Mapped[datetime | None]
+    parked_at: Mapped[datetime | None]
+    paused_ms: Mapped[int] = mapped_column(default=0)
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -85,6 +92,9 @@ class Job(ProjectOwned):
     array_id: Mapped[UUID | None]
     array_index: Mapped[int | None]
     bundle_id: Mapped[UUID | None]
+    workflow_id: Mapped[UUID | None]
+    usual: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    workflow: Mapped[str] = mapped_column(String(200), default="")
 
 
 class Dependency(Base):
@@ -125,6 +135,7 @@ class Replica(ProjectOwned):
     """One member of an attempt, on one node. `report_seq`, `metric_seq` and `log_bytes` say what is settled.
 
     `role` is the number of its role in the job, `count` how many members the attempt had when this one was placed.
+    One that is suspended with `suspend_asked_at` set is parked: its processes stand still, and it holds nothing.
     """
 
     __tablename__ = "replicas"
@@ -132,6 +143,7 @@ class Replica(ProjectOwned):
         UniqueConstraint("attempt_id", "index"),
         Index("ix_replicas_live", "node_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_replicas_job_id", "job_id"),
+        Index("ix_replicas_parked", "node_id", postgresql_where=text("state = 'suspended'")),
     )
     read = Permission.JOB_READ
     seen_by_nodes = True
@@ -151,6 +163,7 @@ class Replica(ProjectOwned):
     stop_reason: Mapped[StopReason | None] = mapped_column(Word(StopReason))
     stop_grace_s: Mapped[int] = mapped_column(default=0)
     stop_asked_at: Mapped[datetime | None]
+    suspend_asked_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     exit_code: Mapped[int | None]

@@ -5,20 +5,22 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
+from sqlalchemy.orm import aliased
 
 from app.core.access import Permission
 from app.core.settings import Settings
+from app.core.tables import Word
 from app.core.uow import UnitOfWork
 from app.jobs.asks import roles_in
-from app.jobs.attempts import end_attempts_on
 from app.jobs.checkpoints import plans_for
 from app.jobs.code import on_wire
+from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
 from app.storage.checkpoints import Place
-from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, ReplicaState, StopReason
-from trellis.wire import CheckpointPlan, GpuGrant, Heartbeat, Held, Orders, ReplicaSpec, Save, SliceGrant, Stop
+from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, OnNodeLost, ReplicaState, StopReason
+from trellis.wire import CheckpointPlan, GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, Save, SliceGrant, Stop
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
 JUST_PLACED = timedelta(seconds=2)
@@ -27,12 +29,22 @@ SURELY_STARTED = timedelta(seconds=10)
 VANISHED = "its node no longer knows of it: it was restarted or lost its files"
 UNSTARTED = "it was stopped before it reached its node"
 _NODE_IDS = bindparam("node_ids", type_=ARRAY(Uuid))
+_PARKED = aliased(Replica)
+# What is parked on the same node and told to go: whatever starts there waits for that.
+_LEAVING = (
+    select(func.array_agg(func.concat(_PARKED.id, ".", _PARKED.fence)))
+    .where(
+        _PARKED.node_id == Replica.node_id, _PARKED.stop_reason.is_not(None),
+        _PARKED.state == bindparam("suspended", ReplicaState.SUSPENDED, Word(ReplicaState), literal_execute=True),
+    )
+    .scalar_subquery()
+)  # fmt: skip
 _TO_LAUNCH = (
     select(
         Replica.id, Replica.job_id, Replica.number, Replica.fence, Replica.index.label("replica_index"), Replica.gpus,
         Replica.slices, Replica.role, Replica.count.label("replica_count"), Replica.node_id, Job.project_id, Job.name,
         Job.replicas, Job.cpu_milli, Job.memory_bytes, Job.gpu_milli, Job.gpu_model, Job.asks, Job.time_limit_s,
-        Job.spec, Job.array_id, Job.array_index,
+        Job.spec, Job.array_id, Job.array_index, _LEAVING.label("after"),
     )
     .join(Job, Job.id == Replica.job_id)
     .where(
@@ -44,7 +56,8 @@ _TO_LAUNCH = (
 _LIVE = (
     select(
         Replica.id, Replica.job_id, Replica.node_id, Replica.fence, Replica.state, Replica.created_at,
-        Replica.started_at, Replica.stop_reason, Replica.stop_grace_s, Replica.checkpoint_asked_at,
+        Replica.started_at, Replica.stop_reason, Replica.stop_grace_s, Replica.suspend_asked_at,
+        Replica.checkpoint_asked_at,
     )
     .where(Replica.node_id == any_(_NODE_IDS), Replica.ended_at.is_(None))
     .order_by(Replica.id)
@@ -91,6 +104,7 @@ def give_orders(
         node_id: Orders(
             settings.lease_s, settings.heartbeat_s, tuple(launch.get(node_id, ())),
             tuple(_stops(heartbeat.replicas, live[node_id])), tuple(_saves(heartbeat.replicas, live[node_id])),
+            tuple(_pauses(heartbeat.replicas, live[node_id])),
         )
         for node_id, heartbeat in heartbeats.items()
     }  # fmt: skip
@@ -121,6 +135,19 @@ def _stops(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Stop]:
                 yield Stop(holding.replica_id, holding.fence, StopReason.STALE, 0)
         elif replica.stop_reason is not None:
             yield Stop(holding.replica_id, holding.fence, replica.stop_reason, replica.stop_grace_s)
+
+
+def _pauses(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Pause]:
+    """What is to stand still and does not, and what is to go on: not before those are gone that it took room from."""
+    waits = any(row.stop_reason is StopReason.DISPLACED for row in live.values())
+    for holding in held:
+        row = live.get(holding.replica_id)
+        if row is None or row.fence != holding.fence or row.stop_reason is not None:
+            continue
+        if row.suspend_asked_at is None and holding.state is ReplicaState.SUSPENDED and not waits:
+            yield Pause(holding.replica_id, holding.fence, paused=False)
+        elif row.suspend_asked_at is not None and holding.state in (ReplicaState.STARTING, ReplicaState.RUNNING):
+            yield Pause(holding.replica_id, holding.fence, paused=True, checkpoint_s=row.stop_grace_s)
 
 
 def _saves(held: Iterable[Held], live: Mapping[str, Any]) -> Iterable[Save]:
@@ -162,6 +189,11 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         memory_bytes=needs.memory_bytes,
         gpus=tuple(GpuGrant(gpu["index"], gpu["uuid"], gpu["milli"]) for gpu in row.gpus),
         slices=tuple(SliceGrant(**piece) for piece in row.slices or ()),
+        after=tuple(row.after or ()),
+        warn_signal=kept.get("warn_signal", ""),
+        warn_before_s=kept.get("warn_before_s", 60),
+        debug=kept.get("debug", False),
+        leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],
         executor=ExecutorKind(kept["executor"]),

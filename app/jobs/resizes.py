@@ -46,7 +46,8 @@ def resize(uow: UnitOfWork, changes: Mapping[UUID, Change]) -> Joining:
     for attempt in family.attempts.values():
         job, change = family.jobs[attempt.job_id], changes[attempt.job_id]
         members, held = family.members[attempt.id], places.get(attempt.job_id, [])
-        if job.cancel_asked_at is not None or len(held) != change.size or _is_ending(members):
+        leaving = job.cancel_asked_at is not None or job.suspend_asked_at is not None
+        if leaving or len(held) != change.size or _is_ending(members):
             continue
         _let_go(uow, family, [held[place] for place in change.removed], change.grace_s)
         first = max(one.index for one in members) + 1

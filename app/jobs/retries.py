@@ -2,18 +2,36 @@
 
 from dataclasses import dataclass
 
-from app.jobs.spec import PLATFORM_CAUSES, Retries
-from trellis.vocabulary import Cause, JobState, ReplicaState
+from app.jobs.spec import PLATFORM_CAUSES, Retries, RetryRule
+from trellis.vocabulary import Cause, JobState, OnNodeLost, ReplicaState
 
 # A job whose nodes keep dying under it is more likely the killer than the victim.
 PLATFORM_LIMIT = 20
+_AT_ONCE = RetryRule(PLATFORM_LIMIT, backoff_s=0)
 _ENDS = {
     ReplicaState.SUCCEEDED: JobState.SUCCEEDED,
     ReplicaState.FAILED: JobState.FAILED,
     ReplicaState.CANCELLED: JobState.CANCELLED,
     ReplicaState.TIMED_OUT: JobState.TIMED_OUT,
+    ReplicaState.PREEMPTED: JobState.FAILED,
     ReplicaState.LOST: JobState.LOST,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended, and what its owner wishes should follow.
+
+    `tried` counts the tries before it: those after the same cause where that has a rule of its own, else all of them.
+    `chance` is from 0 to 1: where in its jitter the pause lies.
+    """
+
+    outcome: ReplicaState
+    cause: Cause | None
+    exit_code: int | None
+    tried: int
+    chance: float = 0.5
+    cancel_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +42,35 @@ class Decision:
     delay_s: int = 0
 
 
-def decide(outcome: ReplicaState, cause: Cause | None, retries: Retries, tried: int, *, cancel_asked: bool) -> Decision:
-    """What becomes of a job whose attempt ended with `outcome`; `tried` counts the tries before this one.
+def decide(ended: Ended, retries: Retries, on_node_lost: OnNodeLost = OnNodeLost.REQUEUE) -> Decision:
+    """What becomes of a job whose attempt ended.
 
-    A fault of the platform's own is tried again unasked and at once; a fault of the program's as its owner said.
+    A fault of the platform's own is tried again unasked and at once; a fault of the program's as its owner said; who
+    made way for others as often as it must, unless its owner said otherwise.
     """
+    outcome = ended.outcome
     if outcome is ReplicaState.SUCCEEDED:
         return Decision(JobState.SUCCEEDED)
-    if cancel_asked or outcome is ReplicaState.CANCELLED:
+    if ended.cancel_asked or outcome is ReplicaState.CANCELLED:
         return Decision(JobState.CANCELLED)
-    if outcome is ReplicaState.PREEMPTED:
-        return Decision(JobState.PREEMPTED)
+    rule = _rule_for(ended, retries, on_node_lost)
+    again = JobState.PREEMPTED if outcome is ReplicaState.PREEMPTED else JobState.RETRYING
+    if rule is None and again is JobState.PREEMPTED:
+        return Decision(again)
+    if rule is None or ended.tried >= rule.limit:
+        return Decision(_ENDS[outcome])
+    return Decision(again, rule.delay_s(ended.tried, ended.chance))
+
+
+def _rule_for(ended: Ended, retries: Retries, on_node_lost: OnNodeLost) -> RetryRule | None:
+    cause = ended.cause
+    if cause is Cause.NODE_LOST and on_node_lost is OnNodeLost.FAIL:
+        return RetryRule(0)
+    if cause is Cause.EXIT_CODE and retries.exit_codes and ended.exit_code not in retries.exit_codes:
+        return None
+    own = retries.own_rule(cause)
+    if own is not None:
+        return own
     if cause in PLATFORM_CAUSES:
-        return Decision(JobState.RETRYING) if tried < PLATFORM_LIMIT else Decision(JobState.LOST)
-    if cause in retries.on and tried < retries.limit:
-        return Decision(JobState.RETRYING, min(retries.backoff_s * 2**tried, retries.max_backoff_s))
-    return Decision(_ENDS[outcome])
+        return _AT_ONCE
+    return retries if cause in retries.on and ended.outcome is not ReplicaState.PREEMPTED else None

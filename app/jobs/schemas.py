@@ -1,4 +1,4 @@
-"""Shapes of requests and answers about jobs."""
+"""Shapes of requests about jobs."""
 
 import re
 from typing import Any
@@ -7,6 +7,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.constraints import ConstraintsSchema, Flag
 from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.jobs.groups import Change
 from app.jobs.series import AGGREGATES, MOST_SERIES, SeriesQuery
 from app.jobs.spec import (
     ArraySpec,
@@ -16,8 +17,10 @@ from app.jobs.spec import (
     JobSpec,
     Resources,
     Retries,
+    RetryRule,
     RoleSpec,
 )
+from app.jobs.workflows import Step, WorkflowSpec
 from app.resources.gpus import gpu_type
 from app.storage.retention import Keep
 from scheduler.placement.mig import profiles
@@ -28,8 +31,9 @@ from trellis.vocabulary import (
     JobState,
     MetricMode,
     NetworkPolicy,
-    ReplicaState,
+    OnNodeLost,
     Stream,
+    WarnSignal,
 )
 
 LARGEST_ARRAY = 10_000
@@ -40,6 +44,7 @@ ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="mus
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
+RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
 
@@ -136,18 +141,50 @@ class ReplicaRoleSchema(ReplicaFields):
         return RoleSpec(**self.counted(data))
 
 
-class RetriesSchema(Strict):
-    """When to try again."""
+class RetryRuleFields(Strict):
+    """How often, and after which pauses."""
 
     limit = Integer(least=0, most=20)
     backoff_s = Amount("seconds", least=0, most=86_400)
     max_backoff_s = Amount("seconds", least=0, most=86_400)
+    backoff_factor = Integer(least=1, most=10, metadata={"description": "each pause is so many times the one before"})
+    jitter_percent = Integer(least=0, most=100, metadata={"description": "so much of a pause more or less"})
+
+
+class RetryRuleSchema(RetryRuleFields):
+    """When to try again after one cause."""
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> RetryRule:
+        """Hand the rules a value."""
+        return RetryRule(**data)
+
+
+class RetriesSchema(RetryRuleFields):
+    """When to try again."""
+
     on = fields.List(fields.Enum(Cause, by_value=True), validate=validate.Length(max=20))
+    exit_codes = fields.List(
+        Integer(least=1, most=255), validate=validate.Length(1, 255),
+        metadata={"description": "of exit codes, these alone are tried again"},
+    )  # fmt: skip
+    by_cause = fields.Dict(
+        fields.String(validate=validate.OneOf([str(cause) for cause in RETRIED])), fields.Nested(RetryRuleSchema),
+        metadata={"description": "rules of their own, which count their own tries", "example": {"out_of_memory": {"limit": 1}}},
+    )  # fmt: skip
+
+    @validates_schema(skip_on_field_errors=True)
+    def sensible(self, data: dict[str, Any], **_: Any) -> None:
+        """Nobody tries again what was ended on purpose."""
+        if on_purpose := [str(cause) for cause in data.get("on", ()) if cause not in RETRIED]:
+            raise ValidationError(f"names {on_purpose[0]}, which is never tried again by itself", "on")
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> Retries:
         """Hand the rules a value."""
-        return Retries(**data | ({"on": tuple(data["on"])} if "on" in data else {}))
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("on", "exit_codes") if name in data}
+        lists["by_cause"] = tuple((Cause(word), rule) for word, rule in data.get("by_cause", {}).items())
+        return Retries(**data | lists)
 
 
 class DependencySchema(Strict):
@@ -174,19 +211,19 @@ class ArraySchema(Strict):
         return ArraySpec(parse_indexes(data.pop("indexes")), **data)
 
 
-def parse_indexes(text: str) -> tuple[int, ...]:
+def parse_indexes(text: str, name: str = "indexes") -> tuple[int, ...]:
     """`"0-3,8,10-20:5"` as sorted numbers; counted before they are made, so that a huge range costs nothing."""
     ranges: list[range] = []
     for part in text.replace(" ", "").split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise ValidationError("must be numbers and ranges such as 0-9,12,20-40:2", "indexes")
+            raise ValidationError("must be numbers and ranges such as 0-9,12,20-40:2", name)
         first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
         if last < first or step < 1:
-            raise ValidationError(f"holds the empty range {part}", "indexes")
+            raise ValidationError(f"holds the empty range {part}", name)
         ranges.append(range(first, last + 1, step))
     if sum(map(len, ranges)) > LARGEST_ARRAY:
-        raise ValidationError(f"holds more than {LARGEST_ARRAY} elements", "indexes")
+        raise ValidationError(f"holds more than {LARGEST_ARRAY} elements", name)
     return tuple(sorted({index for part in ranges for index in part}))
 
 
@@ -248,6 +285,14 @@ class JobSubmitSchema(ReplicaFields):
     priority = Integer(least=-1000, most=1000)
     time_limit_s = Amount("seconds", least=1, most=31_536_000, data_key="time_limit", allow_none=True)
     grace_s = Amount("seconds", least=0, most=3600, data_key="grace")
+    warn_signal = fields.Enum(
+        WarnSignal, by_value=True,
+        metadata={"description": "sent before the time limit, and for a checkpoint, to processes that handle it"},
+    )  # fmt: skip
+    warn_before_s = Amount("seconds", least=1, most=86_400, data_key="warn_before")
+    on_node_lost = fields.Enum(
+        OnNodeLost, by_value=True, metadata={"description": "whether it runs elsewhere, waits for the node, or is lost"}
+    )
     deadline_at = fields.AwareDateTime(data_key="deadline", allow_none=True)
     depends_on = fields.List(fields.Nested(DependencySchema), validate=validate.Length(max=1000))
     array = fields.Nested(ArraySchema)
@@ -256,6 +301,7 @@ class JobSubmitSchema(ReplicaFields):
     network = fields.Enum(NetworkPolicy, by_value=True)
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
+    debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
     dry_run = fields.Boolean(truthy={True}, falsy={False})
     bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
     requirements = Text(
@@ -275,6 +321,8 @@ class JobSubmitSchema(ReplicaFields):
             raise ValidationError("is a file of a bundle, and none is named: see PUT /bundles", "requirements")
         if "arguments" in data and "script" not in data:
             raise ValidationError("go with a script; a command carries its own", "arguments")
+        if "warn_before_s" in data and "warn_signal" not in data:
+            raise ValidationError("says when, yet not with which signal: give warn_signal", "warn_before")
         reserved = {
             name: ["is set by the platform"] for name in data.get("environment", ()) if RESERVED.fullmatch(name)
         }
@@ -314,12 +362,86 @@ class BatchSchema(Strict):
     jobs = fields.List(fields.Nested(JobSubmitSchema), required=True, validate=validate.Length(1, 1000))
 
 
+class AfterSchema(Strict):
+    """Another job of the workflow to wait for."""
+
+    job = Text(required=True, longest=200, shortest=1, metadata={"example": "prepare"})
+    kind = fields.Enum(DependencyKind, by_value=True, load_default=DependencyKind.AFTER_SUCCESS)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> tuple[str, DependencyKind]:
+        """Hand the rules a value."""
+        return data["job"], data["kind"]
+
+
+class StepSchema(JobSubmitSchema):
+    """A job of a workflow: a submission with a name, that may wait for others of the workflow."""
+
+    name = Text(required=True, longest=200, shortest=1, metadata={"example": "train"})
+    after = fields.List(fields.Nested(AfterSchema), validate=validate.Length(max=1000))
+
+    @post_load
+    def build(self, data: dict[str, Any], **options: Any) -> Any:
+        """Hand the rules a value."""
+        after = tuple(data.pop("after", ()))
+        return Step(super().build(data, **options), after)
+
+
+class WorkflowSubmitSchema(Strict):
+    """Up to a thousand jobs that belong together, all or none."""
+
+    name = Text(required=True, longest=200, shortest=1, metadata={"example": "nightly"})
+    jobs = fields.List(fields.Nested(StepSchema), required=True, validate=validate.Length(1, 1000))
+    dry_run = fields.Boolean(truthy={True}, falsy={False})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> WorkflowSpec:
+        """Hand the rules a value."""
+        return WorkflowSpec(data["name"], tuple(data["jobs"]), data.get("dry_run", False))
+
+
 class StatusChangeSchema(Strict):
     """What to do with a job."""
 
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "retry"]))
+    action = fields.String(
+        required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "migrate", "retry", "give_up"])
+    )
     reason = Text(longest=500, load_default="")
     force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+    to = Text(longest=63, metadata={"description": "of migrate: the node to go to; any but its own if not said"})
+
+    @validates_schema(skip_on_field_errors=True)
+    def only_moves_have_an_aim(self, data: dict[str, Any], **_: Any) -> None:
+        """Nothing is ignored."""
+        if "to" in data and data["action"] != "migrate":
+            raise ValidationError("is for migrate alone", "to")
+
+
+class WorkflowStatusSchema(Strict):
+    """What to do with a workflow."""
+
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume"]))
+    reason = Text(longest=500, load_default="")
+    force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Change:
+        """Hand the rules a value."""
+        return Change(**data)
+
+
+class ArrayStatusSchema(WorkflowStatusSchema):
+    """What to do with an array, or with some elements of it; `retry` submits those again that failed."""
+
+    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry"]))
+    elements = Text(longest=1000, metadata={"example": "0-9,20-40:2"})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> Change:
+        """Hand the rules a value."""
+        if "elements" in data:
+            data["elements"] = parse_indexes(data["elements"], "elements")
+        return Change(**data)
 
 
 class JobQuerySchema(Strict):
@@ -332,6 +454,8 @@ class JobQuerySchema(Strict):
     name = Text(longest=200)
     label = fields.List(Text(longest=270), metadata={"example": ["team:vision"]})
     array_id = fields.UUID()
+    workflow_id = fields.UUID()
+    grouped = fields.Boolean(metadata={"description": "arrays and workflows as one line each"})
     submitted_after = fields.AwareDateTime()
     submitted_before = fields.AwareDateTime()
     started_after = fields.AwareDateTime()
@@ -393,196 +517,3 @@ class SeriesQuerySchema(Strict):
     def build(self, data: dict[str, Any], **_: Any) -> SeriesQuery:
         """Hand the rules a value."""
         return SeriesQuery(**data | {"names": tuple(data.get("names", ()))})
-
-
-class JobResourcesSchema(Strict):
-    """What each replica holds, in base units; with roles, the most that any of them does."""
-
-    cpu_milli = fields.Integer()
-    memory_bytes = fields.Integer()
-    gpu_milli = fields.Integer()
-    gpu_type = fields.String()
-    gpu_types = fields.List(fields.String(), metadata={"description": "where several models will do"})
-    mig_profile = fields.String(metadata={"description": "one slice of a device"})
-
-
-class JobRoleSchema(Strict):
-    """Replicas that are alike."""
-
-    name = fields.String()
-    min_replicas = fields.Integer()
-    max_replicas = fields.Integer()
-    resources = fields.Nested(JobResourcesSchema)
-
-
-class ReplicaSchema(Strict):
-    """One member of an attempt."""
-
-    id = fields.UUID()
-    index = fields.Integer()
-    role = fields.String()
-    node = fields.String()
-    state = fields.Enum(ReplicaState, by_value=True)
-    exit_code = fields.Integer(allow_none=True)
-    gpus = fields.List(fields.Dict())
-    slices = fields.List(fields.Dict())
-    started_at = fields.AwareDateTime(allow_none=True)
-    ended_at = fields.AwareDateTime(allow_none=True)
-    cpu_s = fields.Float()
-    peak_memory_bytes = fields.Integer()
-
-
-class AttemptSchema(Strict):
-    """One try."""
-
-    number = fields.Integer()
-    fence = fields.Integer()
-    state = fields.Enum(ReplicaState, by_value=True)
-    reason = fields.String()
-    started_at = fields.AwareDateTime(allow_none=True)
-    ended_at = fields.AwareDateTime(allow_none=True)
-    cause = fields.Enum(Cause, by_value=True, allow_none=True)
-    message = fields.String()
-    replicas = fields.List(fields.Nested(ReplicaSchema))
-
-
-class JobSchema(Strict):
-    """A job as it is answered; the last four only where `verbose` asks for them."""
-
-    id = fields.UUID()
-    name = fields.String()
-    project_id = fields.UUID()
-    project = fields.String()
-    queue = fields.String()
-    user = fields.String()
-    state = fields.Enum(JobState, by_value=True)
-    priority = fields.Integer()
-    submitted_at = fields.AwareDateTime()
-    started_at = fields.AwareDateTime(allow_none=True)
-    ended_at = fields.AwareDateTime(allow_none=True)
-    wait_s = fields.Float(allow_none=True)
-    run_s = fields.Float(allow_none=True)
-    attempt = fields.Integer()
-    exit_code = fields.Integer(allow_none=True)
-    cause = fields.Enum(Cause, by_value=True, allow_none=True)
-    message = fields.String()
-    why = fields.String()
-    could_start = fields.Boolean(
-        metadata={"description": "of a dry run: whether it could if nothing else ran; `why` says why not"}
-    )
-    expected_start_at = fields.AwareDateTime(allow_none=True)
-    resources = fields.Nested(JobResourcesSchema)
-    replicas = fields.Integer(metadata={"description": "the fewest, of all roles"})
-    max_replicas = fields.Integer()
-    roles = fields.List(fields.Nested(JobRoleSchema))
-    constraints = fields.Dict(metadata={"description": "as submitted"})
-    preemptible = fields.Boolean()
-    checkpointable = fields.Boolean()
-    deadline = fields.AwareDateTime(allow_none=True)
-    bundle = fields.Dict(
-        metadata={"description": "of the code it runs in: id, digest, size_bytes, files, requirements"}, allow_none=True
-    )
-    labels = fields.Dict(fields.String(), fields.String())
-    retry_of = fields.UUID(allow_none=True)
-    array_id = fields.UUID(allow_none=True)
-    array_index = fields.Integer(allow_none=True)
-    version = fields.Integer()
-    spec = fields.Dict()
-    depends_on = fields.List(fields.Dict())
-    attempts = fields.List(fields.Nested(AttemptSchema))
-
-
-class JobPageSchema(Strict):
-    """A page of jobs; `count` and `array_id` for a submission of many."""
-
-    items = fields.List(fields.Nested(JobSchema))
-    next_cursor = fields.String(allow_none=True)
-    count = fields.Integer()
-    array_id = fields.UUID(allow_none=True)
-
-
-class LogLineSchema(Strict):
-    """One line."""
-
-    at = fields.String()
-    stream = fields.String()
-    replica = fields.Integer()
-    attempt = fields.Integer()
-    text = fields.String()
-
-
-class LogPageSchema(Strict):
-    """Lines, and where to go on."""
-
-    lines = fields.List(fields.Nested(LogLineSchema))
-    cursor = fields.String()
-    more = fields.Boolean(metadata={"description": "the log goes on: ask again with this cursor"})
-
-
-class EventSchema(Strict):
-    """One event."""
-
-    id = fields.Integer()
-    kind = fields.String()
-    at = fields.AwareDateTime()
-    actor = fields.Dict()
-    subject = fields.Dict()
-    before = fields.String(allow_none=True)
-    after = fields.String(allow_none=True)
-    reason = fields.String(allow_none=True)
-    data = fields.Dict()
-
-
-class EventPageSchema(Strict):
-    """A page of events."""
-
-    items = fields.List(fields.Nested(EventSchema))
-    next_cursor = fields.String(allow_none=True)
-
-
-class ArtifactSchema(Strict):
-    """A file that was kept."""
-
-    id = fields.UUID()
-    name = fields.String()
-    size_bytes = fields.Integer()
-    digest = fields.String()
-    created_at = fields.AwareDateTime()
-    url = fields.String()
-
-
-class ArtifactListSchema(Strict):
-    """The files of a job."""
-
-    items = fields.List(fields.Nested(ArtifactSchema))
-    next_cursor = fields.String(allow_none=True)
-
-
-class BucketSchema(Strict):
-    """What was measured from `at` on, in one value."""
-
-    at = fields.AwareDateTime()
-    value = fields.Float()
-    count = fields.Integer(metadata={"description": "of how many values"})
-
-
-class OneSeriesSchema(Strict):
-    """One metric over time, oldest first; where nothing was measured there is no point."""
-
-    name = fields.String()
-    points = fields.List(fields.Nested(BucketSchema))
-
-
-class SeriesSchema(Strict):
-    """Metrics over time."""
-
-    agg = fields.String()
-    resolution_s = fields.Integer()
-    items = fields.List(fields.Nested(OneSeriesSchema))
-
-
-class MetricsSchema(Strict):
-    """The latest value of each metric, or the points of one."""
-
-    latest = fields.Dict(fields.String(), fields.Dict())
-    points = fields.List(fields.Dict())

@@ -13,10 +13,10 @@ from app.core.constraints import Constraints
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.asks import asks_of, class_key, count
-from app.jobs.code import of_stored, pin
+from app.jobs.code import Pins, of_stored, pin
 from app.jobs.dependencies import add_dependencies
-from app.jobs.models import Job, Replica
-from app.jobs.spec import CheckpointSpec, CodeSpec, DependencySpec, JobSpec, Resources, Retries, RoleSpec
+from app.jobs.models import Dependency, Job, Replica
+from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pool_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
@@ -25,10 +25,10 @@ from trellis.errors import Conflict, Field, Invalid
 from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
-    DependencyKind,
     ExecutorKind,
     JobState,
     NetworkPolicy,
+    OnNodeLost,
     StopReason,
 )
 
@@ -40,16 +40,25 @@ class NotEnded(Conflict):
     title = "The job has not ended"
 
 
-def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[list[Job], Place]:
-    """Accept one submission: one job, or one an element of its array. With `dry_run` nothing is kept."""
+def submit_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
+    """Accept one job. With `dry_run` nothing is kept."""
+    spec, place = accept(uow, spec)
+    job = make_job(uow, spec, place)
+    if not spec.dry_run:
+        store(uow, [job], _begin(uow, spec, job))
+    return job, place
+
+
+def accept(uow: UnitOfWork, spec: JobSpec) -> tuple[JobSpec, Place]:
+    """A submission with its code looked up, and where it goes: its place, its faults and the quotas have been looked at.
+
+    Raises: Invalid, QuotaExceeded.
+    """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
     spec = pin(uow, spec, place.project_id, lock=not spec.dry_run)
-    _hold(uow, [(spec, place)])
-    jobs = _make_jobs(uow, spec, place)
-    if not spec.dry_run:
-        uow.insert(_begin(uow, spec, jobs))
-    return jobs, place
+    hold_quotas(uow, [(spec, place)])
+    return spec, place
 
 
 def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
@@ -59,8 +68,7 @@ def draft_job(uow: UnitOfWork, spec: JobSpec) -> tuple[Job, Place]:
     """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
-    spec = pin(uow, spec, place.project_id, lock=False)
-    return _make_job(uow, spec, place, asks_of(spec, pool_named(uow, spec)).stored()), place
+    return make_job(uow, pin(uow, spec, place.project_id, lock=False), place), place
 
 
 def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int) -> None:
@@ -72,7 +80,7 @@ def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int
 def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
-    codes: dict[tuple[UUID, CodeSpec], CodeSpec | None] = {}
+    pins = Pins(uow)
     wanted: list[tuple[JobSpec, Place]] = []
     for number, spec in enumerate(specs):
         try:
@@ -82,23 +90,21 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
             validate_spec(uow, spec, places[where].project_id)
             if spec.array is not None:
                 raise Invalid(Field("/array", "is not for batches: submit it on its own"))
-            if spec.code is not None:  # most of a batch run in one and the same
-                known = (places[where].project_id, spec.code)
-                if known not in codes:
-                    codes[known] = pin(uow, spec, known[0]).code
-                spec = replace(spec, code=codes[known])  # noqa: PLW2901  # the same, looked up
+            spec = pins.pin(spec, places[where].project_id)  # noqa: PLW2901  # the same, looked up
         except Invalid as error:
             raise Invalid(*(Field(f"/jobs/{number}{f.pointer}", f.message) for f in error.fields)) from error
         wanted.append((spec, places[where]))
-    _hold(uow, wanted)
+    hold_quotas(uow, wanted)
     jobs: list[Job] = []
-    to_store: list[Job] = []
+    kept: list[Job] = []
+    waits: list[Dependency] = []
     for spec, place in wanted:
-        made = _make_jobs(uow, spec, place)
-        jobs += made
+        job = make_job(uow, spec, place)
+        jobs.append(job)
         if not spec.dry_run:
-            to_store += _begin(uow, spec, made)
-    uow.insert(to_store)
+            kept.append(job)
+            waits += _begin(uow, spec, job)
+    store(uow, kept, waits)
     return jobs
 
 
@@ -110,13 +116,17 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
     job = uow.get(Job, job_id, lock=True)
     uow.require(Permission.JOB_WRITE, job.project_id)
     uow.expect_version(job, version)
-    live = _live_replicas(uow, job)
+    end_job(uow, job, live_replicas(uow, job), reason=reason, force=force)
+    return job
+
+
+def end_job(uow: UnitOfWork, job: Job, live: Sequence[Replica], *, reason: str, force: bool) -> None:
+    """The same for a locked job with these live replicas."""
     if not live:
         job.message = reason
         job.cause = Cause.CANCELLED
         uow.move(job, JobState.CANCELLED, reason=reason)
-        return job
-    if job.cancel_asked_at is None or force:
+    elif job.cancel_asked_at is None or force:
         job.cancel_asked_at = uow.clock.now()
         job.message = reason
         job.version += 1
@@ -124,7 +134,6 @@ def cancel_job(uow: UnitOfWork, job_id: UUID, version: int | None, *, reason: st
         grace_s = 0 if force else int(job.spec["grace_s"])
         for replica in live:
             ask_stop(uow, replica, StopReason.CANCELLED, grace_s)
-    return job
 
 
 def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
@@ -133,17 +142,28 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     uow.require(Permission.JOB_WRITE, job.project_id)
     if job.state not in ENDED_JOB_STATES:
         raise NotEnded(f"job {job.id} is {job.state}: cancel it first, or wait")
-    ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
-    spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
-    spec = pin(uow, spec, job.project_id)
-    project, queue = uow.get(Project, job.project_id), uow.get(Queue, job.queue_id)
-    place = Place(project.id, project.name, queue.id, queue.name)
-    _hold(uow, [(spec, place)])
-    (again,) = _make_jobs(uow, spec, place)
-    again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
-    _queue_all(uow, [again])
-    uow.insert([again])
+    (again,) = submit_again(uow, [job])
     return again
+
+
+def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
+    """The same for ended jobs of one project and queue."""
+    project, queue = uow.get(Project, jobs[0].project_id), uow.get(Queue, jobs[0].queue_id)
+    place = Place(project.id, project.name, queue.id, queue.name)
+    wanted, pins = [], Pins(uow)
+    for job in jobs:
+        ahead = job.deadline_at is not None and job.deadline_at > uow.clock.now()
+        spec = replace(spec_of(job), deadline_at=job.deadline_at if ahead else None)
+        wanted.append((pins.pin(spec, job.project_id), place))
+    hold_quotas(uow, wanted)
+    made = []
+    for job, (spec, _) in zip(jobs, wanted, strict=True):
+        again = make_job(uow, spec, place)
+        again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
+        made.append(again)
+    queue_all(uow, made)
+    uow.insert(made)
+    return made
 
 
 def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int) -> None:
@@ -159,7 +179,7 @@ def end_overdue(uow: UnitOfWork) -> None:
     """End the jobs whose deadline has passed."""
     overdue = select(Job).where(Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None)).order_by(Job.id).limit(500)
     for job in uow.session.execute(overdue.with_for_update(key_share=True, skip_locked=True)).scalars():
-        live = _live_replicas(uow, job)
+        live = live_replicas(uow, job)
         for replica in live:
             if replica.stop_reason is None:
                 ask_stop(uow, replica, StopReason.TIMED_OUT, int(job.spec["grace_s"]))
@@ -171,7 +191,10 @@ def end_overdue(uow: UnitOfWork) -> None:
 def requeue_due(uow: UnitOfWork) -> None:
     """Queue again the jobs whose pause before the next try is over."""
     due = (
-        select(Job).where(Job.state == JobState.RETRYING, Job.run_after <= uow.clock.now()).order_by(Job.id).limit(500)
+        select(Job)
+        .where(Job.state.in_((JobState.RETRYING, JobState.PREEMPTED)), Job.run_after <= uow.clock.now())
+        .order_by(Job.id)
+        .limit(500)
     )
     for job in uow.session.execute(due.with_for_update(key_share=True, skip_locked=True)).scalars():
         uow.move(job, JobState.QUEUED)
@@ -181,8 +204,8 @@ def spec_of(job: Job) -> JobSpec:
     """What was asked for, as it was stored."""
     kept: dict[str, Any] = dict(job.spec)
     kept["resources"] = _resources(kept["resources"])
-    retries = kept["retries"] | {"on": tuple(Cause(word) for word in kept["retries"]["on"])}
-    kept["retries"] = Retries(**retries)
+    kept["retries"] = Retries.read(kept["retries"])
+    kept["on_node_lost"] = OnNodeLost(kept.get("on_node_lost", OnNodeLost.REQUEUE))
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
     kept["network"] = NetworkPolicy(kept["network"])
@@ -206,7 +229,7 @@ def _role(kept: dict[str, Any]) -> RoleSpec:
     return RoleSpec(**kept | {"resources": _resources(kept["resources"]), "command": command})
 
 
-def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
+def hold_quotas(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
     """Let the quotas of every project that is concerned have their say, once each."""
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
@@ -216,47 +239,30 @@ def _hold(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
         quotas.hold(uow, project_id, jobs, largest)
 
 
-def _make_jobs(uow: UnitOfWork, spec: JobSpec, place: Place) -> list[Job]:
-    asks = asks_of(spec, pool_named(uow, spec)).stored()
-    if spec.array is None:
-        return [_make_job(uow, spec, place, asks)]
-    array_id = new_id()
-    jobs = []
-    for index in spec.array.indexes:
-        job = _make_job(uow, spec, place, asks)
-        job.array_id, job.array_index = array_id, index
-        jobs.append(job)
-    return jobs
+def _begin(uow: UnitOfWork, spec: JobSpec, job: Job) -> list[Dependency]:
+    """Queue a new job, or let it wait for others: what it waits for is still to be stored, as it is."""
+    waits = add_dependencies(uow, [job], spec.depends_on) if spec.depends_on else []
+    queue_all(uow, [job])
+    return waits
 
 
-def _begin(uow: UnitOfWork, spec: JobSpec, jobs: Sequence[Job]) -> Sequence[Job]:
-    """Queue new jobs, or let them wait for others; returns those that are still to be stored."""
-    width = spec.array.max_parallel if spec.array else 0
-    waits = bool(spec.depends_on) or 0 < width < len(jobs)
-    if waits:  # what they wait for is written in rows that refer to theirs
-        uow.session.add_all(jobs)
-        uow.session.flush()
-        for job in jobs if spec.depends_on else ():
-            add_dependencies(uow, job, spec.depends_on)
-        _chain(uow, jobs, width or len(jobs))
-    _queue_all(uow, jobs)
-    return () if waits else jobs
+def store(uow: UnitOfWork, jobs: Sequence[Job], waits: Sequence[Dependency]) -> None:
+    """Store new jobs, and what they wait for."""
+    uow.insert(jobs)
+    uow.insert(waits)
 
 
-def _queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
+def queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
+    """Queue new jobs that wait for nothing."""
     for job in jobs:
         uow.emit("job.submitted", job, name=job.name)
         if job.waiting_for == 0 and job.state is JobState.PENDING:
             uow.move(job, JobState.QUEUED)
 
 
-def _chain(uow: UnitOfWork, jobs: Sequence[Job], width: int) -> None:
-    """At most `width` of an array at once: each element waits for the end of the one `width` before it."""
-    for earlier, later in zip(jobs, jobs[width:], strict=False):
-        add_dependencies(uow, later, [DependencySpec(earlier.id, DependencyKind.AFTER_ANY)])
-
-
-def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any] | None) -> Job:
+def make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
+    """The job that `spec` becomes there, not stored yet."""
+    asks = asks_of(spec, pool_named(uow, spec)).stored()
     each = spec.largest()
     return Job(
         id=new_id(),
@@ -291,8 +297,9 @@ def _make_job(uow: UnitOfWork, spec: JobSpec, place: Place, asks: dict[str, Any]
     )
 
 
-def _live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
+def live_replicas(uow: UnitOfWork, job: Job) -> list[Replica]:
+    """The replicas of a (locked) job that have not ended, by index."""
     if job.fence == 0:
         return []
-    statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.id)
+    statement = select(Replica).where(Replica.job_id == job.id, Replica.ended_at.is_(None)).order_by(Replica.index)
     return list(uow.session.execute(statement.execution_options(populate_existing=True)).scalars())

@@ -7,12 +7,11 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import Family, apply_reports
+from app.jobs.attempts import FREEING, Family, apply_reports
 from app.jobs.logs import append_chunks
 from app.jobs.metrics import append_points
 from app.jobs.models import Replica
 from app.resources.allocations import lock_node, lock_nodes
-from trellis.vocabulary import ENDED_REPLICA_STATES
 from trellis.wire import Receipt, Shipment
 
 _MINE = (
@@ -43,21 +42,21 @@ def _apply_all(
     uow: UnitOfWork, shipment: Shipment, sent: set[UUID], node_ids: Collection[UUID]
 ) -> tuple[dict[UUID, Replica], set[str]]:
     # Lock order: node, job, attempt. A node only if something of it may be released.
-    _lock_freed(uow, [UUID(r.replica_id) for r in shipment.reports if r.state in ENDED_REPLICA_STATES], node_ids)
+    _lock_freed(uow, [UUID(r.replica_id) for r in shipment.reports if r.state in FREEING], node_ids)
     family = Family.of_replicas(uow, sent, node_ids)
     mine = {r.id: r for r in family.replicas.values() if r.node_id in node_ids and r.id in sent}
     _take_in(uow, mine, shipment)
     return mine, apply_reports(uow, family, shipment.reports, node_ids)
 
 
-def _lock_freed(uow: UnitOfWork, ended: Collection[UUID], node_ids: Collection[UUID]) -> None:
+def _lock_freed(uow: UnitOfWork, freed: Collection[UUID], node_ids: Collection[UUID]) -> None:
     """Lock the nodes that these replicas are on."""
-    if not ended:
+    if not freed:
         return
     if len(node_ids) == 1:
         lock_node(uow, next(iter(node_ids)))
         return
-    found = uow.execute(_NODES_OF, {"ids": list(ended), "node_ids": list(node_ids)})
+    found = uow.execute(_NODES_OF, {"ids": list(freed), "node_ids": list(node_ids)})
     lock_nodes(uow, [row.node_id for row in found])
 
 

@@ -9,7 +9,7 @@ from app.core.amounts import NAMES, NOTHING, Amounts
 from app.core.constraints import Constraints
 from app.storage.retention import Keep
 from scheduler.amounts import slice_milli
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy
+from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
 PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
@@ -58,13 +58,56 @@ class RoleSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Retries:
-    """How often to try again after one of the causes `on`, waiting `backoff_s`, doubled each time, at most `max_backoff_s`."""
+class RetryRule:
+    """How often to try again, and how long to wait before: `backoff_s`, times `backoff_factor` after each try, at most
+    `max_backoff_s`; up to `jitter_percent` of that more or less, so that many jobs do not come back at once.
+    """
 
     limit: int = 0
     backoff_s: int = 5
     max_backoff_s: int = 600
+    backoff_factor: int = 2
+    jitter_percent: int = 0
+
+    def delay_s(self, tried: int, chance: float) -> int:
+        """How long to wait after `tried` tries before this one; `chance` is drawn from 0 to 1."""
+        # The exponent is bounded: a large one would make a number of thousands of digits to be cut off again.
+        pause: int = min(self.backoff_s * self.backoff_factor ** min(tried, 40), self.max_backoff_s)
+        return round(pause * (1 + self.jitter_percent / 100 * (2 * chance - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Retries(RetryRule):
+    """The rule for the causes `on`, and rules `by_cause` that go before it and count their own tries alone.
+
+    `exit_codes`, where there are any, are those of `exit_code` that are tried again at all.
+    """
+
     on: tuple[Cause, ...] = (Cause.EXIT_CODE, Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.START_FAILED)
+    exit_codes: tuple[int, ...] = ()
+    by_cause: tuple[tuple[Cause, RetryRule], ...] = ()
+
+    def own_rule(self, cause: Cause | None) -> RetryRule | None:
+        """The rule for that cause alone."""
+        return next((rule for named, rule in self.by_cause if named is cause), None)
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON, without what most jobs leave as it is."""
+        kept = _plain_but(self, "by_cause", "on", "exit_codes", "backoff_factor", "jitter_percent") | {"on": self.on}
+        if self.exit_codes:
+            kept["exit_codes"] = self.exit_codes
+        if (self.backoff_factor, self.jitter_percent) != (2, 0):
+            kept |= {"backoff_factor": self.backoff_factor, "jitter_percent": self.jitter_percent}
+        if self.by_cause:
+            kept["by_cause"] = {str(cause): _plain_but(rule) for cause, rule in self.by_cause}
+        return kept
+
+    @classmethod
+    def read(cls, kept: dict[str, Any]) -> "Retries":
+        """What `stored` wrote."""
+        rules = tuple((Cause(word), RetryRule(**rule)) for word, rule in kept.get("by_cause", {}).items())
+        lists = {"on": tuple(map(Cause, kept["on"])), "exit_codes": tuple(kept.get("exit_codes", ()))}
+        return cls(**kept | lists | {"by_cause": rules})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +196,10 @@ class JobSpec:
     constraints: Constraints = field(default_factory=Constraints)
     preemptible: bool = True
     checkpointable: bool = False
+    on_node_lost: OnNodeLost = OnNodeLost.REQUEUE
+    warn_signal: str = ""
+    warn_before_s: int = 60
+    debug: bool = False
     code: CodeSpec | None = None
     checkpoint: CheckpointSpec | None = None
     from_checkpoint: UUID | None = None
@@ -161,7 +208,7 @@ class JobSpec:
         """What of it the job keeps beyond its own columns."""
         kept = {name: getattr(self, name) for name in _STORED}
         kept["resources"] = _plain(self.resources)
-        kept["retries"] = {f.name: getattr(self.retries, f.name) for f in fields(Retries)}
+        kept["retries"] = self.retries.stored()
         kept |= {name: value for name, usual in _SELDOM.items() if (value := getattr(self, name)) != usual}
         if self.roles:
             kept["roles"] = [_plain(role) | {"resources": _plain(role.resources)} for role in self.roles]
@@ -203,8 +250,15 @@ _STORED = (
     "name", "queue", "command", "script", "script_name", "arguments", "environment", "replicas", "priority",
     "time_limit_s", "grace_s", "network", "executor",
 )  # fmt: skip
-_SELDOM = {"max_replicas": None, "preemptible": True, "checkpointable": False}
+_SELDOM = {
+    "max_replicas": None, "preemptible": True, "checkpointable": False, "on_node_lost": OnNodeLost.REQUEUE,
+    "warn_signal": "", "warn_before_s": 60, "debug": False,
+}  # fmt: skip
 _SELDOM_OF_RESOURCES = ("gpu_types", "mig_profile")
+
+
+def _plain_but(value: RetryRule, *left_out: str) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in left_out}
 
 
 def _plain(value: Resources | RoleSpec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, insert, select, text, updat
 from sqlalchemy.exc import IntegrityError
 
 from app.core.access import Permission
+from app.core.ids import new_id
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
 from app.resources.models import Allocation, AllocationGpu, AllocationSlot, Gpu, Node
@@ -91,6 +92,22 @@ _RELEASE = text(
 )
 
 
+# A second name for what is over: what a replica held before it stood still stays on record when it holds that again.
+_SET_ASIDE = text(
+    """
+    WITH former AS (
+        SELECT pair.id, pair.other FROM unnest(:ids, :others) AS pair(id, other)
+        JOIN allocations ON allocations.id = pair.id AND released_at IS NOT NULL
+    ), gpus AS (
+        UPDATE allocation_gpus SET allocation_id = former.other FROM former WHERE allocation_id = former.id
+    ), slots AS (
+        UPDATE allocation_slots SET allocation_id = former.other FROM former WHERE allocation_id = former.id
+    )
+    UPDATE allocations SET id = former.other FROM former WHERE allocations.id = former.id
+    """
+).bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("others", type_=ARRAY(Uuid)))
+
+
 def lock_nodes(uow: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, Node]:
     """The nodes, locked. Sorted by id: every transaction locks nodes in one order."""
     fresh = {"populate_existing": True}
@@ -138,6 +155,11 @@ def release(uow: UnitOfWork, replica_ids: Collection[UUID], node_id: UUID) -> No
     """Give back what these replicas hold on a (locked) node; what was given back already is left alone."""
     if replica_ids:
         uow.execute(_RELEASE, {"ids": list(replica_ids), "node_id": node_id, "now": uow.clock.now()})
+
+
+def set_aside(uow: UnitOfWork, replica_ids: Collection[UUID]) -> None:
+    """Keep what these replicas held and gave back under ids of its own: they are about to hold something again."""
+    uow.execute(_SET_ASIDE, {"ids": list(replica_ids), "others": [new_id() for _ in replica_ids]})
 
 
 def _book(node: Node | None, claim: Grant) -> None:

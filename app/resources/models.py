@@ -19,7 +19,8 @@ class Node(Entity):
     `cpu_milli` and `memory_bytes` are what may be given away: the `real_` amounts times the overcommitment of its pool.
     `own_labels` is what the machine says of itself; labels, taints, domains (level of the topology to name), pool,
     price and `caches` (keys of data near at hand) are its operators'. `cordoned_at`: it shall take nothing new.
-    `exclusive_for`: the job, or the allocation without one, that has it for itself alone.
+    `exclusive_for`: the job, or the allocation without one, that has it for itself alone. `parked`: how many suspended
+    replicas stand still there without holding anything.
     """
 
     __tablename__ = "nodes"
@@ -55,6 +56,7 @@ class Node(Entity):
     usd_micros_hour: Mapped[int] = mapped_column(default=0)
     caches: Mapped[list[Any]] = mapped_column(default=list)
     exclusive_for: Mapped[UUID | None]
+    parked: Mapped[int] = mapped_column(default=0)
     cordoned_at: Mapped[datetime | None]
     cordon_reason: Mapped[str] = mapped_column(default="")
     telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -16,7 +16,7 @@ from trellis.vocabulary import ReservationState
 WHOLE = 1000
 OPEN = (ReservationState.PLANNED, ReservationState.ACTIVE)
 # Jobs stand above, so their model is not to be had here; three columns of their table are.
-_JOBS = table("jobs", column("id"), column("started_at"), column("time_limit_s"))
+_JOBS = table("jobs", column("id"), column("started_at"), column("paused_ms"), column("time_limit_s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ def reserved_on(uow: UnitOfWork, node_ids: Sequence[UUID], window: Window) -> li
 def _running(uow: UnitOfWork, ids: Sequence[UUID], window: Window) -> Iterable[tuple[Any, list[tuple[int, int]]]]:
     """Live allocations that may still be there when the window begins; without a limit they may be for ever."""
     now = uow.clock.now()
-    began = func.coalesce(_JOBS.c.started_at, now)
+    stood_still_s = func.coalesce(_JOBS.c.paused_ms, 0) / 1000.0
+    began = func.coalesce(_JOBS.c.started_at, now) + func.make_interval(0, 0, 0, 0, 0, 0, stood_still_s)
     ends_at = func.coalesce(Allocation.expires_at, began + func.make_interval(0, 0, 0, 0, 0, 0, _JOBS.c.time_limit_s))
     statement = (
         select(

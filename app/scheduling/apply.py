@@ -1,7 +1,7 @@
 """`Plan` to rows: placements become attempts with what they hold, verdicts become words for those who wait."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ from app.jobs.asks import RoleAsks, is_exclusive, roles_in
 from app.jobs.attempts import Opened, Piece, Seat, open_attempt, store_attempts
 from app.jobs.evictions import Order, evict
 from app.jobs.models import ClassVerdict, Job
+from app.jobs.parking import make_way, take_up
 from app.jobs.resizes import Change, resize
-from app.resources.allocations import grant, lock_nodes
+from app.resources.allocations import Grant, grant, lock_nodes
 from app.resources.models import Gpu, Node
 from scheduler.placement.mig import slots_of
 from scheduler.plan import Eviction, Placement, Plan, ReplicaPlacement, Resize, Verdict
@@ -43,6 +44,7 @@ def apply_plan(uow: UnitOfWork, plan: Plan, sizes: Mapping[str, int]) -> int:
     started = _place(uow, plan.placements, there) if plan.placements else 0
     if plan.resizes:
         _resize(uow, plan.resizes, sizes, there)
+    make_way(uow, there.nodes.values(), there.newcomers)
     if plan.evictions:
         evict(uow, {UUID(one.job_id): _order(one) for one in plan.evictions})
     return started
@@ -55,6 +57,7 @@ class _There:
     nodes: Mapping[UUID, Node]
     gpus: Mapping[UUID, Mapping[int, Gpu]]
     left: dict[UUID, "_Left"]
+    newcomers: dict[UUID, list[UUID]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, uow: UnitOfWork, plan: Plan) -> "_There":
@@ -66,6 +69,13 @@ class _There:
             return cls({}, {}, {})
         nodes = lock_nodes(uow, wanted)
         return cls(nodes, _gpus(uow, nodes), {node.id: _Left.of(node) for node in nodes.values()})
+
+    def give(self, uow: UnitOfWork, grants: Sequence[Grant]) -> None:
+        """Grant these, and note who got something where. Raises CapacityTaken."""
+        grant(uow, grants, self.nodes)
+        for claim in grants:
+            if claim.job_id is not None:
+                self.newcomers.setdefault(claim.node_id, []).append(claim.job_id)
 
     def seats(self, replicas: Iterable[ReplicaPlacement]) -> list[Seat]:
         """Where these go."""
@@ -80,15 +90,20 @@ def _place(uow: UnitOfWork, placements: Iterable[Placement], there: _There) -> i
     by_job = {UUID(placement.job_id): placement for placement in placements}
     jobs = uow.session.execute(_STILL_QUEUED, {"ids": list(by_job)}).scalars().all()
     opened: list[Opened] = []
+    parked: dict[UUID, list[Seat]] = {}
     for job in jobs:
         placement = by_job[job.id]
         if not _has_room(job, placement.replicas, there):
             continue  # the node changed since the plan was made; the next cycle knows
+        if job.parked_at is not None:
+            parked[job.id] = there.seats(placement.replicas)
+            continue
         job.owed = None
         opened.append(open_attempt(uow, job, there.seats(placement.replicas), placement.reason))
     store_attempts(uow, opened)
-    grant(uow, [claim for one in opened for claim in one.grants], there.nodes)
-    return len(opened)
+    again = take_up(uow, parked) if parked else []
+    there.give(uow, [*(claim for one in opened for claim in one.grants), *again])
+    return len(opened) + len({claim.job_id for claim in again})
 
 
 def _resize(uow: UnitOfWork, resizes: Iterable[Resize], sizes: Mapping[str, int], there: _There) -> None:
@@ -103,7 +118,7 @@ def _resize(uow: UnitOfWork, resizes: Iterable[Resize], sizes: Mapping[str, int]
             changes[job.id] = Change(seats, one.removed, sizes[one.job_id], ceil(one.grace_s), one.reason)
     joining = resize(uow, changes)
     uow.insert(joining.replicas)
-    grant(uow, joining.grants, there.nodes)
+    there.give(uow, joining.grants)
 
 
 def _seat(placed: ReplicaPlacement, node: Node, gpus: Mapping[int, Gpu]) -> Seat:

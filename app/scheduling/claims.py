@@ -12,6 +12,7 @@ from app.core.amounts import Amounts
 from app.core.ids import new_id
 from app.core.locks import wait_lock
 from app.core.uow import UnitOfWork
+from app.jobs.parking import make_way
 from app.resources.allocations import Grant, Lease, grant, lock_nodes
 from app.resources.candidates import Part, list_candidates
 from app.resources.models import Allocation, Node, Reservation
@@ -79,6 +80,7 @@ def allocate(uow: UnitOfWork, spec: AllocationSpec) -> Allocation:
         new_id(), place.node.id, project.id, None, spec.name, place.cpu_milli, place.memory_bytes, held, lease
     )
     grant(uow, [claim], {place.node.id: place.node})
+    make_way(uow, [place.node], {})
     allocation = uow.session.execute(select(Allocation).where(Allocation.id == claim.replica_id)).scalar_one()
     uow.emit("allocation.granted", allocation, name=spec.name, node=place.node.name, expires_at=expires_at.isoformat())
     return allocation

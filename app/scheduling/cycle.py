@@ -30,7 +30,7 @@ LATE_COMMIT = timedelta(seconds=10)
 LOOK_BACK = 5000
 # After any of these a job may start that could not before.
 WAKING = (
-    "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
+    "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost", "job.suspended",
     "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
     "topology.changed", "pool.created", "pool.changed", "pool.removed",
     "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",

@@ -127,7 +127,7 @@ _GPUS = (
 )
 _HOLDING = (
     select(
-        *_COLUMNS, Job.state, Job.started_at, Job.preemptions, Allocation.node_id, _GPUS.label("gpus"),
+        *_COLUMNS, Job.state, Job.started_at, Job.paused_ms, Job.preemptions, Allocation.node_id, _GPUS.label("gpus"),
         Allocation.cpu_milli.label("held_cpu"), Allocation.memory_bytes.label("held_memory"),
         Allocation.id.label("allocation_id"), Allocation.project_id.label("holder"), Allocation.expires_at,
         Allocation.exclusive,
@@ -196,7 +196,8 @@ def _holder(
         return plain.RunningJob(
             left_by(str(row.id)), replace(job_class, preemptible=False, checkpointable=False), holdings
         )
-    started_at = (row.started_at or now).timestamp()
+    # Time that it stood still does not count.
+    started_at = (row.started_at or now).timestamp() + row.paused_ms / 1000
     told = [_told(one) for one in replicas if one.stop_reason not in (None, StopReason.SURPLUS)]
     return plain.RunningJob(
         str(row.id), job_class, holdings, started_at,

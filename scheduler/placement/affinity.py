@@ -80,6 +80,14 @@ class Watch:
         return CROWDED * count if self.rule.apart else -CROWDED * (count > 0)
 
 
+def levels_apart(one: JobClass, other: JobClass) -> set[str]:
+    """Return the levels in whose domains no replica of one class may be together with one of the other."""
+    if one.project_id != other.project_id:
+        return set()
+    pairs = ((one, other), (other, one))
+    return {rule.level for mine, theirs in pairs for rule in _repelling(mine) if _carries(theirs, rule.labels)}
+
+
 class Presence:
     """Which classes with labels, or with a wish to be apart, have how many replicas on which node."""
 

@@ -69,7 +69,7 @@ PUBLIC = {
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys", "PUT /bundles/blobs"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
-    "POST /jobs", "POST /jobs/batch", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
+    "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
     "PUT /bundles",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
@@ -127,6 +127,9 @@ class Victim:
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
             "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
+            "PATCH /jobs/arrays/<uuid:array_id>/status": {"action": "cancel"},
+            "PATCH /jobs/workflows/<uuid:workflow_id>/status": {"action": "cancel"},
+            "POST /jobs/workflows": {"name": "mine", "jobs": [{**job, "name": "mine"}]},
             "POST /agent/register": wire.pack(a_description("node-9")),
             "POST /agent/heartbeat": wire.pack(wire.Heartbeat((), 1, 1, 1)),
             "POST /agent/specs": {"replicas": [[self.spec.replica_id, self.spec.fence]]},
@@ -208,10 +211,15 @@ def a_victim(stack: Stack, world: World) -> Victim:
     held = chief.post("/resources/allocate", part).json
     claimed = chief.post("/resources/reserve", part | {"ends_at": ends_at}).json
     bundle_id = stack.client(world.member).get("/bundles").json["items"][0]["id"]
+    secret = {"command": ["true"], "name": "the-secret-job"}
+    many = chief.post("/jobs", {**secret, "array": {"indexes": "0-1"}}).json
+    flow = chief.post("/jobs/workflows", {"name": "the-secret-job", "jobs": [secret]}).json
     ids = {
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
-        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id, "bundle_id": bundle_id, "replica_id": spec.replica_id, "artifact_id": artifact_id, "checkpoint_id": checkpoint_id,
+        "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id,
+        "array_id": many["array_id"], "workflow_id": flow["id"], "bundle_id": bundle_id, "replica_id": spec.replica_id,
+        "artifact_id": artifact_id, "checkpoint_id": checkpoint_id,
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 

@@ -80,7 +80,8 @@ def commands_in(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-SHOWN = [words for page in (ROOT / "README.md", ROOT / "docs/guides/placement.md") for words in commands_in(page)]
+PAGES = ("README.md", "docs/guides/placement.md", "docs/guides/jobs.md")
+SHOWN = [words for page in PAGES for words in commands_in(ROOT / page)]
 
 
 @pytest.mark.parametrize("words", SHOWN, ids=" ".join)

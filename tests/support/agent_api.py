@@ -28,6 +28,7 @@ from trellis.wire import (
     HostWelcome,
     NodeDescription,
     Orders,
+    Pause,
     Receipt,
     ReplicaSpec,
     Report,
@@ -82,6 +83,7 @@ class ControlPlane:
     known_token: str = NODE_TOKEN
     wanted: dict[str, ReplicaSpec] = field(default_factory=dict)
     stops: dict[str, Stop] = field(default_factory=dict)
+    pauses: dict[str, Pause] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     descriptions: list[NodeDescription] = field(default_factory=list)
@@ -136,6 +138,13 @@ class ControlPlane:
     def wish_end(self, replica_id: str, reason: StopReason, grace_s: int = 5) -> None:
         self.stops[replica_id] = Stop(replica_id, 1, reason, grace_s)
 
+    def wish_still(self, replica_id: str, *, paused: bool = True, checkpoint_s: int = 0) -> None:
+        self.pauses[replica_id] = Pause(replica_id, 1, paused, checkpoint_s)
+
+    def states_of(self, replica_id: str) -> list[str]:
+        """Every state that was reported of a replica, in order."""
+        return [str(report.state) for report in self.reports[replica_id]]
+
     def end_of(self, replica_id: str, within_s: float = 20.0) -> Report:
         """The replica's last report, once it has ended."""
         reports = self.reports[replica_id]
@@ -175,7 +184,8 @@ class ControlPlane:
         self.heartbeats.append(heartbeat)
         launch = tuple(spec for name, spec in self.wanted.items() if name not in held and not self._ended(name))
         stop = tuple(stop for name, stop in self.stops.items() if name in held)
-        return Orders(self.lease_s, self.heartbeat_s, launch, stop, self.saves)
+        pause = tuple(pause for name, pause in self.pauses.items() if name in held)
+        return Orders(self.lease_s, self.heartbeat_s, launch, stop, self.saves, pause)
 
     def specs(self, body: Any) -> Any:
         asked = [name for name, _ in body["replicas"]]

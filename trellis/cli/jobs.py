@@ -1,4 +1,4 @@
-"""`trellis jobs`, `job`, `cancel`, `retry`."""
+"""`trellis jobs`, `job`."""
 
 from itertools import islice
 from typing import Annotated, Any
@@ -18,8 +18,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("jobs")(list_jobs)
     app.command("job")(show_job)
-    app.command()(cancel)
-    app.command()(retry)
 
 
 def list_jobs(
@@ -33,10 +31,11 @@ def list_jobs(
     after: Annotated[str | None, typer.Option("--submitted-after", help="A time, such as 2026-01-31T12:00.")] = None,
     before: Annotated[str | None, typer.Option("--submitted-before", help="Time, likewise.")] = None,
     sort: Annotated[str, typer.Option(help="Field to sort by, `-` before it turns it round.")] = "-submitted_at",
+    each: Annotated[bool, typer.Option("--each", help="Elements of arrays and jobs of workflows one by one.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, the newest first.
+    """List jobs, the newest first; an array or a workflow is one line.
 
     For example: trellis jobs --state running --state queued
     """
@@ -51,6 +50,7 @@ def list_jobs(
         "submitted_after": when("submitted-after", after),
         "submitted_before": when("submitted-before", before),
         "sort": sort,
+        "grouped": None if each else True,
         "limit": min(limit, _PAGE),
     }
     given = {key: value for key, value in filters.items() if value is not None}
@@ -73,39 +73,3 @@ def show_job(context: typer.Context, job: JobWord, as_json: AsJson = False) -> N
     run = here(context)
     found = run.client.jobs.get(run.job_id(job), verbose=True)
     run.answer(found, lambda: run.out.print(job_sheet(found)))
-
-
-def cancel(
-    context: typer.Context,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or `last`.")],
-    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Leave it no time to save.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """End jobs.
-
-    For example: trellis cancel last --reason "wrong data"
-    """
-    run = here(context)
-    ended = [run.client.jobs.cancel(run.job_id(word), reason=reason, force=force) for word in jobs]
-    run.answer(ended, lambda: _say_each(run.say, ended))
-
-
-def _say_each(say: Any, jobs: list[Job]) -> None:
-    for job in jobs:
-        say(f"Job {job.id} is {'ending' if not job.ended else job.state.replace('_', ' ')}.")
-
-
-def retry(
-    context: typer.Context,
-    job: JobWord,
-    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Submit an ended job again; prints the new one.
-
-    For example: trellis retry last
-    """
-    run = here(context)
-    made = run.client.jobs.retry(run.job_id(job), reason=reason)
-    run.answer(made, lambda: run.say(f"Submitted job {made.id}, a retry of {made.retry_of or job}."))

@@ -1,5 +1,6 @@
 """Options whose text holds more than one thing."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 from trellis.errors import Field, Invalid
 from trellis.terms import read_term
 from trellis.units import parse_seconds
+from trellis.vocabulary import Cause, WarnSignal
+
+_RULE = re.compile(r"(\w+)=(\d{1,2})(?::(\w+))?")
+_CAUSES = f"causes are {', '.join(sorted(set(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}))}"
 
 
 def pairs(option: str, given: Iterable[str] | None) -> dict[str, str]:
@@ -29,6 +34,37 @@ def dependencies(given: Iterable[str] | None) -> list[dict[str, str]]:
             raise Invalid(Field("--after", f"must be ID, failure:ID or any:ID, not {word!r}"))
         found.append({"job": job, "kind": f"after_{kind or 'success'}"})
     return found
+
+
+def rules(given: Iterable[str] | None) -> dict[str, dict[str, Any]]:
+    """`out_of_memory=1` and `exit_code=5:60s` words as rules of retrying by cause. Raises Invalid."""
+    found: dict[str, dict[str, Any]] = {}
+    for word in given or ():
+        match = _RULE.fullmatch(word)
+        if match is None or match[1] not in list(Cause):
+            raise Invalid(Field("--retry", f"must be CAUSE=TIMES or CAUSE=TIMES:PAUSE, not {word!r}; {_CAUSES}"))
+        found[match[1]] = {"limit": int(match[2]), **({"backoff_s": match[3]} if match[3] else {})}
+    return found
+
+
+def warning(text: str | None) -> dict[str, Any]:
+    """`USR1@60` as a signal and how long before the time limit it is sent. Raises Invalid."""
+    if text is None:
+        return {}
+    name, at, before = text.partition("@")
+    name = name.upper().removeprefix("SIG")
+    if name not in list(WarnSignal) or (at and not before):
+        raise Invalid(Field("--warn", f"must be such as USR1@60 or USR2@5m, with one of {', '.join(WarnSignal)}"))
+    return {"warn_signal": name, **({"warn_before": before} if at else {})}
+
+
+def codes(text: str | None) -> list[int] | None:
+    """`75,76` as numbers. Raises Invalid."""
+    if text is None:
+        return None
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise Invalid(Field("--retry-codes", f"must be such as 75 or 75,76, not {text!r}"))
+    return [int(part) for part in text.split(",")]
 
 
 def when(option: str, text: str | None) -> datetime | None:

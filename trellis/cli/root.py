@@ -8,8 +8,10 @@ import trellis
 from trellis.cli import (
     account,
     bundles,
+    changes,
     checkpoints,
     cluster,
+    groups,
     holdings,
     jobs,
     logs,
@@ -34,6 +36,8 @@ app = typer.Typer(
 submit.register(app)
 bundles.register(app)
 jobs.register(app)
+changes.register(app)
+groups.register(app)
 logs.register(app)
 metrics.register(app)
 checkpoints.register(app)

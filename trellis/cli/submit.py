@@ -13,11 +13,23 @@ from trellis import sbatch
 from trellis.answers import Job, JobArray
 from trellis.cli import directories, logs, whatif
 from trellis.cli.context import FAILED, AsJson, Here, here
-from trellis.cli.options import checkpoints, counted, dependencies, one_or_many, pairs, terms, topology
+from trellis.cli.options import (
+    checkpoints,
+    codes,
+    counted,
+    dependencies,
+    one_or_many,
+    pairs,
+    rules,
+    terms,
+    topology,
+    warning,
+    when,
+)
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
-from trellis.vocabulary import JobState, NetworkPolicy, Strategy
+from trellis.vocabulary import JobState, NetworkPolicy, OnNodeLost, Strategy
 
 TIMED_OUT = 124
 CANCELLED = 130
@@ -89,6 +101,17 @@ def submit(  # one parameter an option, that is how Typer declares them
         list[str] | None, typer.Option("--after", "-d", help="Wait for ID, failure:ID or any:ID; may be given again.")
     ] = None,
     retries: Annotated[int | None, typer.Option(help="Try again so often when it fails.")] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option("--retry", help="So often after one cause: out_of_memory=1, exit_code=5:60s; may be given again."),
+    ] = None,
+    retry_codes: Annotated[str | None, typer.Option(help="Of exit codes only these, such as 75,76.")] = None,
+    backoff: Annotated[str | None, typer.Option(help="Pause before the next try, doubled each time.")] = None,
+    on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
+    warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
+    grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="More of what the node does in its log.")] = False,
+    deadline: Annotated[str | None, typer.Option(help="Ended by then, such as 2026-01-31T12:00.")] = None,
     directory: Annotated[
         Path | None, typer.Option("--dir", "-D", metavar="DIR", help="Send this directory; the job runs in it.")
     ] = None,
@@ -149,7 +172,14 @@ def submit(  # one parameter an option, that is how Typer declares them
         "labels": pairs("label", label),
         "array": _array(array),
         "depends_on": dependencies(after),
-        "retries": None if retries is None else {"limit": retries},
+        "retries": _present(
+            {"limit": retries, "by_cause": rules(retry), "exit_codes": codes(retry_codes), "backoff_s": backoff}
+        ),
+        "on_node_lost": None if on_node_lost is None else str(on_node_lost),
+        **warning(warn),
+        "grace": grace,
+        "debug": debug or None,
+        "deadline": when("deadline", deadline),
         "network": None if network is None else str(network),
         "bundle": bundle,
         "requirements": requirements if bundle else None,
@@ -207,7 +237,7 @@ def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     counts = {"replicas", "min_replicas", "max_replicas"}
     kept = {key: value for key, value in base.items() if key not in counts or not counts & given.keys()}
     both = {**kept, **given}
-    for key in ("resources", "environment", "labels", "constraints", "checkpoint"):
+    for key in ("resources", "environment", "labels", "constraints", "retries", "checkpoint"):
         if key in base and key in given:
             both[key] = {**base[key], **given[key]}
     return both

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trellis.answers import Amounts, Attempt, Gpu, Job, Kind, Node, Project, Queue, RoleOfJob
+from trellis.answers import Amounts, Attempt, Gpu, Job, JobGroup, Kind, Node, Project, Queue, RoleOfJob
 from trellis.cli.text import cell, cores, moment, span, state_cell
 from trellis.holdings import Head, QueueOrder
 from trellis.units import format_bytes
@@ -35,18 +35,45 @@ def table(headings: Sequence[str], rows: Iterable[Row], *, right: Iterable[str] 
 
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """One line a job."""
-    rows = [
-        (
-            cell(job.id),
-            cell(job.name),
-            state_cell(job.state),
-            cell(job.queue),
-            cell(span(job.wait_s)),
-            cell(span(job.run_s)),
-        )
-        for job in jobs
-    ]
+    rows = [_group_row(job, job.group) if job.group else _job_row(job) for job in jobs]
     return table(["ID", "NAME", "STATE", "QUEUE", "WAIT", "RUN"], rows, right=("WAIT", "RUN"), gives="NAME")
+
+
+def _job_row(job: Job) -> Row:
+    times = (cell(span(job.wait_s)), cell(span(job.run_s)))
+    return (cell(job.id), cell(job.name), state_cell(job.state), cell(job.queue), *times)
+
+
+def _group_row(job: Job, group: JobGroup) -> Row:
+    """All jobs of a group in one line: in place of a state how many are in the commonest ones."""
+    name = f"{group.name} ({group.kind} of {group.count})"
+    return (cell(group.id), cell(name), _states(group, 2), cell(job.queue), cell(span(job.wait_s)), cell("-"))
+
+
+def _states(group: JobGroup, at_most: int) -> Text:
+    """How many jobs are in which state, the commonest first."""
+    ranked = sorted(group.states.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = [Text.assemble(f"{count} ", state_cell(state)) for state, count in ranked[:at_most]]
+    return Text(", ").join([*words, *([Text("...")] if len(ranked) > at_most else [])])
+
+
+def group_sheet(group: JobGroup) -> RenderableType:
+    """All there is to know about an array or a workflow."""
+    sheet = Table.grid(padding=(0, 2, 0, 0))
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(overflow="fold")
+    rows = [
+        (group.kind.capitalize(), cell(group.id)),
+        ("Name", cell(group.name)),
+        ("User", cell(group.user)),
+        ("Submitted", cell(moment(group.submitted_at))),
+        ("Jobs", cell(group.count)),
+        ("States", _states(group, len(group.states))),
+    ]
+    for name, value in rows:
+        value.no_wrap, value.overflow = False, "fold"
+        sheet.add_row(name, value)
+    return sheet
 
 
 def job_sheet(job: Job) -> RenderableType:
@@ -73,6 +100,7 @@ def job_sheet(job: Job) -> RenderableType:
         *_optional("Waits for", ", ".join(_dependency(item) for item in job.depends_on) or None),
         *_optional("Retry of", job.retry_of),
         *_optional("Array", f"{job.array_id}, index {job.array_index}" if job.array_id else None),
+        *_optional("Workflow", f"{job.workflow}, {job.workflow_id}" if job.workflow_id else None),
     ]
     sheet = Table.grid(padding=(0, 2, 0, 0))
     sheet.add_column(style="bold", no_wrap=True)

@@ -22,6 +22,9 @@ class JobFilters(TypedDict, total=False):
     user: str
     name: str
     label: Mapping[str, str]
+    array_id: str
+    workflow_id: str
+    grouped: bool
     submitted_after: datetime | str
     submitted_before: datetime | str
     started_after: datetime | str
@@ -96,6 +99,31 @@ class Jobs:
     def cancel(self, job: Job | str, *, reason: str | None = None, force: bool = False) -> Job:
         """Ask for the job's end; `force` leaves it no time to save. Raises IllegalTransition where it has ended."""
         return self._change(job, {"action": "cancel", "reason": reason, "force": force or None}, repeatable=True)
+
+    def suspend(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Hold a job back, or, where it runs, hold its processes still and give back what it held.
+
+        Raises: IllegalTransition where it has ended.
+        """
+        return self._change(job, {"action": "suspend", "reason": reason}, repeatable=True)
+
+    def resume(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Let a suspended job go on: where it stood if that is still free, else in a new attempt.
+
+        Raises: IllegalTransition where it has ended.
+        """
+        return self._change(job, {"action": "resume", "reason": reason}, repeatable=True)
+
+    def migrate(self, job: Job | str, *, to: str | None = None, reason: str | None = None) -> Job:
+        """Have a running checkpointable job go on elsewhere: on the node `to`, or on any but its own.
+
+        Raises: IllegalTransition where it does not run, Conflict where it is not checkpointable, Invalid for `to`.
+        """
+        return self._change(job, {"action": "migrate", "to": to, "reason": reason}, repeatable=False)
+
+    def give_up(self, job: Job | str, *, reason: str | None = None) -> Job:
+        """Wait no longer for the job's silent nodes: it is tried elsewhere. Raises Conflict where none is silent."""
+        return self._change(job, {"action": "give_up", "reason": reason}, repeatable=False)
 
     def retry(self, job: Job | str, *, reason: str | None = None) -> Job:
         """Submit an ended job again, and return the new one. Raises IllegalTransition for one that has not ended."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent import commands
 from tests.integration.agent.conftest import Node
 from tests.integration.agent.test_checkpointing import PUBLIC
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
@@ -111,3 +112,23 @@ def test_what_makes_an_environment_is_not_asked_to_save(
         assert plane.end_of("r1", within_s=15).state is ReplicaState.PREEMPTED
         asker.close()
     assert plane.saved["r1"] == []
+
+
+def test_one_that_is_to_stand_still_while_its_code_comes_does_so_once_it_runs(
+    make_node: Callable[..., Node], plane: ControlPlane, wheels: Path
+) -> None:
+    node = make_node(package_links=str(wheels))
+    plane.code_held_back = True
+    code = plane.give_code("r1", {"requirements.txt": b"tiny"})
+    code = Code(code.digest, code.size_bytes, code.files, "requirements.txt")
+    node.run(a_spec("r1", "/bin/sh", "-c", "while :; do echo tick; sleep 0.02; done", code=code))
+    wait_until(lambda: plane.reports["r1"])
+    plane.wish_still("r1")
+    commands.stop([("r1", 1)])
+    plane.code_held_back = False
+    wait_until(lambda: plane.states_of("r1") == ["starting", "running", "suspended"], 60)
+    plane.wish_still("r1", paused=False)
+    commands.stop([("r1", 1)])
+    wait_until(lambda: plane.states_of("r1")[-1] == "running" and plane.lines("r1"))
+    plane.wish_end("r1", StopReason.CANCELLED, 0)
+    assert plane.end_of("r1").state is ReplicaState.CANCELLED

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import end_attempts_on_lost_nodes
+from app.jobs.losses import end_attempts_on_lost_nodes
 from app.jobs.models import Replica
 from app.resources.nodes import DOUBT, mark_silent
 from tests.support.fake_node import FakeNode, a_description

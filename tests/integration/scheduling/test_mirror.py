@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, text
 
 from app.core.uow import UnitOfWork
-from app.jobs.attempts import end_attempts_on_lost_nodes
+from app.jobs.losses import end_attempts_on_lost_nodes
 from app.jobs.models import Job, Replica
 from app.resources.nodes import mark_silent
 from app.scheduling.cycle import run_cycle

@@ -229,6 +229,28 @@ def test_a_dry_run_needs_the_bundle_too_and_keeps_nothing(stack: Stack, member: 
     assert submit(member, made["project_id"], dry_run=True).status == 422
 
 
+def test_the_jobs_of_a_workflow_run_in_bundles_and_a_wrong_one_is_named_by_its_place(member: Caller) -> None:
+    made = a_bundle(member, FILES)
+    jobs = [{"name": name, "command": ["true"], "bundle": made["id"]} for name in ("first", "second")]
+    flow = member.post("/jobs/workflows", {"name": "nightly", "jobs": jobs}).json
+    assert [job["bundle"]["digest"] for job in flow["items"]] == [made["digest"]] * 2
+    wrong = [jobs[0], jobs[1] | {"bundle": made["project_id"]}]
+    refused = member.post("/jobs/workflows", {"name": "nightly", "jobs": wrong})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/jobs/1/bundle")
+
+
+def test_all_elements_of_an_array_are_stored_with_their_bundle_and_tried_again_in_it(
+    stack: Stack, member: Caller
+) -> None:
+    made = a_bundle(member, FILES)
+    array = submit(member, made["id"], array={"indexes": "0-5", "max_parallel": 2}).json["array_id"]
+    member.patch(f"/jobs/arrays/{array}/status", {"action": "cancel"})
+    again = member.patch(f"/jobs/arrays/{array}/status", {"action": "retry"})
+    assert (again.status, again.json["changed"]) == (200, 6)
+    stored = stack.run(lambda uow: uow.session.execute(select(Job.bundle_id, Job.spec["code"]["digest"])).all())
+    assert [tuple(row) for row in stored] == [(UUID(made["id"]), made["digest"])] * 12
+
+
 def test_a_bundle_is_not_forgotten_while_a_job_needs_it(
     stack: Stack, member: Caller, store: LocalStore, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from scheduler.config import Config
 from scheduler.engine import plan
 from scheduler.plan import Reason
 from scheduler.snapshot import (
+    Affinity,
     Constraints,
     Holding,
     JobClass,
@@ -22,6 +23,7 @@ from scheduler.snapshot import (
 from tests.support.clusters import (
     GIB,
     NOW,
+    a_class,
     a_holding,
     a_job,
     a_node,
@@ -232,3 +234,20 @@ def test_under_conservative_backfill_a_project_uses_what_it_has_booked() -> None
     for project, begun in (("p", ["j1"]), ("other", [])):
         snapshot = replace(a_snapshot([a_node()], [a_job(project=project)]), reservations=(booked,))
         assert started(snapshot, Config(reserved_heads=None)) == begun
+
+
+def test_nobody_passes_a_head_that_must_be_apart_from_it_unless_gone_by_then() -> None:
+    """There is room for both all the while: what the head waits for is that nobody of the other kind is there."""
+    database = a_class(project="p")
+    database = replace(database, labels=(("app", "db"),), time_limit_s=50)
+    apart = Constraints(affinities=(Affinity((("app", "db"),), "node", apart=True),))
+    head = PendingJob("head", 0.0, replace(a_class(project="p"), constraints=apart, time_limit_s=100))
+    there = RunningJob("there", database, (a_holding("n1"),), ends_by=NOW + 40)
+    later = PendingJob("later", 1.0, database)
+    in_line = [Queue("q", "default", policy="fifo", second_policy="fifo")]
+    made = plan(a_snapshot([a_node()], [head, later], running=[there], queues=in_line), Config())
+    assert made.placements == ()
+    assert [(one.job_id, one.starts_at) for one in made.promises] == [("head", NOW + 40)]
+    short = replace(later, job_class=replace(database, time_limit_s=40))
+    made = plan(a_snapshot([a_node()], [head, short], running=[there], queues=in_line), Config())
+    assert [placement.job_id for placement in made.placements] == ["later"]

@@ -152,3 +152,23 @@ def test_a_quota_is_cleared_also_where_nobody_is_on_the_node_with_room() -> None
     snapshot = a_snapshot(nodes, [wants("mine", 1, priority=0, queue="qa")], running=running, queues=QUEUES)
     made = plan(replace(snapshot, pools=COHORT + HALVES), CONFIG)
     assert [one.kind for one in made.evictions] == [EvictionKind.RECLAIM]
+
+
+def test_an_owner_of_low_priority_and_a_borrower_of_high_priority_do_not_send_each_other_away_again_and_again() -> None:
+    """Whoever is told to go waits again, and nobody else comes: one change of places settles it.
+
+    A third pool lends as well, so that the books let both have one; there is but one.
+    """
+    pools = (pool("a", 1), pool("b", 0), pool("c", 1))
+    borrower, owner = runs("borrower", ("n1", [0]), queue="qb", priority=10), wants("owner", 1, priority=0, queue="qa")
+    present = cluster(pools, [owner], [borrower], gpus=1)
+    went: list[str] = []
+    for _ in range(12):
+        made = plan(present, CONFIG)
+        went += sorted(victims(made))
+        after = applied(present, made)
+        gone = [job for job in after.running if job.releasing_at is not None]
+        again = tuple(PendingJob(job.id, job.started_at, job.job_class) for job in gone)
+        later = ended(after, *(job.id for job in gone))
+        present = replace(later, pending=(*later.pending, *again), now=later.now + 400)
+    assert went in ([], ["borrower"])

@@ -59,9 +59,11 @@ def test_a_submission_is_the_same_body_as_through_http(broker: Broker, direct: D
 
 
 def test_every_verb_goes_out_under_its_name(broker: Broker, direct: Direct) -> None:
-    broker.answers = [{"status": 200, "body": a_job_body()}] * 3 + [{"status": 200, "body": {"items": []}}] * 3
+    broker.answers = [{"status": 200, "body": a_job_body()}] * 5 + [{"status": 200, "body": {"items": []}}] * 3
     direct.jobs.get("j1", verbose=True)
     direct.jobs.cancel("j1", reason="wrong data", force=True)
+    direct.jobs.suspend("j1", reason="lunch")
+    direct.jobs.resume("j1")
     direct.jobs.retry("j1")
     assert list(direct.jobs.list(state="running", label={"team": "a"})) == []
     assert [*direct.queues.list(), *direct.nodes.list()] == []
@@ -69,6 +71,8 @@ def test_every_verb_goes_out_under_its_name(broker: Broker, direct: Direct) -> N
     assert bare == [
         ("trellis.jobs.get", {"id": "j1", "query": {"verbose": True}}),
         ("trellis.jobs.cancel", {"id": "j1", "body": {"action": "cancel", "reason": "wrong data", "force": True}}),
+        ("trellis.jobs.suspend", {"id": "j1", "body": {"action": "suspend", "reason": "lunch"}}),
+        ("trellis.jobs.resume", {"id": "j1", "body": {"action": "resume"}}),
         ("trellis.jobs.retry", {"id": "j1", "body": {"action": "retry"}}),
         ("trellis.jobs.list", {"query": {"state": "running", "label": ["team:a"]}}),
         ("trellis.queues.list", {"query": {}}),

@@ -129,8 +129,8 @@ WRONG = [
     ("--begin=16:00", "--begin is not supported"),
     ("-H", "--hold is not supported"),
     ("--wait", "--wait is not supported: pass it to `trellis submit`"),
-    ("--signal=USR1@60", "--signal is not supported"),
-    ("--no-requeue", "--no-requeue is not supported"),
+    ("--signal=KILL@60", "must be such as USR1@60"),
+    ("--signal=R:USR1", "must be such as USR1@60"),
     ("--gres=gpu:h100:2,gpu:a100:1", "--gres=.*must be a number such as 2"),
     ("--gres=license:2", "--gres=license:2: of the generic resources only gpu"),
     ("--gpus=-1", "--gpus=-1: must be a number"),
@@ -163,6 +163,13 @@ WRONG = [
 def test_what_cannot_be_done_is_named_and_never_ignored(line: str, fault: str) -> None:
     with pytest.raises(Invalid, match=fault):
         parsed(line)
+
+
+def test_a_warning_and_no_requeue_are_said_as_in_slurm() -> None:
+    body = sbatch.parse("#!/bin/sh\n#SBATCH --signal=B:USR1@120 --no-requeue\ntrue\n")
+    assert (body["warn_signal"], body["warn_before"], body["on_node_lost"]) == ("USR1", 120, "fail")
+    assert body["retries"]["by_cause"]["preempted"] == {"limit": 0}
+    assert sbatch.parse("#!/bin/sh\n#SBATCH --signal=12\ntrue\n")["warn_signal"] == "USR2"
 
 
 def test_every_fault_is_named_at_once_with_its_line() -> None:

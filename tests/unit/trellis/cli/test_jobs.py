@@ -94,6 +94,16 @@ def test_cancel_and_retry_say_what_became_of_it(cli: CommandLine) -> None:
     assert bodies == [{"action": "cancel", "reason": "oops"}, {"action": "retry"}]
 
 
+def test_suspend_and_resume_say_how_far_it_is(cli: CommandLine) -> None:
+    states = [a_job_body(id="j1", state=state) for state in ("running", "suspended", "queued")]
+    cli.api.on("PATCH", "/jobs/j1/status", *map(reply, states))
+    assert cli.run("suspend", "j1", "--reason", "lunch").stdout == "Job j1 is coming to rest.\n"
+    assert cli.run("suspend", "j1").stdout == "Job j1 is suspended.\n"
+    assert cli.run("resume", "j1").stdout == "Job j1 is queued.\n"
+    bodies = cli.api.bodies("PATCH", "/jobs/j1/status")
+    assert bodies == [{"action": "suspend", "reason": "lunch"}, {"action": "suspend"}, {"action": "resume"}]
+
+
 def test_lines_come_through_without_markup_or_commands(cli: CommandLine) -> None:
     texts = ["[bold]x[/bold] :smile:", "\x1b[2J\x9b31mred", "10%\r55%\r100%\r", "tab\tstays", "C:\\path"]
     cli.api.on("GET", "/jobs/j1/logs", reply({"lines": [{"text": text} for text in texts]}))

@@ -1,0 +1,71 @@
+"""Debug mode adds words and takes nothing away: limits, isolation, monitoring and the record stay (DEF-1)."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.core.events import Event
+from tests.integration.agent.conftest import *  # noqa: F403  # the fixtures of a node
+from tests.integration.agent.conftest import Node
+from tests.support.agent_api import ControlPlane, a_spec
+from tests.support.fake_node import FakeNode
+from tests.support.stack import Stack
+from tests.support.world import World
+from trellis.vocabulary import Cause, ReplicaState
+
+LOOKS_AROUND = """
+import os
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(sorted(name for name in os.environ if name != "LINES"), status["NoNewPrivs"].strip(), status["CapEff"].strip())
+print(os.path.exists("{home}"))
+"""
+
+
+def told(plane: ControlPlane, name: str) -> list[str]:
+    return [line for line in plane.lines(name, "s") if line.startswith("debug: ")]
+
+
+def test_a_job_in_debug_mode_is_kept_in_as_any_other(confined_node: Node, plane: ControlPlane) -> None:
+    script = LOOKS_AROUND.format(home=confined_node.home.identity)
+    for name, debug in (("r1", False), ("r2", True)):
+        confined_node.run(a_spec(name, script=script, script_name="look.py", debug=debug))
+        assert plane.end_of(name).exit_code == 0, plane.logs[name]
+    assert plane.lines("r1") == plane.lines("r2")
+    assert told(plane, "r1") == []
+    assert any(line.startswith("debug: isolation") for line in told(plane, "r2"))
+
+
+def test_a_job_in_debug_mode_has_the_same_limits(node: Node, plane: ControlPlane) -> None:
+    eat = "import time\nkept = bytearray(200_000_000)\ntime.sleep(1000)\n"
+    node.run(a_spec("r1", script=eat, script_name="eat.py", memory_bytes=100_000_000, debug=True))
+    node.run(a_spec("r2", "/bin/sleep", "1000", time_limit_s=1, debug=True))
+    assert plane.end_of("r1").cause == Cause.OUT_OF_MEMORY
+    assert plane.end_of("r2").cause == Cause.TIME_LIMIT
+
+
+def test_debug_words_tell_names_of_variables_and_no_values(node: Node, plane: ControlPlane) -> None:
+    node.run(a_spec("r1", "/bin/true", environment={"TOKEN": "hunter2-is-secret"}, debug=True))
+    assert plane.end_of("r1").state == ReplicaState.SUCCEEDED
+    words = "\n".join(told(plane, "r1"))
+    assert "TOKEN" in words
+    assert "hunter2" not in plane.logs["r1"]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_record_of_a_job_is_the_same(stack: Stack, world: World, debug: bool) -> None:
+    node = FakeNode.join(stack, world)
+    member = stack.client(world.member)
+    body: dict[str, Any] = {"command": ["true"], "debug": debug}
+    job = member.post("/jobs", body).json
+    stack.run(stack.cycle)
+    kinds = select(Event.kind).where(Event.job_id == job["id"]).order_by(Event.id)
+    assert stack.run(lambda uow: list(uow.session.execute(kinds).scalars())) == [
+        "job.submitted", "job.queued", "job.scheduled", "replica.placed",
+    ]  # fmt: skip
+    assert node.beat().stop == ()
+
+
+def test_debug_is_true_or_false_and_nothing_else(stack: Stack, world: World) -> None:
+    refused = stack.client(world.member).post("/jobs", {"command": ["true"], "debug": "no-monitoring"})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/debug")
