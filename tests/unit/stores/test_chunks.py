@@ -3,15 +3,18 @@
 import errno
 import os
 import random
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import zstandard
+from blake3 import blake3
 
 from trellis.stores.base import Written
 from trellis.stores.chunks import Changed, Saver
 from trellis.stores.local import LocalStore
-from trellis.stores.manifests import Manifest
+from trellis.stores.manifests import Chunk, FileEntry, Manifest
 from trellis.stores.packs import CorruptChunk, read_file
 
 SIZE = 6 << 20
@@ -132,3 +135,13 @@ def test_a_damaged_pack_is_never_given_out_as_good(store: LocalStore, tmp_path: 
         pack.write_bytes(content if harm == "flip" else content[: len(content) // 2])
     with pytest.raises(CorruptChunk, match=r"a: .*packs/p/"):
         contents(store, manifest)
+
+
+def test_a_chunk_that_unpacks_to_more_than_it_should_is_refused_before_it_does(store: LocalStore) -> None:
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(400 << 20))
+    written = store.write("packs/p/bomb", [bomb])
+    file = FileEntry("a", (Chunk(blake3(b"").digest(), 1 << 20, "packs/p/bomb", 0, written.size_bytes),))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptChunk, match="damaged"):
+        list(read_file(store, file))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
