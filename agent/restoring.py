@@ -144,4 +144,4 @@ class Restorer:
 
 
 def _words(error: OSError | TrellisError) -> str:
-    return str(error.detail if isinstance(error, TrellisError) and error.detail else error)
+    return str(error.detail if isinstance(error, TrellisError) and error.detail else error)[:500]

@@ -68,7 +68,7 @@ class Saver:
         try:
             check_path(path)
         except ValueError as error:
-            raise Unsavable(f"the path {ascii(path[:80])} can't be kept: {error}") from error
+            raise Unsavable(f"the path {path[:80]!a} can't be kept: {error}") from error
         before = os.fstat(fd)
         self._left_bytes -= before.st_size
         if self._left_bytes < 0:

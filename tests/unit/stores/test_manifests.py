@@ -58,7 +58,10 @@ def test_a_manifest_that_another_signed_is_refused() -> None:
         open_signed(sign(a_manifest(), other), PUBLIC)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "", "a\0b", "x/" * 512 + "x", "a/", "x" * 256, "ä" * 128])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "", "a\0b", "x/" * 512 + "x", "a/", "x" * 256, "ä" * 128],
+)
 def test_a_path_that_leads_out_is_refused(path: str) -> None:
     with pytest.raises(Invalid, match="path"):
         Manifest.decode(a_manifest(path).encode())
