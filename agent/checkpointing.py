@@ -148,15 +148,16 @@ class Checkpointer:
         one.plan, one.project_id, one.job_id = unpack(CheckpointPlan, stored["plan"]), stored["project"], stored["job"]
         one.due = monotonic() + one.plan.every_s
         saved = read_json(one.replica.saved) or {}
-        one.marker, one.fingerprint = saved.get("marker", stored["marker"]), saved.get("fingerprint", "")
-        if key := saved.get("key", one.plan.base):
+        one.marker = saved.get("marker", stored["marker"])
+        one.fingerprint = saved.get("fingerprint", stored["fingerprint"])
+        # What was restored was checked; the plan's own may be the damaged one that it gave way to.
+        if key := saved.get("key", one.plan.base and stored["restored"]):
             try:
                 one.base = open_signed(b"".join(self._store(one.plan).read(key)), one.plan.public_key)
             except (OSError, TrellisError) as error:
                 _log.warning(
                     "%s is saved whole: what it could build upon can't be read: %s", one.replica.path.name, error
                 )
-        one.fingerprint = one.fingerprint or (one.folder.fingerprint() if stored["restored"] else "")
         return True
 
     def _what(self, one: _Watched, *, ending: bool) -> tuple[Marker | None, SaveReason | None]:

@@ -18,7 +18,7 @@
            saved.json       which of them is the latest
            job/             what the job sees: work/ artifacts/ tmp/, the socket for its metric points, and, where it
                             saves checkpoints, checkpoints/ and checkpoint.asked, which is there while one is wished for
-       restored/            what replicas go on from, until they start
+       restored/            what replicas go on from, until they start: for each the folder, and which checkpoint it was
 """
 
 import fcntl
@@ -36,6 +36,7 @@ from agent.reading import read_small
 
 # See ioctl_iflags(2): the same wherever a long has eight bytes.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
+RESTORED, RESTORED_FROM = "checkpoints", "from.json"
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
 
 

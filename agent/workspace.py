@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
+from agent import trees
 from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
-from agent.layout import ReplicaDir, write_json
+from agent.layout import RESTORED, RESTORED_FROM, ReplicaDir, read_json, write_json
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec, pack
 
@@ -69,15 +70,23 @@ def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str)
 def _prepare_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
     """The folder that it saves into, with what it goes on from in it; and, for the daemon, where checkpoints go."""
     restored = ground.home.restored / replica.path.name
-    is_restored = restored.exists()
-    if is_restored:
-        restored.rename(replica.checkpoints)
+    said = read_json(restored / RESTORED_FROM)
+    folder = CheckpointFolder(replica)
+    if said:
+        (restored / RESTORED).rename(replica.checkpoints)
+        trees.remove(restored)
     else:
         replica.checkpoints.mkdir(mode=0o700)
         _give(replica.checkpoints, ground)
-    marker = CheckpointFolder(replica).marker()
-    plan = {"plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id, "restored": is_restored}
-    write_json(replica.plan, {**plan, "marker": marker.identity if marker else ""})
+    marker = folder.marker()
+    write_json(
+        replica.plan,
+        {
+            "plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id,
+            "restored": said["key"] if said else "", "marker": marker.identity if marker else "",
+            "fingerprint": folder.fingerprint() if said else "",
+        },
+    )  # fmt: skip
 
 
 def _give(path: Path, ground: Ground) -> None:

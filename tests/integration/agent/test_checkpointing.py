@@ -1,5 +1,6 @@
 """Real jobs that save, on a real node: at each level that keeps files from a job, and against what jobs try."""
 
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import SIGNING_KEY, ControlPlane, a_spec, wait_until
 from trellis.stores.local import LocalStore
-from trellis.stores.manifests import Manifest
-from trellis.stores.packs import read_file
+from trellis.stores.manifests import FileEntry, Manifest, sign
+from trellis.stores.packs import CorruptChunk, read_file
 from trellis.stores.urls import SIGN
 from trellis.vocabulary import ReplicaState, StopReason
-from trellis.wire import CheckpointPlan, ReplicaSpec, Save
+from trellis.wire import CheckpointPlan, ReplicaSpec, Restored, Save
 
 PUBLIC = SIGNING_KEY.public_key().public_bytes_raw().hex()
 
@@ -226,6 +227,106 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
     assert told.key == keys[1]
     assert told.faults[0].startswith(f"{keys[0]} ")
     assert "damaged" in told.faults[0]
+
+
+def test_what_was_damaged_is_not_built_upon(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
+    script = """
+        import os, random
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        step = 1 + os.path.exists(f"{folder}/1")
+        open(f"{folder}/{step}", "wb").write(random.Random(step).randbytes(300_000))
+        """
+    node.run(a_saver("first", home, script))
+    plane.end_of("first")
+    node.run(a_saver("second", home, script, a_plan(home, restore=_keys("first"), base=_keys("first")[0])))
+    plane.end_of("second")
+    for pack in set(plane.saved["second"][0].packs) - set(plane.saved["first"][0].packs):
+        path = home.parent / "store" / pack
+        path.write_bytes(bytes(path.stat().st_size))
+    plan = a_plan(home, restore=_keys("second", "first"), base=_keys("second")[0])
+    node.run(a_saver("third", home, script, plan))
+    plane.end_of("third")
+    assert plane.restores["third"].key == _keys("first")[0]
+    assert set(contents(store, plane.saved["third"][0])) == {"1", "2"}
+
+
+def _keys(*names: str) -> tuple[str, ...]:
+    return tuple(f"manifests/project/{name}-1" for name in names)
+
+
+def test_what_is_restored_is_the_jobs_only_when_all_of_it_is_there(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    given: list[tuple[str, list[str]]] = []
+
+    def give(path: str, *_: int, follow_symlinks: bool) -> None:
+        assert not follow_symlinks
+        written = sorted(name for _, _, files in os.walk(home / "restored") for name in files)
+        given.append((os.path.basename(path), written))
+
+    monkeypatch.setattr(node.daemon._restorer, "_uid", os.getuid())
+    monkeypatch.setattr("agent.restoring.os.chown", give)
+    node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert {name for name, _ in given} == {".complete", "checkpoint.json", "state.json", "saved-1", "checkpoints"}
+    assert {tuple(written) for _, written in given} == {(".complete", "checkpoint.json", "state.json")}
+    assert given[-1][0] == "checkpoints"
+    assert list((home / "restored").iterdir()) == []
+
+
+def test_a_restore_that_fails_on_the_nodes_own_disk_leaves_nothing_there(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    tried = []
+
+    def full(*_: object) -> None:
+        tried.append(plane.wanted.pop("second"))  # asked for no second time
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.restoring.read_file", full)
+        node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+        wait_until(lambda: tried and not list((home / "restored").iterdir()))
+    node.run(*tried)
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.restores["second"] == Restored(1, _keys("first")[0])
+
+
+def test_a_store_that_goes_away_during_a_restore_damages_nothing(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    sign = home.parent / "store" / SIGN
+
+    def gone(*_: object) -> None:
+        sign.rename(sign.with_name("away"))
+        raise CorruptChunk("a pack is missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.restoring.read_file", gone)
+        node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+        wait_until(lambda: not sign.exists())
+    sign.with_name("away").rename(sign)
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.restores["second"] == Restored(1, _keys("first")[0])
+
+
+@pytest.mark.parametrize("path", [".complete", "a\nb"])
+def test_a_manifest_with_odd_names_keeps_nobody_waiting(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path, path: str
+) -> None:
+    odd = Manifest((FileEntry(path, ()),), {"marked": True, "step": 1, "metrics": {}})
+    store.write("manifests/project/odd", [sign(odd, SIGNING_KEY)])
+    node.run(a_saver("odd", home, "print('ran')", a_plan(home, restore=("manifests/project/odd",))))
+    assert plane.end_of("odd").state is ReplicaState.SUCCEEDED
 
 
 def test_a_forged_manifest_is_of_no_use(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
