@@ -62,9 +62,8 @@ def sweep(stack: Stack) -> None:
     """What the three ticks do, all waiting over."""
     stack.run(packs.doom_unreferenced)
     due = stack.run(lambda uow: packs.list_doomed(uow, readers_s=-1))
-    for key in due:
-        stack.app.extensions["store"].delete(key)
-    stack.run(lambda uow: packs.forget(uow, due))
+    gone = packs.delete_from(stack.app.extensions["store"], due)
+    stack.run(lambda uow: packs.forget(uow, gone))
 
 
 def doomed(stack: Stack) -> set[str]:
@@ -243,6 +242,26 @@ def test_only_so_many_are_kept_and_what_only_the_others_held_leaves_the_store(
     assert stored(stack) == {*last.packs, row[0]}
     assert len(stored(stack)) < len(before) + 1
     assert contents(stack, row[0], plan_of(spec).public_key) == {"shared": MODEL}
+
+
+def test_one_object_that_can_not_be_deleted_keeps_no_other(
+    stack: Stack, member: Caller, node: FakeNode, spec: wire.ReplicaSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, _ = save(stack, node, spec, {"a": MODEL})
+    member.delete(f"/checkpoints/{saved}")
+    stack.run(packs.doom_unreferenced)
+    due = stack.run(lambda uow: packs.list_doomed(uow, readers_s=-1))
+    store = stack.app.extensions["store"]
+    real = type(store).delete
+
+    def stubborn(self: Any, key: str) -> None:
+        if key == due[0]:
+            raise OSError("not this one")
+        real(self, key)
+
+    monkeypatch.setattr(type(store), "delete", stubborn)
+    assert packs.delete_from(store, due) == due[1:]
+    assert stored(stack) == {due[0]}
 
 
 def test_removing_one_leaves_what_others_need(
