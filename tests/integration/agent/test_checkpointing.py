@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -458,8 +459,9 @@ def test_a_save_that_comes_too_late_is_not_made_again_and_again(store: LocalStor
 
 
 def test_a_store_that_this_node_has_no_library_for_is_said_and_holds_up_no_end(
-    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     plan = CheckpointPlan("gs://bucket/prefix", PUBLIC, 3600, 1)
     node.run(a_saver("remote", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})", plan))
     assert plane.end_of("remote").state is ReplicaState.SUCCEEDED
