@@ -10,7 +10,7 @@ import json
 import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,13 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What the program says of what it saved. Another `identity` is another save, whatever it says."""
+    """What the program says of what it saved. Another `identity` is another save, whatever it says.
+
+    `marked_ns` is when the kernel saw it put in its place (nanoseconds since the epoch).
+    """
 
     identity: str
+    marked_ns: int = 0
     step: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -56,7 +60,8 @@ class CheckpointFolder:
             os.close(folder)
         try:
             seen = os.fstat(file)
-            return _read_marker(f"{seen.st_ino}-{seen.st_mtime_ns}", os.read(file, _MARKER_BYTES))
+            bare = Marker(f"{seen.st_ino}-{seen.st_mtime_ns}", seen.st_ctime_ns)
+            return _read_marker(bare, os.read(file, _MARKER_BYTES))
         except OSError:  # a folder of that name
             return None
         finally:
@@ -79,7 +84,10 @@ class CheckpointFolder:
             self._replica.asked.unlink()
 
     def fingerprint(self) -> str:
-        """Equal as long as no file's name, size, time or identity changed; "" where there is no file."""
+        """Equal as long as no file's name, size, time or identity changed; "" where there is no file.
+
+        Raises OSError where there are more than anybody can look at.
+        """
         said = hashlib.sha256()
         empty = True
         try:
@@ -87,12 +95,12 @@ class CheckpointFolder:
                 seen = os.fstat(file)
                 said.update(f"{name}\0{seen.st_size} {seen.st_mtime_ns} {seen.st_ino}\n".encode("utf-8", "replace"))
                 empty = False
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):  # or a link, which is no folder either
             return ""
         return "" if empty else said.hexdigest()
 
 
-def _read_marker(identity: str, block: bytes) -> Marker:
+def _read_marker(bare: Marker, block: bytes) -> Marker:
     try:
         said: Any = json.loads(block)
         step, metrics = said.get("step"), said.get("metrics") or {}
@@ -100,8 +108,8 @@ def _read_marker(identity: str, block: bytes) -> Marker:
             step = None
         good = {name: float(value) for name, value in metrics.items() if _is_metric(name, value)}
     except (ValueError, AttributeError, RecursionError):
-        return Marker(identity)
-    return Marker(identity, step, dict(list(good.items())[:_METRICS_AT_MOST]))
+        return bare
+    return replace(bare, step=step, metrics=dict(list(good.items())[:_METRICS_AT_MOST]))
 
 
 def _is_metric(name: str, value: object) -> bool:

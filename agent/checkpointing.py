@@ -7,9 +7,10 @@ and what it records is the latest from then on; whatever breaks off before leave
 
 import errno
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -20,9 +21,9 @@ from agent.checkpoint_folder import FILES_AT_MOST, CheckpointFolder, Marker
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.link import Link
 from agent.output import OutputLog
-from trellis.errors import Conflict, TrellisError, Unauthenticated, Unavailable
+from trellis.errors import Conflict, StaleFence, TrellisError, Unauthenticated, Unavailable
 from trellis.stores.base import Store
-from trellis.stores.chunks import Changed, Saver
+from trellis.stores.chunks import Changed, Saver, Unsavable
 from trellis.stores.manifests import Manifest, open_signed
 from trellis.stores.urls import open_existing, require_sign
 from trellis.vocabulary import SaveReason
@@ -33,6 +34,10 @@ LOOK_S = 0.2
 AGAIN_S = 30.0
 _TRIES_AT_END = 3
 _GONE = "packs_gone"
+# After so many tries in a row something that never rests is said to.
+_UNLUCKY = 10
+# So many files are held open, so that a program may take them away while they are read.
+_HELD_FILES = 200
 
 
 @dataclass(slots=True)
@@ -103,7 +108,8 @@ class Checkpointer:
         """It has ended: save what it left, then call `finished`."""
         self.watch(replica)
         with self._lock:
-            self._watched[replica.path.name].ending = True
+            one = self._watched[replica.path.name]
+            one.ending, one.tries = True, 0
         self._wake.set()
 
     def _run(self) -> None:
@@ -148,15 +154,16 @@ class Checkpointer:
         one.plan, one.project_id, one.job_id = unpack(CheckpointPlan, stored["plan"]), stored["project"], stored["job"]
         one.due = monotonic() + one.plan.every_s
         saved = read_json(one.replica.saved) or {}
-        one.marker, one.fingerprint = saved.get("marker", stored["marker"]), saved.get("fingerprint", "")
-        if key := saved.get("key", one.plan.base):
+        one.marker = saved.get("marker", stored["marker"])
+        one.fingerprint = saved.get("fingerprint", stored["fingerprint"])
+        # What was restored was checked; the plan's own may be the damaged one that it gave way to.
+        if key := saved.get("key", one.plan.base and stored["restored"]):
             try:
                 one.base = open_signed(b"".join(self._store(one.plan).read(key)), one.plan.public_key)
             except (OSError, TrellisError) as error:
                 _log.warning(
                     "%s is saved whole: what it could build upon can't be read: %s", one.replica.path.name, error
                 )
-        one.fingerprint = one.fingerprint or (one.folder.fingerprint() if stored["restored"] else "")
         return True
 
     def _what(self, one: _Watched, *, ending: bool) -> tuple[Marker | None, SaveReason | None]:
@@ -176,6 +183,8 @@ class Checkpointer:
         now, seen = monotonic(), one.folder.fingerprint()
         if seen != one.still[0]:
             one.still = (seen, now)
+        if seen in ("", one.fingerprint) and not one.asked:
+            one.due = now + plan.every_s  # not to go through all of it all the time for what does not change
         if seen in ("", one.fingerprint) or now - one.still[1] < plan.settle_s:
             return None, None
         return None, SaveReason.ASKED if one.asked else SaveReason.INTERVAL
@@ -193,15 +202,10 @@ class Checkpointer:
         prefix = f"packs/{one.project_id}/{one.job_id}/{one.replica.replica_id}-{one.replica.fence}-{token}"
         store = self._store(one.plan)
         require_sign(store, one.plan.store_url)  # a file system may be unmounted at any time
-        saver = Saver(store, prefix, one.base)
+        saver = Saver(store, prefix, one.base, self._stopping)
         try:
-            for count, (name, file) in enumerate(trees.open_files(one.folder.path, FILES_AT_MOST + 1)):
-                if count == FILES_AT_MOST:
-                    raise OSError(errno.EFBIG, f"there are more than {FILES_AT_MOST} files")
-                saver.add(name, file)
-                if self._stopping.is_set():
-                    raise Changed("the node is being stopped")
-            # A program that marks replaces what it marked with what is complete too; one that does not must hold still.
+            _add_files(one.folder, saver, marker)
+            # What it marked is complete and was held; a program that does not mark must hold still.
             if marker is None and one.folder.fingerprint() != fingerprint:
                 raise Changed("it was written to while it was saved")
         except BaseException:
@@ -212,20 +216,24 @@ class Checkpointer:
             "save": token, "marked": marker is not None, "reason": reason.value, "step": marker and marker.step, "packs": packs,
             "metrics": marker.metrics if marker else {}, "new_bytes": saver.new_bytes,
         }  # fmt: skip
-        self._tell(one, Manifest(manifest.files, about), packs)
+        key = self._tell(one, Manifest(manifest.files, about), packs)
         one.base = manifest
         one.marker, one.fingerprint = marker.identity if marker else "", fingerprint
         one.asked, one.tries, one.due = False, 0, monotonic() + one.plan.every_s
         one.folder.answered()
+        try:
+            # Of what was saved, not of what lies there by now: that is still to be saved, maybe by the next daemon.
+            write_json(one.replica.saved, {"key": key, "marker": one.marker, "fingerprint": fingerprint})
+        except OSError as error:  # then the next daemon saves it once more
+            _log.warning("could not note that %s is saved: %s", one.replica.path.name, error)
 
-    def _tell(self, one: _Watched, manifest: Manifest, packs: Iterable[str]) -> None:
-        """Have it recorded, however long the control plane is away. Where it refuses, the packs go again."""
+    def _tell(self, one: _Watched, manifest: Manifest, packs: Iterable[str]) -> str:
+        """Have it recorded, however long the control plane is away; its key. Where it refuses, the packs go again."""
         assert one.plan is not None
         block, backoff = manifest.encode(), Backoff()
         while True:
             try:
-                key = self._link.save_checkpoint(one.replica.replica_id, one.replica.fence, block)
-                break
+                return self._link.save_checkpoint(one.replica.replica_id, one.replica.fence, block)
             except (Unavailable, Unauthenticated) as error:
                 if isinstance(error, Unauthenticated):
                     self._unknown()
@@ -237,27 +245,28 @@ class Checkpointer:
                     with suppress(OSError):
                         self._store(one.plan).delete(pack)
                 raise
-        marker = one.folder.marker()
-        write_json(
-            one.replica.saved,
-            {"key": key, "marker": marker.identity if marker else "", "fingerprint": one.folder.fingerprint()},
-        )
 
     def _failed(self, one: _Watched, error: OSError | TrellisError) -> bool:
         """Say so; whether it is given up."""
         one.tries += 1
         if isinstance(error, Conflict) and error.code == _GONE:
             one.base = None
-        elif not isinstance(error, Changed):
+            return one.tries >= _TRIES_AT_END
+        given_up = one.tries >= _TRIES_AT_END or isinstance(error, StaleFence | Unsavable)
+        changed = isinstance(error, Changed)
+        one.not_before = monotonic() + min(AGAIN_S, LOOK_S * one.tries if changed else AGAIN_S)
+        # What changes is likely to be at rest the next time: only what goes on like that is worth a word.
+        is_told = not changed or one.tries == _UNLUCKY or (one.ending and given_up)
+        if is_told and not self._stopping.is_set():
             why = (error.strerror if isinstance(error, OSError) else "") or str(error)
             _log.warning("a checkpoint of %s was not stored: %s", one.replica.path.name, why)
-            if one.tries == 1 or one.ending:
+            if changed or one.tries == 1 or one.ending:
                 self._say(one, f"a checkpoint was not stored: {why}; the one before it stays the latest")
-            one.not_before = 0.0 if one.ending else monotonic() + AGAIN_S
-        return one.tries >= _TRIES_AT_END
+        return given_up
 
     def _say(self, one: _Watched, message: str) -> None:
-        OutputLog(one.replica.log).say(message)
+        with closing(OutputLog(one.replica.log)) as log:
+            log.say(message)
         with suppress(TrellisError):  # the log says it too
             self._link.checkpoint_failed(one.replica.replica_id, one.replica.fence, message)
 
@@ -265,3 +274,40 @@ class Checkpointer:
         if plan.store_url not in self._stores:
             self._stores[plan.store_url] = open_existing(plan.store_url)
         return self._stores[plan.store_url]
+
+
+def _add_files(folder: CheckpointFolder, saver: Saver, marker: Marker | None) -> None:
+    """Hand over what was complete when `marker` was there.
+
+    As long as the marker is the same, nothing of what it marked was taken away; what is open by then can't be. Where
+    there are more files than can be held open, the others must be read before another is marked. Raises: Changed.
+    """
+    held: list[tuple[str, int]] = []
+    try:
+        for count, (name, file) in enumerate(trees.open_files(folder.path, FILES_AT_MOST + 1)):
+            if count == FILES_AT_MOST:
+                raise OSError(errno.EFBIG, f"there are more than {FILES_AT_MOST} files")
+            _require_unchanged(name, file, marker)
+            if count < _HELD_FILES:
+                held.append((name, os.dup(file)))
+            else:
+                saver.add(name, file)
+        if folder.marker() != marker:
+            raise Changed("another one was marked as complete while it was read")
+        for name, file in held:
+            _require_unchanged(name, file, marker)
+            saver.add(name, file)
+    finally:
+        for _, file in held:
+            os.close(file)
+
+
+def _require_unchanged(name: str, file: int, marker: Marker | None) -> None:
+    """Raises Changed for what was written after it was marked.
+
+    Writing sets both times; what was copied may have any mtime, and whoever takes a link away sets the ctime alone.
+    """
+    if marker is not None:
+        seen = os.fstat(file)
+        if min(seen.st_mtime_ns, seen.st_ctime_ns) > marker.marked_ns:
+            raise Changed(f"{name[:80]!r} was written to after it was marked as complete")

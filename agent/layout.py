@@ -21,9 +21,11 @@
            code/            that code, until the job starts: then it is job/work
            plan.json        of one that saves checkpoints: where these go and when
            saved.json       which of them is the latest
+           from.json        which checkpoint it goes on from
            job/             what the job sees: work/ artifacts/ tmp/, the socket for its metric points, and, where it
                             saves checkpoints, checkpoints/ and checkpoint.asked, which is there while one is wished for
-       restored/            what replicas go on from, until their supervisors take it over
+       restored/            what replicas go on from, until their supervisors take it over: for each the folder, and which
+                            checkpoint it was
 """
 
 import fcntl
@@ -41,6 +43,7 @@ from agent.reading import read_small
 
 # See ioctl_iflags(2): the same wherever a long has eight bytes.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
+RESTORED, RESTORED_FROM = "checkpoints", "from.json"
 _WORD = re.compile(r"[A-Za-z0-9-]{1,64}")
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,18})")
 
@@ -117,6 +120,11 @@ class ReplicaDir:
     def checkpoints(self) -> Path:
         """The folder that it saves into."""
         return self.path / "job/checkpoints"
+
+    @property
+    def restored_from(self) -> Path:
+        """Which checkpoint it goes on from; absent where it begins anew."""
+        return self.path / RESTORED_FROM
 
     @property
     def asked(self) -> Path:

@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -12,16 +13,18 @@ from agent import trees
 from agent.backoff import Backoff
 from agent.checkpoint_folder import MARKER
 from agent.ground import Ground
-from agent.layout import Home
+from agent.layout import RESTORED, RESTORED_FROM, Home, write_json
 from agent.link import Link
 from trellis.errors import Invalid, TrellisError, Unavailable
 from trellis.stores.base import Store
 from trellis.stores.manifests import Manifest, open_signed
 from trellis.stores.packs import CorruptChunk, read_file
-from trellis.stores.urls import open_existing
+from trellis.stores.urls import open_existing, require_sign
 from trellis.wire import ReplicaSpec, Restored
 
 _log = logging.getLogger(__name__)
+# Its store or its signer lied, or it was altered: the one before it may be good.
+_OF_NO_USE = (CorruptChunk, Invalid, FileNotFoundError, FileExistsError, NotADirectoryError)
 
 
 class Restorer:
@@ -75,6 +78,8 @@ class Restorer:
                 self._restore(spec, name)
             except (OSError, TrellisError) as error:  # the next heartbeat's orders name it again
                 _log.warning("could not restore what %s goes on from: %s", name, error)
+                with suppress(OSError):
+                    trees.remove(self._home.restored / f".{name}")
             finally:
                 with self._lock:
                     self._under_way.discard(name)
@@ -85,25 +90,26 @@ class Restorer:
         """The newest that is good; an empty folder where none is. Raises OSError where the store can't be reached."""
         assert spec.checkpoint is not None
         store = open_existing(spec.checkpoint.store_url)
-        half = self._home.restored / f".{name}"
+        half = self._home.restored / f".{name}"  # nobody's but ours to enter, whose its folder may be by then
+        folder = half / RESTORED
         faults: list[str] = []
         restored = ""
         for key in spec.checkpoint.restore:
-            trees.remove(half)
-            half.mkdir(mode=0o700)
+            _make_empty(half)
             try:
                 manifest = open_signed(b"".join(store.read(key)), spec.checkpoint.public_key)
-                self._write(store, manifest, str(half))
-            except (CorruptChunk, Invalid, FileNotFoundError) as error:
+                self._write(store, manifest, str(folder))
+            except _OF_NO_USE as error:
+                require_sign(store, spec.checkpoint.store_url)  # what is away is not damaged
                 _log.warning("the checkpoint %s is of no use: %s", key, error)
                 faults.append(f"{key} {_words(error)}")
             else:
                 restored = key
                 break
         if not restored:
-            trees.remove(half)
-            half.mkdir(mode=0o700)
-        self._give(str(half))
+            _make_empty(half)
+        self._give(str(folder))
+        write_json(half / RESTORED_FROM, {"key": restored})
         self._tell(spec, Restored(spec.fence, restored, tuple(faults)))
         half.rename(self._home.restored / name)
 
@@ -111,7 +117,6 @@ class Restorer:
         if manifest.about.get("marked"):  # so that the job's folder counts as complete, and as one that says so
             note = {"step": manifest.about.get("step"), "metrics": manifest.about.get("metrics")}
             Path(folder, MARKER).write_text(json.dumps(note), encoding="utf-8")
-            self._give(os.path.join(folder, MARKER))
         for file in manifest.files:
             path = os.path.join(folder, file.path)  # the manifest's own check: no path of it leads out
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -120,16 +125,14 @@ class Restorer:
                     target.write(part)
                     if self._stopping.is_set():
                         raise InterruptedError("the node is being stopped")
-            self._give(path)
 
-    def _give(self, path: str) -> None:
+    def _give(self, folder: str) -> None:
+        """Make it the job's, when all is written: before, somebody else's link in it would be followed."""
         if self._uid is None:
             return
-        os.chown(path, self._uid, self._uid, follow_symlinks=False)
-        parent = os.path.dirname(path)
-        while parent.startswith(f"{self._home.restored}/."):
-            os.chown(parent, self._uid, self._uid, follow_symlinks=False)
-            parent = os.path.dirname(parent)
+        for parent, _, files in os.walk(folder, topdown=False):
+            for path in (*(os.path.join(parent, name) for name in files), parent):
+                os.chown(path, self._uid, self._uid, follow_symlinks=False)
 
     def _tell(self, spec: ReplicaSpec, restored: Restored) -> None:
         backoff = Backoff()
@@ -143,5 +146,11 @@ class Restorer:
         raise InterruptedError("the node is being stopped")
 
 
+def _make_empty(half: Path) -> None:
+    trees.remove(half)
+    half.mkdir(mode=0o700)
+    (half / RESTORED).mkdir(mode=0o700)
+
+
 def _words(error: OSError | TrellisError) -> str:
-    return str(error.detail if isinstance(error, TrellisError) and error.detail else error)
+    return str(error.detail if isinstance(error, TrellisError) and error.detail else error)[:500]

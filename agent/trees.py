@@ -1,6 +1,8 @@
 """Directories that a job filled: gone through by descriptors, so that no link leads out and no depth is too deep."""
 
+import errno
 import heapq
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 DEEPEST = 32
+ENTRIES_AT_MOST = 100_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -16,28 +19,31 @@ def open_files(folder: Path, at_most: int) -> Iterator[tuple[str, int]]:
     """Regular files below `folder`: their names from there and an open descriptor, closed when the next is taken.
 
     Not what is hidden, linked, deeper than DEEPEST or can't be opened; of each directory the `at_most` first by name.
-    Raises OSError if `folder` itself is none, or a link.
+    Raises OSError if `folder` itself is none, or a link; once there were more than ENTRIES_AT_MOST files and folders.
     """
     top = os.open(folder, _FOLDER)
     try:
-        yield from _open_below(top, "", DEEPEST, at_most)
+        yield from _open_below(top, "", DEEPEST, (at_most, itertools.count()))
     finally:
         os.close(top)
 
 
-def _open_below(folder: int, prefix: str, depth: int, at_most: int) -> Iterator[tuple[str, int]]:
+def _open_below(folder: int, prefix: str, depth: int, limits: tuple[int, Iterator[int]]) -> Iterator[tuple[str, int]]:
+    at_most, opened = limits
     with os.scandir(folder) as entries:
         shown = (entry for entry in entries if not entry.name.startswith("."))
         first = heapq.nsmallest(at_most, shown, key=lambda entry: (entry.is_dir(follow_symlinks=False), entry.name))
     for entry in first:
         is_folder = entry.is_dir(follow_symlinks=False)
+        if next(opened) >= ENTRIES_AT_MOST:
+            raise OSError(errno.E2BIG, f"there are more than {ENTRIES_AT_MOST} files and folders")
         try:
             fd = os.open(entry.name, _FOLDER if is_folder else _FILE, dir_fd=folder)
         except OSError:  # a link, a socket, or its owner shut it
             continue
         try:
             if is_folder and depth:
-                yield from _open_below(fd, f"{prefix}{entry.name}/", depth - 1, at_most)
+                yield from _open_below(fd, f"{prefix}{entry.name}/", depth - 1, limits)
             elif stat.S_ISREG(os.fstat(fd).st_mode):
                 yield f"{prefix}{entry.name}", fd
         finally:

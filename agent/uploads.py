@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
@@ -58,6 +59,10 @@ class Porter:
         grave = self._home.trash / replica.path.name
         replica.path.rename(grave)
         self._work.put(partial(trees.remove, grave))
+        with suppress(FileNotFoundError):  # it ended before its supervisor took what it should have gone on from
+            unused = grave.with_name(f"{grave.name}.unused")
+            (self._home.restored / replica.path.name).rename(unused)
+            self._work.put(partial(trees.remove, unused))
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None and not self._stopping.is_set():

@@ -4,14 +4,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
+from agent import trees
 from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
-from agent.layout import ReplicaDir, write_json
+from agent.layout import RESTORED, RESTORED_FROM, ReplicaDir, read_json, write_json
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec, pack
 
@@ -66,8 +66,11 @@ def take_restored(ground: Ground, replica: ReplicaDir) -> None:
 
     Raises OSError.
     """
-    with suppress(FileNotFoundError):
-        (ground.home.restored / replica.path.name).rename(replica.checkpoints)
+    restored = ground.home.restored / replica.path.name
+    if read_json(restored / RESTORED_FROM):
+        (restored / RESTORED).rename(replica.checkpoints)
+        (restored / RESTORED_FROM).rename(replica.restored_from)
+        trees.remove(restored)
 
 
 def open_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
@@ -75,13 +78,20 @@ def open_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> 
 
     To be called when its program is about to start: from then on it is asked to save. Raises OSError.
     """
-    is_restored = replica.checkpoints.exists()
-    if not is_restored:
+    said = read_json(replica.restored_from)
+    folder = CheckpointFolder(replica)
+    if not said:
         replica.checkpoints.mkdir(mode=0o700)
         _give(replica.checkpoints, ground)
-    marker = CheckpointFolder(replica).marker()
-    plan = {"plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id, "restored": is_restored}
-    write_json(replica.plan, {**plan, "marker": marker.identity if marker else ""})
+    marker = folder.marker()
+    write_json(
+        replica.plan,
+        {
+            "plan": pack(spec.checkpoint), "project": spec.project_id, "job": spec.job_id,
+            "restored": said["key"] if said else "", "marker": marker.identity if marker else "",
+            "fingerprint": folder.fingerprint() if said else "",
+        },
+    )  # fmt: skip
 
 
 def lay_out(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:

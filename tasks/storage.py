@@ -28,10 +28,8 @@ def delete_packs() -> None:
     place = control()
     store = open_store(place.settings.store)
     doomed = run(place.sessions, SYSTEM, packs.list_doomed)
-    for key in doomed:
-        store.delete(key)
-    if doomed:
-        run(place.sessions, SYSTEM, lambda uow: packs.forget(uow, doomed))
+    if gone := packs.delete_from(store, doomed):
+        run(place.sessions, SYSTEM, lambda uow: packs.forget(uow, gone))
 
 
 @control().celery.task(name="tasks.storage.sweep_orphans", queue=queues.CONTROL)
@@ -43,8 +41,7 @@ def sweep_orphans() -> None:
     keys = list(packs.orphans(store, ORPHANED_S, now))
     for start in range(0, len(keys), packs.AT_ONCE):
         some = keys[start : start + packs.AT_ONCE]
-        for key in run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)):
-            store.delete(key)
+        packs.delete_from(store, run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)))
     if isinstance(store, LocalStore):
         store.sweep(ORPHANED_S, now)
 

@@ -14,10 +14,13 @@ from app.jobs.spec import CheckpointSpec
 from app.storage import checkpoints, packs
 from app.storage.checkpoints import Place, Source
 from app.storage.models import Checkpoint
-from trellis.errors import Conflict, StaleFence
+from trellis.errors import Conflict, Field, Invalid, StaleFence
 from trellis.stores.manifests import Manifest
 from trellis.vocabulary import ReplicaState, SaveReason
 from trellis.wire import CheckpointPlan, Restored, SaveFailed
+
+# Of what nodes say in words: so much is read, and so much of it kept.
+_FAULT_LENGTH, _SAID_LENGTH = 1024, 800
 
 
 class NotCheckpointed(Conflict):
@@ -52,12 +55,12 @@ def take_in(uow: UnitOfWork, place: Place, replica_id: UUID, fence: int, block: 
     Raises: StaleFence for one that is over: its attempt is not the job's any more.
     """
     uow.require(Permission.REPLICA_REPORT)
+    manifest = Manifest.decode(block)  # before the lock: a large one takes a while, and the replica's reports need it
     replica = uow.get(Replica, replica_id, lock=True)
     if replica.fence != fence or replica.ended_at is not None:
         raise StaleFence(f"replica {replica_id} has ended or has another fence")
     job = uow.session.execute(select(Job).where(Job.id == replica.job_id)).scalar_one()
     wanted = spec_of(job).checkpoint or CheckpointSpec()
-    manifest = Manifest.decode(block)
     source = Source(
         replica.project_id, replica.job_id, replica.id, replica.index, replica.number, replica.fence, wanted.keep
     )
@@ -74,25 +77,47 @@ def note_failed(uow: UnitOfWork, replica_id: UUID, failed: SaveFailed) -> None:
     if replica.fence != failed.fence or replica.ended_at is not None:
         raise StaleFence(f"replica {replica_id} has ended or has another fence")
     replica.checkpoint_asked_at = None
-    uow.emit("checkpoint.failed", replica, replica_index=replica.index, reason=failed.message[:500])
+    uow.emit("checkpoint.failed", replica, replica_index=replica.index, reason=_plain(failed.message))
 
 
 def note_restored(uow: UnitOfWork, replica_id: UUID, restored: Restored) -> None:
-    """A node says from which checkpoint a replica goes on, and which were damaged. Raises StaleFence."""
+    """A node says from which checkpoint a replica goes on, and which were damaged.
+
+    It is believed of what the replica could have been given: its job's own, and of the same project the one that the
+    job names. Raises: StaleFence; Invalid for more than it was offered.
+    """
     uow.require(Permission.REPLICA_REPORT)
     replica = uow.get(Replica, replica_id, lock=True)
     if replica.fence != restored.fence or replica.ended_at is not None:
         raise StaleFence(f"replica {replica_id} has ended or has another fence")
-    for fault in restored.faults:
-        key, _, why = fault.partition(" ")
-        checkpoints.note_damaged(uow, [key], [why])
-    found = select(Checkpoint).where(Checkpoint.key == restored.key)
-    checkpoint = uow.session.execute(found).scalar_one_or_none()
+    if len(restored.faults) > checkpoints.OFFERED or any(len(fault) > _FAULT_LENGTH for fault in restored.faults):
+        message = f"up to {checkpoints.OFFERED} texts of up to {_FAULT_LENGTH} characters"
+        raise Invalid(Field("/faults", f"must be {message}"))
+    faults = dict(_plain(fault).partition(" ")[::2] for fault in restored.faults)
+    found = checkpoints.find_keys(uow, {_plain(restored.key), *faults})
+    job = uow.session.execute(select(Job).where(Job.id == replica.job_id)).scalar_one()
+    for key, why in faults.items():
+        if key in found and _is_given(job, found[key], shared=False):
+            checkpoints.note_damaged(uow, found[key], why)
+    checkpoint = found.get(restored.key)
+    if checkpoint is not None and not _is_given(job, checkpoint, shared=True):
+        checkpoint = None
     uow.emit(
         "checkpoint.restored", replica, attempt=replica.number, replica_index=replica.index,
         checkpoint_id=None if checkpoint is None else str(checkpoint.id),
         step=None if checkpoint is None else checkpoint.at_step, damaged=len(restored.faults),
     )  # fmt: skip
+
+
+def _is_given(job: Job, checkpoint: Checkpoint, *, shared: bool) -> bool:
+    """Whether the job's replicas may have been given it; `shared` ones of other projects too."""
+    named = job.spec.get("from_checkpoint") == str(checkpoint.id)
+    return checkpoint.job_id == job.id or (named and (shared or checkpoint.project_id == job.project_id))
+
+
+def _plain(text: str) -> str:
+    """What a node says, as a database takes it."""
+    return text[:_SAID_LENGTH].encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def plans_for(uow: UnitOfWork, place: Place, rows: Iterable[Any]) -> dict[UUID, CheckpointPlan]:
@@ -101,13 +126,12 @@ def plans_for(uow: UnitOfWork, place: Place, rows: Iterable[Any]) -> dict[UUID, 
     if not wanting:
         return {}
     place.ensure()
-    known = checkpoints.offered(uow, {row.job_id for row in wanting})
-    return {row.id: _plan(uow, place, row, known.get(row.job_id, [])) for row in wanting}
+    known = checkpoints.offered(uow, {(row.job_id, row.replica_index) for row in wanting})
+    return {row.id: _plan(uow, place, row, known[row.job_id, row.replica_index]) for row in wanting}
 
 
-def _plan(uow: UnitOfWork, place: Place, row: Any, known: list[Checkpoint]) -> CheckpointPlan:
+def _plan(uow: UnitOfWork, place: Place, row: Any, keys: list[str]) -> CheckpointPlan:
     wanted = CheckpointSpec.read(row.spec["checkpoint"])
-    keys = checkpoints.keys_for(known, row.replica_index)
     if not keys and (origin := row.spec.get("from_checkpoint")):
         # Asked anew at every start: a grant that was taken back counts from then on.
         shared = checkpoints.shared_key(uow, UUID(origin), row.project_id)

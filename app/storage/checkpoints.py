@@ -1,13 +1,15 @@
 """What jobs can go on from: recorded, found again, shared, removed."""
 
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import delete, func, insert, or_, select
 
 from app.core.access import Permission
 from app.core.crypto import Keyring
@@ -25,6 +27,7 @@ from trellis.units import LARGEST
 from trellis.vocabulary import SaveReason
 from trellis.wire import unpack
 
+_log = logging.getLogger(__name__)
 # So many of a replica are offered to its next attempt: where one is damaged, the one before it.
 OFFERED = 3
 METRICS_AT_MOST = 100
@@ -52,10 +55,18 @@ class Place:
         return cls(settings.store, open_store(settings.store), keyring.signing_key("checkpoints"))
 
     def ensure(self) -> None:
-        """Leave a sign in the store by which nodes know that it is this one; looked at once a process."""
-        if self.url not in _KNOWN:
+        """Leave a sign in the store by which nodes know that it is this one; looked at once a process.
+
+        A store that is away holds up nobody here: nodes wait for the sign, and it is left when the store is back.
+        """
+        if self.url in _KNOWN:
+            return
+        try:
             if self.store.head(SIGN) is None:
                 self.store.write(SIGN, [b"checkpoints of Trellis\n"])
+        except OSError as error:
+            _log.warning("the store %s can't be reached: %s", self.url, error)
+        else:
             _KNOWN.add(self.url)
 
     @property
@@ -147,8 +158,12 @@ class _Said:
 def _require_packs(uow: UnitOfWork, source: Source, manifest: Manifest, said: _Said) -> None:
     own = f"packs/{source.project_id}/"
     needed = set(manifest.packs)
-    if foreign := {key for key in needed | said.packs.keys() if not key.startswith(own)}:
+    if foreign := {key for key in needed if not key.startswith(own)}:
         raise Invalid(Field("/manifest/packs", f"{min(foreign)} is not of this project"))
+    # By their very form: what a save may say is new is deleted when nobody needs it any more.
+    fresh = re.compile(rf"{own}{source.job_id}/{source.replica_id}-{source.fence}-{said.save}-\d{{1,9}}", re.ASCII)
+    if alien := {key for key in said.packs if not fresh.fullmatch(key)}:
+        raise Invalid(Field("/manifest/about/packs", f"{min(alien)[:200]} is no pack of this save"))
     old = needed - said.packs.keys()
     # Shared locks: the sweep dooms a pack under a stronger one, so either it sees our reference or we see its mark.
     alive = select(Pack.key).where(Pack.key.in_(old), Pack.doomed_at.is_(None)).with_for_update(read=True)
@@ -201,19 +216,23 @@ def list_checkpoints(uow: UnitOfWork, job_id: UUID) -> list[Checkpoint]:
     return list(uow.session.execute(ordered).scalars())
 
 
-def offered(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, list[Checkpoint]]:
-    """Of each job the checkpoints that are good, newest first."""
-    good = select(Checkpoint).where(Checkpoint.job_id.in_(job_ids), Checkpoint.damaged_at.is_(None))
-    found: dict[UUID, list[Checkpoint]] = {}
-    for row in uow.session.execute(good.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc())).scalars():
-        found.setdefault(row.job_id, []).append(row)
-    return found
+def offered(uow: UnitOfWork, replicas: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], list[str]]:
+    """By job and replica index, the manifests that each of `replicas` may go on from, newest first.
 
-
-def keys_for(checkpoints: Sequence[Checkpoint], replica_index: int) -> list[str]:
-    """The manifests that a replica may go on from: its own, or where it has none those of replica 0."""
-    own = [row.key for row in checkpoints if row.replica_index == replica_index]
-    return (own or [row.key for row in checkpoints if row.replica_index == 0])[:OFFERED]
+    Its own, or where it has none those of replica 0; OFFERED at most, of those that are good.
+    """
+    owner = (Checkpoint.job_id, Checkpoint.replica_index)
+    newest = func.row_number().over(partition_by=owner, order_by=(Checkpoint.created_at.desc(), Checkpoint.id.desc()))
+    good = (
+        select(*owner, Checkpoint.key, newest.label("rank"))
+        .where(Checkpoint.job_id.in_({job_id for job_id, _ in replicas}), Checkpoint.damaged_at.is_(None))
+        .where(Checkpoint.replica_index.in_({0} | {index for _, index in replicas}))
+        .subquery()
+    )
+    found: dict[tuple[UUID, int], list[str]] = {}
+    for row in uow.session.execute(select(good).where(good.c.rank <= OFFERED).order_by(good.c.rank)):
+        found.setdefault((row.job_id, row.replica_index), []).append(row.key)
+    return {(job_id, index): found.get((job_id, index)) or found.get((job_id, 0), []) for job_id, index in replicas}
 
 
 def shared_key(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> str | None:
@@ -225,12 +244,16 @@ def shared_key(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> str | 
     ).scalar_one_or_none()
 
 
-def note_damaged(uow: UnitOfWork, keys: Collection[str], faults: Sequence[str]) -> None:
-    """These could not be restored: they are offered no more."""
+def find_keys(uow: UnitOfWork, keys: Collection[str]) -> dict[str, Checkpoint]:
+    """The checkpoints with these manifests, by their keys."""
     rows = uow.session.execute(select(Checkpoint).where(Checkpoint.key.in_(keys))).scalars()
-    for row in rows:
-        row.damaged_at = uow.clock.now()
-        uow.emit("checkpoint.damaged", row, step=row.at_step, reason="; ".join(faults)[:500])
+    return {row.key: row for row in rows}
+
+
+def note_damaged(uow: UnitOfWork, checkpoint: Checkpoint, reason: str) -> None:
+    """It could not be restored: it is offered no more."""
+    checkpoint.damaged_at = uow.clock.now()
+    uow.emit("checkpoint.damaged", checkpoint, step=checkpoint.at_step, reason=reason)
 
 
 def share(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> None:

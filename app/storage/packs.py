@@ -5,6 +5,7 @@ does. What is doomed is never referred to again: a save that tries is told to st
 that a restore or a download that has just begun can end.
 """
 
+import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from app.core.uow import UnitOfWork
 from app.storage.models import CheckpointPack, Pack
 from trellis.stores.base import Store
 
+_log = logging.getLogger(__name__)
 READERS_S = 600
 AT_ONCE = 500
 
@@ -37,6 +39,19 @@ def list_doomed(uow: UnitOfWork, readers_s: float = READERS_S) -> list[str]:
     edge = uow.clock.now() - timedelta(seconds=readers_s)
     statement = select(Pack.key).where(Pack.doomed_at < edge).order_by(Pack.doomed_at).limit(AT_ONCE)
     return list(uow.session.execute(statement).scalars())
+
+
+def delete_from(store: Store, keys: Iterable[str]) -> list[str]:
+    """Delete them, as far as the store lets us; those that are gone. One that can't be deleted keeps no other."""
+    gone = []
+    for key in keys:
+        try:
+            store.delete(key)
+        except OSError as error:
+            _log.warning("the store keeps %s: %s", key, error)
+        else:
+            gone.append(key)
+    return gone
 
 
 def forget(uow: UnitOfWork, keys: Collection[str]) -> None:

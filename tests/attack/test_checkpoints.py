@@ -90,6 +90,49 @@ def test_a_torn_manifest_is_refused_and_the_one_before_stays_the_latest(
     assert [one["id"] for one in checkpoints_of(stack, world, spec)] == [kept]
 
 
+@pytest.mark.parametrize(
+    "key", ["{own}/../../../etc/x", "packs/{project}/another-jobs/pack-0", "{own}-" + "9" * 300, "{base}"], ids=str
+)
+def test_a_pack_that_is_not_of_this_save_is_not_taken_for_a_new_one(
+    stack: Stack, world: World, node: FakeNode, spec: wire.ReplicaSpec, key: str
+) -> None:
+    kept, base = save(stack, node, spec, {"a": b"good"})
+    manifest = store_files(stack, spec, {"a": b"mine"})
+    (own,) = manifest.packs
+    lie = key.format(own=own, project=spec.project_id, base=base.packs[0])
+    answer = send(node, spec, Manifest(manifest.files, {**manifest.about, "packs": {own: 1, lie: 1}}))
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/manifest/about/packs")
+    assert [one["id"] for one in checkpoints_of(stack, world, spec)] == [kept]
+
+
+def test_a_machine_can_not_have_checkpoints_of_other_jobs_taken_for_damaged(
+    stack: Stack, world: World, node: FakeNode, spec: wire.ReplicaSpec
+) -> None:
+    stranger = stack.client(world.stranger)
+    theirs = a_saving_job(stack, stranger, node, project=str(world.strangers_project.id))
+    saved, _ = save(stack, node, theirs, {"secret": b"secret"}, step=77)
+    key = stranger.get(f"/checkpoints/{saved}").json["url"].partition("/manifests/")[2]
+    told = wire.Restored(spec.fence, f"manifests/{key}", (f"manifests/{key} it is bad", "a\0b c\0d"))
+    assert node.caller.post(f"/agent/replicas/{spec.replica_id}/restored", wire.pack(told)).status == 200
+    assert stranger.get(f"/checkpoints/{saved}").json["damaged"] is False
+    events = stack.client(world.member).get(f"/jobs/{spec.job_id}/events?limit=500").json["items"]
+    (restored,) = [event["data"] for event in events if event["kind"] == "checkpoint.restored"]
+    assert (restored["checkpoint_id"], restored["step"]) == (None, None)
+
+
+@pytest.mark.parametrize("faults", [("x",) * 4, ("x" * 5000,)], ids=["many", "long"])
+def test_more_faults_than_were_offered_checkpoints_are_refused(
+    stack: Stack, node: FakeNode, spec: wire.ReplicaSpec, faults: tuple[str, ...]
+) -> None:
+    told = wire.pack(wire.Restored(spec.fence, "", faults))
+    assert node.caller.post(f"/agent/replicas/{spec.replica_id}/restored", told).status == 422
+
+
+def test_what_failed_may_be_said_in_any_characters(stack: Stack, node: FakeNode, spec: wire.ReplicaSpec) -> None:
+    told = wire.pack(wire.SaveFailed(spec.fence, "no\0room"))
+    assert node.caller.post(f"/agent/replicas/{spec.replica_id}/checkpoints", told).status == 200
+
+
 def test_a_machine_saves_and_restores_for_its_own_replicas_alone(
     stack: Stack, world: World, node: FakeNode, spec: wire.ReplicaSpec
 ) -> None:

@@ -88,3 +88,13 @@ def test_a_key_that_is_not_safe_is_refused_by_every_verb(store: Store, key: str)
             act(key)
     with pytest.raises(ValueError, match="safe key"):
         store.write(key, [b"x"])
+
+
+@pytest.mark.parametrize("call", ["head", "write", "read", "read_range", "find", "delete"])
+def test_a_store_of_objects_that_can_not_be_reached_says_so_as_any_other(call: str) -> None:
+    once = {"retries": {"total_max_attempts": 1}}
+    away = {"key": "a", "secret": "b", "endpoint_url": "http://127.0.0.1:1", "config_kwargs": once}
+    store = open_store("s3://bucket/prefix", **away)
+    more: dict[str, tuple[object, ...]] = {"write": ([b"x"],), "read_range": (0, 1)}
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:1"):
+        list(getattr(store, call)("key", *more.get(call, ())) or ())

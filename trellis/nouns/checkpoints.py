@@ -1,5 +1,6 @@
 """`client.checkpoints`: what jobs can go on from."""
 
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +40,16 @@ class Checkpoints:
         if target.exists():
             raise FileExistsError(f"{target} is there already: name a folder that is not")
         half = target.with_name(f".{target.name}.part")
+        shutil.rmtree(half, ignore_errors=True)  # of an earlier one that was killed
         half.mkdir(parents=True)
+        try:
+            self._fetch(checkpoint, half, progress)
+            return half.rename(target)
+        except BaseException:
+            shutil.rmtree(half, ignore_errors=True)
+            raise
+
+    def _fetch(self, checkpoint: Checkpoint | str, half: Path, progress: Callable[[int], None]) -> None:
         call = Call("GET", path("checkpoints", _id(checkpoint), "archive"))
         with self._transport.stream(call) as response:
             source = _Pieces(response.iter_bytes(), progress)
@@ -49,7 +59,6 @@ class Checkpoints:
                     archive.extractall(half, filter="data")
             except tarfile.TarError as error:
                 raise Conflict(f"the checkpoint broke off on its way: {error}") from error
-        return half.rename(target)
 
     def remove(self, checkpoint: Checkpoint | str) -> None:
         """Forget it at once; what only it held leaves the store soon after. Raises NotFound."""

@@ -8,13 +8,14 @@ an insertion costs the chunks around it.
 
 import os
 from collections.abc import Iterator, Sequence
+from threading import Event
 from typing import Literal
 
 from blake3 import blake3
 from pyfastcdc import FastCDC
 
 from trellis.stores.base import Store
-from trellis.stores.manifests import Chunk, FileEntry, Manifest
+from trellis.stores.manifests import Chunk, FileEntry, Manifest, check_path
 from trellis.stores.packs import PackWriter
 
 SMALLEST, USUAL, LARGEST = 16 << 10, 64 << 10, 256 << 10
@@ -23,18 +24,31 @@ NORMALIZED: Literal[2] = 2
 # How many chunks behind a difference are looked at where they were, before new cuts are looked for.
 AHEAD = 64
 _WINDOW_BYTES = 8 << 20
+# Of all files together: the manifest of more would be larger than manifests may be. Holes in a file count too.
+LARGEST_BYTES = 512 << 30
 
 
 class Changed(OSError):
     """A file changed while it was read."""
 
 
+class Unsavable(OSError):
+    """What no checkpoint can hold, however often it is tried."""
+
+
 class Saver:
     """One checkpoint on its way into a store. Use from one thread; ends with `finish` or `abandon`."""
 
-    def __init__(self, store: Store, prefix: str, base: Manifest | None = None) -> None:
-        """New packs get keys that begin with `prefix`; what `base` holds is referred to, not stored again."""
+    def __init__(
+        self, store: Store, prefix: str, base: Manifest | None = None, called_off: Event | None = None
+    ) -> None:
+        """New packs get keys that begin with `prefix`; what `base` holds is referred to, not stored again.
+
+        Once `called_off` is set, `add` raises Changed soon, also in the middle of a file.
+        """
         self._writer = PackWriter(store, prefix)
+        self._called_off = called_off or Event()
+        self._left_bytes = LARGEST_BYTES
         self._cutter = FastCDC(USUAL, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=NORMALIZED)
         self._window = bytearray(_WINDOW_BYTES)
         self._before = {file.path: file.chunks for file in base.files} if base else {}
@@ -48,9 +62,17 @@ class Saver:
     def add(self, path: str, fd: int) -> None:
         """Store the regular file behind `fd` under `path`.
 
-        Raises: Changed where it is written to meanwhile; OSError where it can't be read or the store takes no more.
+        Raises: Changed where it is written to meanwhile; Unsavable for a path that no manifest takes, or where all
+            files are more than 512 GiB; OSError where it can't be read or the store takes no more.
         """
+        try:
+            check_path(path)
+        except ValueError as error:
+            raise Unsavable(f"the path {path[:80]!a} can't be kept: {error}") from error
         before = os.fstat(fd)
+        self._left_bytes -= before.st_size
+        if self._left_bytes < 0:
+            raise Unsavable(f"with {path[:80]!r} it is more than 512 GiB (holes count too)")
         chunks = tuple(self._chunks(fd, before.st_size, self._before.get(path, ())))
         after = os.fstat(fd)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -97,6 +119,8 @@ class Saver:
         """The file from `offset`, as far as the window goes. Never a mapping: a file cut short would end the process."""
         view = memoryview(self._window)[: min(size - offset, _WINDOW_BYTES)]
         filled = 0
+        if self._called_off.is_set():
+            raise Changed("the save was called off")
         while filled < len(view):
             read = os.preadv(fd, [view[filled:]], offset + filled)
             if not read:

@@ -146,12 +146,13 @@ def _walk(folder: int, prefix: str) -> Iterator[Stored]:
         found = list(entries)
     for entry in found:
         key = f"{prefix}/{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            below = os.open(entry.name, _FOLDER, dir_fd=folder)
-            try:
-                yield from _walk(below, key)
-            finally:
-                os.close(below)
-        elif entry.is_file(follow_symlinks=False):
-            seen = entry.stat(follow_symlinks=False)
-            yield Stored(key, seen.st_size, seen.st_mtime)
+        with suppress(FileNotFoundError):  # it was deleted meanwhile: the others are still there
+            if entry.is_dir(follow_symlinks=False):
+                below = os.open(entry.name, _FOLDER, dir_fd=folder)
+                try:
+                    yield from _walk(below, key)
+                finally:
+                    os.close(below)
+            elif entry.is_file(follow_symlinks=False):
+                seen = entry.stat(follow_symlinks=False)
+                yield Stored(key, seen.st_size, seen.st_mtime)

@@ -25,7 +25,10 @@ CHUNK_AT_MOST = 1 << 20
 PACKED_AT_MOST = 64 << 20
 _UNPACKED_AT_MOST = 512 << 20
 _DIGEST_BYTES = 32
-_LONGEST_PATH = 1024
+# In bytes, and of each name in it: what every file system takes.
+_LONGEST_PATH, _LONGEST_NAME = 1024, 255
+# No pack comes near it; what is larger would be no offset to any system call.
+_FURTHEST_BYTES = 1 << 40
 _BAD_PARTS = frozenset({"", ".", ".."})
 _PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -133,6 +136,8 @@ def _chunks(body: Any) -> list[Chunk]:
         raise ValueError("its columns differ in length")
     if any(type(number) is not int or number < 0 for column in columns for number in column):
         raise ValueError("its numbers must be integers of 0 and more")
+    if any(offset > _FURTHEST_BYTES for offset in columns[2]):
+        raise ValueError("a chunk lies further in a pack than packs are long")
     if any(not 0 < length <= CHUNK_AT_MOST for length in columns[0]):
         raise ValueError("a chunk has 1 byte to 1 MiB")
     if any(stored > length for length, stored in zip(columns[0], columns[3], strict=True)):
@@ -172,11 +177,14 @@ def _slashes(path: str) -> Iterator[int]:
 
 def check_path(path: object) -> str:
     """A file's path below the checkpoint's folder. Raises ValueError for one that would lead anywhere else."""
-    if not isinstance(path, str) or not 0 < len(path) <= _LONGEST_PATH or "\0" in path:
-        raise ValueError("a path is text of 1 to 1024 characters without NUL")
-    if _BAD_PARTS & set(path.split("/")):
+    if not isinstance(path, str) or "\0" in path:
+        raise ValueError("a path is text without NUL")
+    parts = path.split("/")
+    if _BAD_PARTS & set(parts):
         raise ValueError(f"the path {path!r} leads out of the checkpoint")
-    path.encode()  # what is no text has no place in JSON either
+    # Encoding refuses what is no text: it has no place in JSON either.
+    if len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in parts):
+        raise ValueError(f"the path {path[:80]!r} is longer than 1024 bytes, or a name in it longer than 255")
     return path
 
 

@@ -3,14 +3,21 @@
 import hashlib
 import importlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trellis.stores.base import PART_BYTES, Stored, Written, segments
 
 # What a part of an upload weighs: S3 takes no smaller ones but the last, and 10,000 at most.
 _BLOCK_BYTES = 16 << 20
-# The module behind a scheme, and the extra that brings it.
-_BEHIND = {"s3": ("s3fs", "S3FileSystem", "s3"), "gs": ("gcsfs", "GCSFileSystem", "gcs")}
+# The module behind a scheme, the extra that brings it, and what it raises that is no OSError: no network, no credentials.
+_BEHIND = {
+    "s3": ("s3fs", "S3FileSystem", "s3", (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))),
+    "gs": (
+        "gcsfs", "GCSFileSystem", "gcs",
+        (("gcsfs.retry", "HttpError"), ("google.auth.exceptions", "GoogleAuthError"), ("aiohttp", "ClientError")),
+    ),
+}  # fmt: skip
 SCHEMES = tuple(_BEHIND)
 
 
@@ -26,9 +33,10 @@ class ObjectStore:
 
         Raises: ModuleNotFoundError, naming the extra, where it is not installed.
         """
-        module, kind, extra = _BEHIND[scheme]
+        module, kind, extra, faults = _BEHIND[scheme]
         try:
             system = getattr(importlib.import_module(module), kind)
+            self._faults = tuple(getattr(importlib.import_module(where), name) for where, name in faults)
         except ModuleNotFoundError as error:
             message = f"stores at {scheme}:// need {module}: pip install 'trellis[{extra}]'"
             raise ModuleNotFoundError(message, name=error.name) from error
@@ -37,6 +45,10 @@ class ObjectStore:
 
     def write(self, key: str, parts: Iterable[bytes]) -> Written:
         """In parts; an upload that fails is given up, and leaves no object."""
+        with self._as_os_errors():
+            return self._write(key, parts)
+
+    def _write(self, key: str, parts: Iterable[bytes]) -> Written:
         digest, size = hashlib.sha256(), 0
         file = self._files.open(self._path(key), "wb", block_size=_BLOCK_BYTES, autocommit=False)
         try:
@@ -54,7 +66,7 @@ class ObjectStore:
 
     def read(self, key: str) -> Iterator[bytes]:
         """In parts of 1 MiB, fetched ahead by fsspec."""
-        with self._files.open(self._path(key), "rb") as file:
+        with self._as_os_errors(), self._files.open(self._path(key), "rb") as file:
             while part := file.read(PART_BYTES):
                 yield part
 
@@ -62,20 +74,23 @@ class ObjectStore:
         """One request."""
         if length == 0:
             return b""
-        found: bytes = self._files.cat_file(self._path(key), start=offset, end=offset + length)
+        with self._as_os_errors():
+            found: bytes = self._files.cat_file(self._path(key), start=offset, end=offset + length)
         return found
 
     def head(self, key: str) -> int | None:
         """One request."""
         try:
-            return int(self._files.info(self._path(key))["size"])
+            with self._as_os_errors():
+                return int(self._files.info(self._path(key))["size"])
         except FileNotFoundError:
             return None
 
     def find(self, prefix: str) -> Iterator[Stored]:
         """Page by page."""
         try:
-            found = self._files.find(self._path(prefix), detail=True)
+            with self._as_os_errors():
+                found = self._files.find(self._path(prefix), detail=True)
         except FileNotFoundError:
             return
         for path, entry in found.items():
@@ -85,13 +100,21 @@ class ObjectStore:
     def delete(self, key: str) -> None:
         """One request; S3 calls it no error where there is nothing."""
         try:
-            self._files.rm_file(self._path(key))
+            with self._as_os_errors():
+                self._files.rm_file(self._path(key))
         except FileNotFoundError:
             return
 
     def locate(self, key: str) -> str:
         """The object's URL."""
         return f"{self._scheme}://{self._path(key)}"
+
+    @contextmanager
+    def _as_os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._faults as error:
+            raise OSError(f"{self._scheme}://{self._root}: {error}") from error
 
     def _path(self, key: str) -> str:
         return "/".join([self._root, *segments(key)])

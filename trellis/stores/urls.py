@@ -43,8 +43,11 @@ class StoreAway(OSError):
 
 
 def open_existing(url: str) -> Store:
-    """The store that the control plane uses at `url`. Raises StoreAway where there is none, or another; as `open_store`."""
-    store = open_store(url)
+    """The store that the control plane uses at `url`. Raises StoreAway where there is none, another, or no way to it."""
+    try:
+        store = open_store(url)
+    except (ModuleNotFoundError, ValueError) as error:
+        raise StoreAway(str(error)) from error
     require_sign(store, url)
     return store
 

@@ -1,5 +1,8 @@
 """Real jobs that save, on a real node: at each level that keeps files from a job, and against what jobs try."""
 
+import os
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +10,20 @@ from typing import Any
 
 import pytest
 
+from agent import trees
+from agent.checkpoint_folder import CheckpointFolder
+from agent.checkpointing import Checkpointer
+from agent.layout import ReplicaDir, write_json
+from agent.link import Link
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import SIGNING_KEY, ControlPlane, a_spec, wait_until
+from trellis.errors import Conflict, StaleFence
 from trellis.stores.local import LocalStore
-from trellis.stores.manifests import Manifest
-from trellis.stores.packs import read_file
+from trellis.stores.manifests import FileEntry, Manifest, sign
+from trellis.stores.packs import CorruptChunk, read_file
 from trellis.stores.urls import SIGN
 from trellis.vocabulary import ReplicaState, StopReason
-from trellis.wire import CheckpointPlan, ReplicaSpec, Save
+from trellis.wire import CheckpointPlan, ReplicaSpec, Restored, Save, pack
 
 PUBLIC = SIGNING_KEY.public_key().public_bytes_raw().hex()
 
@@ -226,6 +235,264 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
     assert told.key == keys[1]
     assert told.faults[0].startswith(f"{keys[0]} ")
     assert "damaged" in told.faults[0]
+
+
+def test_what_was_damaged_is_not_built_upon(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
+    script = """
+        import os, random
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        step = 1 + os.path.exists(f"{folder}/1")
+        open(f"{folder}/{step}", "wb").write(random.Random(step).randbytes(300_000))
+        """
+    node.run(a_saver("first", home, script))
+    plane.end_of("first")
+    node.run(a_saver("second", home, script, a_plan(home, restore=_keys("first"), base=_keys("first")[0])))
+    plane.end_of("second")
+    for key in set(plane.saved["second"][0].packs) - set(plane.saved["first"][0].packs):
+        path = home.parent / "store" / key
+        path.write_bytes(bytes(path.stat().st_size))
+    plan = a_plan(home, restore=_keys("second", "first"), base=_keys("second")[0])
+    node.run(a_saver("third", home, script, plan))
+    plane.end_of("third")
+    assert plane.restores["third"].key == _keys("first")[0]
+    assert set(contents(store, plane.saved["third"][0])) == {"1", "2"}
+
+
+def _keys(*names: str) -> tuple[str, ...]:
+    return tuple(f"manifests/project/{name}-1" for name in names)
+
+
+def test_what_is_restored_is_the_jobs_only_when_all_of_it_is_there(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    given: list[tuple[str, list[str]]] = []
+
+    def give(path: str, *_: int, follow_symlinks: bool) -> None:
+        assert not follow_symlinks
+        written = sorted(name for _, _, files in os.walk(home / "restored") for name in files)
+        given.append((Path(path).name, written))
+
+    monkeypatch.setattr(node.daemon._restorer, "_uid", os.getuid())
+    monkeypatch.setattr("agent.restoring.os.chown", give)
+    node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert {name for name, _ in given} == {".complete", "checkpoint.json", "state.json", "saved-1", "checkpoints"}
+    assert {tuple(written) for _, written in given} == {(".complete", "checkpoint.json", "state.json")}
+    assert given[-1][0] == "checkpoints"
+    assert list((home / "restored").iterdir()) == []
+
+
+def test_a_restore_that_fails_on_the_nodes_own_disk_leaves_nothing_there(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    tried = []
+
+    def full(*_: object) -> None:
+        tried.append(plane.wanted.pop("second"))  # asked for no second time
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.restoring.read_file", full)
+        node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+        wait_until(lambda: tried and not list((home / "restored").iterdir()))
+    node.run(*tried)
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.restores["second"] == Restored(1, _keys("first")[0])
+
+
+def test_a_store_that_goes_away_during_a_restore_damages_nothing(
+    make_node: Callable[..., Node], plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    node.run(a_saver("first", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})"))
+    plane.end_of("first")
+    sign = home.parent / "store" / SIGN
+
+    def gone(*_: object) -> None:
+        sign.rename(sign.with_name("away"))
+        raise CorruptChunk("a pack is missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.restoring.read_file", gone)
+        node.run(a_saver("second", home, "print('ran')", a_plan(home, restore=_keys("first"))))
+        wait_until(lambda: not sign.exists())
+    sign.with_name("away").rename(sign)
+    assert plane.end_of("second").state is ReplicaState.SUCCEEDED
+    assert plane.restores["second"] == Restored(1, _keys("first")[0])
+
+
+@pytest.mark.parametrize("path", [".complete", "a\nb"])
+def test_a_manifest_with_odd_names_keeps_nobody_waiting(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path, path: str
+) -> None:
+    odd = Manifest((FileEntry(path, ()),), {"marked": True, "step": 1, "metrics": {}})
+    store.write("manifests/project/odd", [sign(odd, SIGNING_KEY)])
+    node.run(a_saver("odd", home, "print('ran')", a_plan(home, restore=("manifests/project/odd",))))
+    assert plane.end_of("odd").state is ReplicaState.SUCCEEDED
+
+
+def a_checkpointer(home: Path, told: Callable[[CheckpointFolder], None]) -> tuple[Checkpointer, ReplicaDir, list[Any]]:
+    """One that was not started, a replica of its, and the manifests that it sends; `told` is called at each."""
+    replica = ReplicaDir(home / "r.1", "r", 1)
+    replica.checkpoints.mkdir(parents=True)
+    plan = {"plan": pack(a_plan(home)), "project": "project", "job": "job", "restored": ""}
+    write_json(replica.plan, {**plan, "marker": "", "fingerprint": ""})
+    sent: list[Any] = []
+
+    class Told(Link):
+        def save_checkpoint(self, replica_id: str, fence: int, manifest: bytes) -> str:
+            sent.append(Manifest.decode(manifest))
+            told(CheckpointFolder(replica))
+            return "manifests/project/none"
+
+    saving = Checkpointer(Told("http://127.0.0.1:1"), lambda: None, lambda _: None)
+    saving.watch(replica)
+    return saving, replica, sent
+
+
+def mark(replica: ReplicaDir, step: int) -> None:
+    half = replica.checkpoints / ".half"
+    half.write_text(f'{{"step": {step}}}')
+    half.rename(replica.checkpoints / ".complete")
+
+
+def look(saving: Checkpointer, replica: ReplicaDir) -> bool:
+    return saving._look(saving._watched[replica.path.name])
+
+
+def test_what_was_marked_while_an_earlier_one_was_told_is_saved_by_the_next_daemon(
+    store: LocalStore, home: Path
+) -> None:
+    saving, replica, sent = a_checkpointer(home, lambda _: mark(replica, 2))
+    (replica.checkpoints / "a").write_text("1")
+    mark(replica, 1)
+    look(saving, replica)
+    again, _, more = a_checkpointer(home / "other", lambda _: None)
+    again._watched.clear()
+    again.watch(replica)
+    look(again, replica)
+    assert [one.about["step"] for one in (*sent, *more)] == [1, 2]
+
+
+def test_what_a_program_takes_away_while_it_is_read_is_stored_whole_or_not_at_all(
+    store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving, replica, sent = a_checkpointer(home, lambda _: None)
+
+    def save(step: int) -> None:
+        folder = replica.checkpoints / f"saved-{step}"
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).write_bytes(os.urandom(100))
+        mark(replica, step)
+        if step > 1:
+            shutil.rmtree(replica.checkpoints / f"saved-{step - 1}")
+
+    real, steps = trees.open_files, iter((2, 3))
+
+    def while_it_saves(*args: Any) -> Any:
+        for name, file in real(*args):
+            yield name, file
+            if name.endswith("a") and (step := next(steps, 0)):
+                save(step)
+
+    save(1)
+    monkeypatch.setattr("agent.checkpointing.trees.open_files", while_it_saves)
+    wait_until(lambda: look(saving, replica) or sent)
+    assert [file.path for file in sent[0].files] == [f"saved-{sent[0].about['step']}/{name}" for name in "abc"]
+    assert set(contents(store, sent[0])) == {file.path for file in sent[0].files}
+
+
+def test_what_is_overwritten_once_it_was_marked_is_not_what_was_marked(store: LocalStore, home: Path) -> None:
+    saving, replica, sent = a_checkpointer(home, lambda _: None)
+    model = replica.checkpoints / "model"
+    model.write_text("1")
+    mark(replica, 1)
+    os.utime(replica.checkpoints / ".complete", (1, 1))
+    wait_until(lambda: model.write_text("half of 2") and model.stat().st_ctime_ns > marked_at(replica))
+    look(saving, replica)
+    assert sent == []
+    mark(replica, 2)
+    wait_until(lambda: look(saving, replica) or sent)
+    assert [one.about["step"] for one in sent] == [2]
+
+
+def marked_at(replica: ReplicaDir) -> int:
+    return (replica.checkpoints / ".complete").stat().st_ctime_ns
+
+
+def test_the_last_save_of_a_program_that_was_unlucky_before_has_all_its_tries(store: LocalStore, home: Path) -> None:
+    answers: list[Exception] = [Conflict("gone")]
+    answers[0].code = "packs_gone"  # type: ignore[attr-defined]
+
+    def refuse(_: CheckpointFolder) -> None:
+        if answers:
+            raise answers.pop()
+
+    saving, replica, sent = a_checkpointer(home, refuse)
+    saving._watched[replica.path.name].tries = 7
+    (replica.checkpoints / "a").write_text("1")
+    mark(replica, 1)
+    saving.finish(replica)
+    assert not look(saving, replica)
+    assert look(saving, replica)
+    assert len(sent) == 2
+
+
+def test_a_save_that_comes_too_late_is_not_made_again_and_again(store: LocalStore, home: Path) -> None:
+    def refuse(_: CheckpointFolder) -> None:
+        raise StaleFence("it is over")
+
+    saving, replica, sent = a_checkpointer(home, refuse)
+    (replica.checkpoints / "a").write_text("1")
+    mark(replica, 1)
+    saving.finish(replica)
+    assert look(saving, replica)
+    assert len(sent) == 1
+    assert list(store.find("packs")) == []
+
+
+def test_a_store_that_this_node_has_no_library_for_is_said_and_holds_up_no_end(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    plan = CheckpointPlan("gs://bucket/prefix", PUBLIC, 3600, 1)
+    node.run(a_saver("remote", home, "from trellis.runtime import checkpoint; checkpoint.save({'n': 1})", plan))
+    assert plane.end_of("remote").state is ReplicaState.SUCCEEDED
+    assert "trellis[gcs]" in plane.save_faults[0]
+
+
+def test_more_folders_than_anybody_can_look_at_are_said_and_hold_up_no_end(
+    node: Node, plane: ControlPlane, store: LocalStore, home: Path
+) -> None:
+    script = """
+        import os
+        folder = os.environ["TRELLIS_CHECKPOINT_DIR"]
+        for number in range(101):
+            for below in range(1000):
+                os.makedirs(f"{folder}/{number}/{below}")
+        open(f"{folder}/z", "w").write("z")
+        """
+    node.run(a_saver("wide", home, script))
+    assert plane.end_of("wide", within_s=60).state is ReplicaState.SUCCEEDED
+    assert "files and folders" in plane.save_faults[0]
+    assert plane.saved["wide"] == []
+
+
+def test_a_name_that_is_no_text_is_said(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:
+    script = """
+        import os
+        open(os.environ["TRELLIS_CHECKPOINT_DIR"].encode() + b"/\\xff", "w").write("z")
+        """
+    node.run(a_saver("odd", home, script))
+    assert plane.end_of("odd").state is ReplicaState.SUCCEEDED
+    assert "udcff" in plane.save_faults[0]
 
 
 def test_a_forged_manifest_is_of_no_use(node: Node, plane: ControlPlane, store: LocalStore, home: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,8 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.jobs import checkpoints as of_jobs
+from app.jobs import orders
+from app.storage import checkpoints as of_storage
 from app.storage import packs
 from app.storage.models import Checkpoint, CheckpointPack, Pack
 from tests.support.builders import a_membership, a_project
@@ -59,9 +62,8 @@ def sweep(stack: Stack) -> None:
     """What the three ticks do, all waiting over."""
     stack.run(packs.doom_unreferenced)
     due = stack.run(lambda uow: packs.list_doomed(uow, readers_s=-1))
-    for key in due:
-        stack.app.extensions["store"].delete(key)
-    stack.run(lambda uow: packs.forget(uow, due))
+    gone = packs.delete_from(stack.app.extensions["store"], due)
+    stack.run(lambda uow: packs.forget(uow, gone))
 
 
 def doomed(stack: Stack) -> set[str]:
@@ -172,6 +174,44 @@ def test_asking_a_job_that_saves_nothing_is_refused_with_the_way_out(
     assert "--checkpoint" in answer.json["detail"]
 
 
+def test_a_store_that_is_away_holds_up_no_heartbeat(
+    stack: Stack, node: FakeNode, spec: wire.ReplicaSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(node, spec)
+    stack.run(stack.cycle)
+
+    def away(*_: object) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(of_storage, "_KNOWN", set())
+    monkeypatch.setattr(type(stack.app.extensions["store"]), "head", away)
+    monkeypatch.setattr(orders, "JUST_PLACED", timedelta(seconds=-1))
+    (launched,) = node.beat().launch
+    assert launched.checkpoint is not None
+    assert launched.job_id == spec.job_id
+
+
+def test_what_a_replica_is_offered_costs_as_much_however_many_there_are(
+    stack: Stack, member: Caller, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = a_saving_job(stack, member, node, checkpoint={"keep": {"last": 1000}})
+    base = None
+    for step in range(6):
+        _, base = save(stack, node, spec, {"a": MODEL}, base, step=step)
+    sizes = []
+    real = of_storage.offered
+
+    def counting(*args: Any) -> Any:
+        found = real(*args)
+        sizes.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(of_storage, "offered", counting)
+    keys = plan_of(next_attempt(stack, node, spec)).restore
+    assert len(keys) == of_storage.OFFERED
+    assert sizes[-1] == of_storage.OFFERED
+
+
 # Fetched
 
 
@@ -202,6 +242,26 @@ def test_only_so_many_are_kept_and_what_only_the_others_held_leaves_the_store(
     assert stored(stack) == {*last.packs, row[0]}
     assert len(stored(stack)) < len(before) + 1
     assert contents(stack, row[0], plan_of(spec).public_key) == {"shared": MODEL}
+
+
+def test_one_object_that_can_not_be_deleted_keeps_no_other(
+    stack: Stack, member: Caller, node: FakeNode, spec: wire.ReplicaSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, _ = save(stack, node, spec, {"a": MODEL})
+    member.delete(f"/checkpoints/{saved}")
+    stack.run(packs.doom_unreferenced)
+    due = stack.run(lambda uow: packs.list_doomed(uow, readers_s=-1))
+    store = stack.app.extensions["store"]
+    real = type(store).delete
+
+    def stubborn(self: Any, key: str) -> None:
+        if key == due[0]:
+            raise OSError("not this one")
+        real(self, key)
+
+    monkeypatch.setattr(type(store), "delete", stubborn)
+    assert packs.delete_from(store, due) == due[1:]
+    assert stored(stack) == {due[0]}
 
 
 def test_removing_one_leaves_what_others_need(

@@ -3,15 +3,19 @@
 import errno
 import os
 import random
+import resource
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
+import zstandard
+from blake3 import blake3
 
 from trellis.stores.base import Written
-from trellis.stores.chunks import Changed, Saver
+from trellis.stores.chunks import LARGEST_BYTES, Changed, Saver, Unsavable
 from trellis.stores.local import LocalStore
-from trellis.stores.manifests import Manifest
+from trellis.stores.manifests import Chunk, FileEntry, Manifest
 from trellis.stores.packs import CorruptChunk, read_file
 
 SIZE = 6 << 20
@@ -132,3 +136,48 @@ def test_a_damaged_pack_is_never_given_out_as_good(store: LocalStore, tmp_path: 
         pack.write_bytes(content if harm == "flip" else content[: len(content) // 2])
     with pytest.raises(CorruptChunk, match=r"a: .*packs/p/"):
         contents(store, manifest)
+
+
+def test_a_chunk_that_unpacks_to_more_than_it_should_is_refused_before_it_does(store: LocalStore) -> None:
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(400 << 20))
+    written = store.write("packs/p/bomb", [bomb])
+    file = FileEntry("a", (Chunk(blake3(b"").digest(), 1 << 20, "packs/p/bomb", 0, written.size_bytes),))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptChunk, match="damaged"):
+        list(read_file(store, file))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize("name", ["\udcff", "x/" * 512 + "x"])
+def test_a_name_that_no_manifest_takes_is_refused_before_anything_is_stored(store: LocalStore, name: str) -> None:
+    fd = os.open("/dev/null", os.O_RDONLY)
+    saver = Saver(store, "packs/p/1")
+    with pytest.raises(Unsavable, match="path"):
+        saver.add(name, fd)
+    saver.abandon()
+    os.close(fd)
+
+
+def test_a_file_without_end_is_refused_before_it_is_read(store: LocalStore, tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+    fd = os.open(tmp_path / "sparse", os.O_RDONLY)
+    saver = Saver(store, "packs/p/1")
+    with pytest.raises(Unsavable, match="512 GiB"):
+        saver.add("sparse", fd)
+    saver.abandon()
+    os.close(fd)
+
+
+def test_a_save_that_is_called_off_ends_within_a_file(store: LocalStore, tmp_path: Path) -> None:
+    with (tmp_path / "long").open("wb") as file:
+        file.truncate(100 << 30)
+    fd = os.open(tmp_path / "long", os.O_RDONLY)
+    called_off = Event()
+    saver = Saver(store, "packs/p/1", called_off=called_off)
+    Timer(0.1, called_off.set).start()
+    with pytest.raises(Changed, match="called off"):
+        saver.add("long", fd)
+    saver.abandon()
+    os.close(fd)
+    assert list(store.find("packs")) == []

@@ -25,6 +25,16 @@ def test_a_link_below_the_root_is_not_followed(store: LocalStore, tmp_path: Path
     assert not (tmp_path / "planted").exists()
 
 
+def test_what_is_deleted_during_a_walk_ends_it_for_nothing_else(store: LocalStore, tmp_path: Path) -> None:
+    for number in range(4):
+        store.write(f"p/{number}", [b"x"])
+    first, second, *others = (f"p/{path.name}" for path in (tmp_path / "root/p").iterdir())
+    walk = store.find("p")
+    assert next(walk).key == first
+    store.delete(second)
+    assert [one.key for one in walk] == others
+
+
 def test_what_a_killed_writer_left_is_swept_once_it_is_old(store: LocalStore, tmp_path: Path) -> None:
     store.write("a", [b"x"])
     left = tmp_path / "root/.parts/a.1234"

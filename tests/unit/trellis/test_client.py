@@ -1,3 +1,5 @@
+import io
+import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -9,7 +11,7 @@ import pytest
 from tests.support.fake_api import FakeApi, Stream, a_client, a_job_body, problem, reply
 from trellis.answers import Job
 from trellis.client import Client
-from trellis.errors import IllegalTransition, Invalid, Unavailable
+from trellis.errors import Conflict, IllegalTransition, Invalid, Unavailable
 
 
 def test_a_submission_is_sent_as_plain_json() -> None:
@@ -122,6 +124,23 @@ def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
         a_client(api).jobs.download("j1", "a1", target)
     assert not target.exists()
     assert a_client(api).jobs.download("j1", "a1", target).read_bytes() == b"whole"
+
+
+def test_a_checkpoint_whose_download_broke_off_is_fetched_again(tmp_path: Path) -> None:
+    def answer(*pieces: bytes) -> Callable[[httpx.Request], httpx.Response]:
+        return lambda _: httpx.Response(200, stream=Stream(pieces, None))
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo("a")
+        info.size = 3000
+        tar.addfile(info, io.BytesIO(bytes(3000)))
+    whole = archive.getvalue()
+    api = FakeApi().on("GET", "/checkpoints/c1/archive", answer(whole[:2000]), answer(whole))
+    with pytest.raises(Conflict, match="broke off"):
+        a_client(api).checkpoints.download("c1", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    assert (a_client(api).checkpoints.download("c1", tmp_path / "model") / "a").read_bytes() == bytes(3000)
 
 
 def test_metrics_and_events_and_artifacts_are_read() -> None:
