@@ -254,5 +254,14 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     live = states - ENDED_REPLICA_STATES
     if live == {ReplicaState.SUSPENDED} and attempt.state is ReplicaState.RUNNING:
         rest(uow, job, attempt, members)
+    elif job.state is JobState.SCHEDULED and _are_parked_again(members):
+        go_on(uow, job, attempt)
+        rest(uow, job, attempt, members)
     elif live == {ReplicaState.RUNNING} and attempt.state is ReplicaState.SUSPENDED:
         go_on(uow, job, attempt)
+
+
+def _are_parked_again(members: Collection[Replica]) -> bool:
+    """Whether all that live were told to go on and to stand still again, and do: they never all ran at once."""
+    live = [member for member in members if member.state not in ENDED_REPLICA_STATES]
+    return all(one.state is ReplicaState.SUSPENDED and one.suspend_asked_at is not None for one in live)

@@ -411,3 +411,35 @@ def test_only_members_suspend_and_resume(
     job = submit(member)
     assert change(stack.client(world.stranger), job, action).status == 404
     assert change(stack.client(world.viewer), job, action).status == 403
+
+
+def a_gang(stack: Stack, node: FakeNode, caller: Caller) -> tuple[dict[str, Any], list[wire.ReplicaSpec]]:
+    """A job of two that stands still and was resumed: it is about to go on where it was."""
+    job = submit(caller, resources=WHOLE, replicas=2)
+    plan(stack)
+    specs = placed(stack, node)
+    for spec in specs:
+        node.ship(node.report(spec, ReplicaState.STARTING), node.report(spec, ReplicaState.RUNNING))
+    change(caller, job, "suspend")
+    node.ship(*(node.report(spec, ReplicaState.SUSPENDED) for spec in specs))
+    change(caller, job, "resume")
+    assert plan(stack) == 1
+    return job, specs
+
+
+def test_a_gang_of_which_one_goes_on_already_is_parked_again(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    job, (one, two) = a_gang(stack, node, member)
+    node.ship(node.report(one, ReplicaState.RUNNING))
+    change(member, job, "suspend")
+    node.ship(node.report(one, ReplicaState.SUSPENDED))
+    assert state_of(member, job) == "scheduled"  # the other holds its device and is about to run
+    node.ship(node.report(two, ReplicaState.RUNNING))
+    node.ship(node.report(two, ReplicaState.SUSPENDED))
+    assert state_of(member, job) == "suspended"
+    assert used(stack, world) == (0, [0, 0])
+    change(member, job, "resume")
+    assert plan(stack) == 1
+    node.ship(node.report(one, ReplicaState.RUNNING), node.report(two, ReplicaState.RUNNING))
+    assert state_of(member, job) == "running"
