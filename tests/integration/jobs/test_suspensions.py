@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.core.uow import UnitOfWork
+from app.jobs.evictions import Order, evict
 from app.jobs.suspensions import resume_job, suspend_job
 from tests.integration.jobs.test_life import placed, plan, submit
 from tests.support.fake_node import FakeNode, a_description
@@ -443,3 +444,17 @@ def test_a_gang_of_which_one_goes_on_already_is_parked_again(
     assert plan(stack) == 1
     node.ship(node.report(one, ReplicaState.RUNNING), node.report(two, ReplicaState.RUNNING))
     assert state_of(member, job) == "running"
+
+
+def test_a_job_that_is_told_to_make_way_keeps_its_grace_when_it_is_suspended(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = run(stack, node, member, grace="90s")
+    order = Order("made way", "priority", job["id"], 60)
+    assert stack.run(lambda uow: evict(uow, {UUID(job["id"]): order})) == 1
+    change(member, job, "suspend")
+    orders = node.beat(held(spec, ReplicaState.RUNNING))
+    assert [(one.reason, one.grace_s) for one in orders.stop] == [(StopReason.PREEMPTED, 60)]
+    assert not orders.pause
+    node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.PREEMPTED))
+    assert state_of(member, job) == "suspended"
