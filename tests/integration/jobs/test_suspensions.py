@@ -458,3 +458,12 @@ def test_a_job_that_is_told_to_make_way_keeps_its_grace_when_it_is_suspended(
     assert not orders.pause
     node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.PREEMPTED))
     assert state_of(member, job) == "suspended"
+
+
+def test_a_parked_job_that_gave_back_its_room_already_is_not_told_to_make_way(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    order = Order("made way", "priority", job["id"], 60)
+    assert stack.run(lambda uow: evict(uow, {UUID(job["id"]): order})) == 0
+    assert not node.beat(held(spec, ReplicaState.SUSPENDED)).stop
