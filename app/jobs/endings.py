@@ -42,7 +42,9 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
     attempt.exit_code = job.exit_code = reason.exit_code
     attempt.cause = job.cause = reason.cause
     attempt.message = reason.message
-    job.parked_at = None
+    if job.parked_at is not None:
+        job.paused_ms += (uow.clock.now() - job.parked_at) // timedelta(milliseconds=1)
+        job.parked_at = None
     spec = spec_of(job)
     ended = retries.Ended(
         reason.state, reason.cause, reason.exit_code, _tried(uow, job, reason.cause, spec.retries),

@@ -1,5 +1,6 @@
 """Jobs that are suspended and resumed, with real rows: held back, parked on a node, taken up, displaced."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import pytest
 
 from app.core.uow import UnitOfWork
 from app.jobs.evictions import Order, evict
+from app.jobs.models import Job
 from app.jobs.suspensions import resume_job, suspend_job
 from tests.integration.jobs.test_life import placed, plan, submit
 from tests.support.fake_node import FakeNode, a_description
@@ -467,3 +469,17 @@ def test_a_parked_job_that_gave_back_its_room_already_is_not_told_to_make_way(
     order = Order("made way", "priority", job["id"], 60)
     assert stack.run(lambda uow: evict(uow, {UUID(job["id"]): order})) == 0
     assert not node.beat(held(spec, ReplicaState.SUSPENDED)).stop
+
+
+def test_the_time_that_an_ended_job_was_parked_is_no_run_time(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+
+    def long_ago(uow: UnitOfWork) -> None:
+        row = uow.get(Job, UUID(job["id"]))
+        assert row.started_at is not None
+        row.started_at, row.parked_at = uow.clock.now() - timedelta(hours=3), uow.clock.now() - timedelta(hours=2)
+
+    stack.run(long_ago)
+    change(member, job, "cancel")
+    node.ship(node.report(spec, ReplicaState.CANCELLED, cause=Cause.CANCELLED))
+    assert member.get(f"/jobs/{job['id']}").json["run_s"] == pytest.approx(3600, abs=60)
