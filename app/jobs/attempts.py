@@ -203,10 +203,10 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         else:
             before = replica.state
             apply_report(uow, family, replica, report)
-            if replica.state in FREEING:
+            if replica.state in FREEING:  # none else: its node is locked for that; who goes on was counted when placed
                 freed.setdefault(replica.node_id, []).append(replica.id)
-            if ReplicaState.SUSPENDED in (before, replica.state):
-                parked_on.add(replica.node_id)
+                if ReplicaState.SUSPENDED in (before, replica.state):
+                    parked_on.add(replica.node_id)
     for node_id, replica_ids in freed.items():
         release(uow, replica_ids, node_id)
     if parked_on:

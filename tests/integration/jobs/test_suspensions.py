@@ -13,6 +13,7 @@ from app.jobs.suspensions import resume_job, suspend_job
 from tests.integration.jobs.test_life import placed, plan, submit
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Answer, Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 from trellis import wire
 from trellis.vocabulary import Cause, ReplicaState, StopReason
@@ -483,3 +484,13 @@ def test_the_time_that_an_ended_job_was_parked_is_no_run_time(stack: Stack, node
     change(member, job, "cancel")
     node.ship(node.report(spec, ReplicaState.CANCELLED, cause=Cause.CANCELLED))
     assert member.get(f"/jobs/{job['id']}").json["run_s"] == pytest.approx(3600, abs=60)
+
+
+def test_going_on_takes_no_lock_of_a_node_behind_that_of_a_job(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+    change(member, job, "resume")
+    plan(stack)
+    with counted(stack) as statements:
+        node.ship(node.report(spec, ReplicaState.RUNNING))
+    assert state_of(member, job) == "running"
+    assert not [one for one in statements if "UPDATE nodes" in one]
