@@ -76,7 +76,9 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
     again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
     if again and job.state in (JobState.SUSPENDED, JobState.QUEUED):  # what ended stood still: no try was spent
         job.owed = None
-        if job.state is JobState.SUSPENDED and job.suspend_asked_at is None:
+        if job.state is JobState.QUEUED:  # queued anew, so that it is told of: another place will do for it now
+            uow.move(job, JobState.SUSPENDED, reason="what stood still is gone")
+        if job.suspend_asked_at is None:
             queue_again(uow, job, ())
         return
     if again:

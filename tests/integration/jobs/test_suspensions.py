@@ -494,3 +494,17 @@ def test_going_on_takes_no_lock_of_a_node_behind_that_of_a_job(stack: Stack, nod
         node.ship(node.report(spec, ReplicaState.RUNNING))
     assert state_of(member, job) == "running"
     assert not [one for one in statements if "UPDATE nodes" in one]
+
+
+def test_a_queued_job_whose_parked_processes_are_gone_is_looked_at_again(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    assert change(member, job, "resume").json["state"] == "queued"
+    node.ship(node.report(spec, ReplicaState.LOST, cause=Cause.NODE_LOST, message="gone"))
+    assert state_of(member, job) == "queued"
+    said = [event["kind"] for event in member.get(f"/jobs/{job['id']}/events").json["items"]]
+    assert said[said.index("replica.lost") :].count("job.queued") == 1
+    assert plan(stack) == 1
+    (again,) = placed(stack, node)
+    assert again.attempt == 2
