@@ -508,3 +508,15 @@ def test_a_queued_job_whose_parked_processes_are_gone_is_looked_at_again(
     assert plan(stack) == 1
     (again,) = placed(stack, node)
     assert again.attempt == 2
+
+
+def test_a_resumed_job_whose_processes_are_being_ended_says_what_it_waits_for(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    job, _ = park(stack, node, member)
+    submit(member, resources={"cpus": 1, "gpus": 2})
+    plan(stack)
+    shown = change(member, job, "resume").json
+    assert shown["state"] == "suspended"
+    assert "trellis resume" not in shown["why"]
+    assert "waits for its processes" in shown["why"]
