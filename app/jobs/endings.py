@@ -15,6 +15,9 @@ from app.jobs.spec import Retries
 from app.jobs.suspensions import queue_again
 from trellis.vocabulary import Cause, JobState, ReplicaState, StopReason
 
+# By which a job is preempted as its owner wished, and not for others.
+_WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED})
+
 
 def advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
     """Move to `state`, through the ones on the way that went by too fast to be reported apart."""
@@ -83,7 +86,7 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
         return
     if again:
         job.retries += decision.state is JobState.RETRYING
-        job.preemptions += decision.state is JobState.PREEMPTED and job.cause is not Cause.MIGRATED
+        job.preemptions += decision.state is JobState.PREEMPTED and job.cause not in _WISHED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
         uow.move(job, JobState.QUEUED, **data)

@@ -520,3 +520,13 @@ def test_a_resumed_job_whose_processes_are_being_ended_says_what_it_waits_for(
     assert shown["state"] == "suspended"
     assert "trellis resume" not in shown["why"]
     assert "waits for its processes" in shown["why"]
+
+
+def test_what_ends_where_it_can_not_stand_still_made_way_for_nobody(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = run(stack, node, member)
+    change(member, job, "suspend")
+    node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.SUSPENDED))
+    assert state_of(member, job) == "suspended"
+    assert '"preemptions": 0' in stack.dump()
