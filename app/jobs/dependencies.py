@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm import aliased
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Dependency, Job
@@ -85,10 +86,13 @@ def _give_up(uow: UnitOfWork, job: Job, on_job_id: UUID, state: JobState) -> Non
 
 def release_forgotten(uow: UnitOfWork) -> None:
     """Settle the dependencies on jobs that have ended, should the message about it have been lost."""
+    waiting = aliased(Job)
     ended = (
         select(Dependency.on_job_id)
         .join(Job, Job.id == Dependency.on_job_id)
-        .where(~Dependency.met, Job.ended_at.is_not(None))
+        .join(waiting, waiting.id == Dependency.job_id)
+        # Who waited in vain keeps its open rows: there is nothing to settle in them any more.
+        .where(~Dependency.met, Job.ended_at.is_not(None), waiting.ended_at.is_(None))
         .distinct()
         .limit(500)
     )

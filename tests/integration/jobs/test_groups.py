@@ -10,6 +10,7 @@ from tests.integration.jobs.test_life import placed, plan, submit
 from tests.integration.jobs.test_suspensions import held
 from tests.support.fake_node import FakeNode
 from tests.support.stack import Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 from trellis.vocabulary import ReplicaState
 
@@ -203,3 +204,18 @@ def test_a_dry_run_of_a_workflow_keeps_nothing(member: Caller) -> None:
     )
     assert (checked.status, checked.json["count"]) == (200, 1)
     assert member.get("/jobs").json["items"] == []
+
+
+def test_the_sweep_for_lost_messages_passes_over_those_that_waited_in_vain(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    flow = a_workflow(member, a=[], b=["a"], c=["b"]).json
+    plan(stack)
+    (spec,) = placed(stack, node)
+    node.fail(spec)
+    for _ in range(2):
+        stack.run(release_forgotten)
+    assert states(member, "workflow", flow["id"]) == {"failed": 1, "cancelled": 2}
+    with counted(stack) as statements:
+        stack.run(release_forgotten)
+    assert len([one for one in statements if "dependencies" in one]) == 1
