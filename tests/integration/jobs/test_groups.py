@@ -219,3 +219,12 @@ def test_the_sweep_for_lost_messages_passes_over_those_that_waited_in_vain(
     with counted(stack) as statements:
         stack.run(release_forgotten)
     assert len([one for one in statements if "dependencies" in one]) == 1
+
+
+def test_a_workflow_takes_as_many_statements_for_many_jobs_as_for_one(stack: Stack, member: Caller) -> None:
+    def submitted(count: int) -> int:
+        with counted(stack) as statements:
+            assert a_workflow(member, **{f"job-{i}": [] for i in range(count)}).status == 201
+        return len(statements)
+
+    assert submitted(1) == submitted(12)
