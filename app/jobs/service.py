@@ -1,6 +1,6 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from app.jobs.code import Pins, of_stored, pin
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Dependency, Job, Replica
 from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
-from app.jobs.validator import Place, find_place, pool_named, validate_spec
+from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
 from app.tenancy.models import Project
@@ -98,8 +98,9 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     jobs: list[Job] = []
     kept: list[Job] = []
     waits: list[Dependency] = []
+    pools = pools_named(uow, specs)
     for spec, place in wanted:
-        job = make_job(uow, spec, place)
+        job = make_job(uow, spec, place, pools)
         jobs.append(job)
         if not spec.dry_run:
             kept.append(job)
@@ -157,8 +158,9 @@ def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
         wanted.append((pins.pin(spec, job.project_id), place))
     hold_quotas(uow, wanted)
     made = []
+    pools = pools_named(uow, [spec for spec, _ in wanted])
     for job, (spec, _) in zip(jobs, wanted, strict=True):
-        again = make_job(uow, spec, place)
+        again = make_job(uow, spec, place, pools)
         again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
         made.append(again)
     queue_all(uow, made)
@@ -260,9 +262,10 @@ def queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
             uow.move(job, JobState.QUEUED)
 
 
-def make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
-    """The job that `spec` becomes there, not stored yet."""
-    asks = asks_of(spec, pool_named(uow, spec)).stored()
+def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, UUID] | None = None) -> Job:
+    """The job that `spec` becomes there, not stored yet; whoever makes many looks up the `pools` they name before."""
+    known = pools_named(uow, [spec]) if pools is None else pools
+    asks = asks_of(spec, known.get(spec.constraints.pool)).stored()
     each = spec.largest()
     return Job(
         id=new_id(),

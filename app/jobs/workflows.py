@@ -11,7 +11,7 @@ from app.jobs.dependencies import add_dependencies, wait_for
 from app.jobs.models import Dependency, Job
 from app.jobs.service import hold_quotas, make_job, queue_all, store
 from app.jobs.spec import JobSpec
-from app.jobs.validator import Place, find_place, validate_spec
+from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from trellis.errors import Field, Invalid
 from trellis.vocabulary import DependencyKind
 
@@ -42,10 +42,10 @@ def submit_workflow(uow: UnitOfWork, spec: WorkflowSpec) -> list[Job]:
     if len({place.project_id for _, place in wanted}) > 1:
         raise Invalid(Field("/jobs", "are of several projects: a workflow is of one"))
     hold_quotas(uow, wanted)
-    workflow_id = new_id()
+    workflow_id, pools = new_id(), pools_named(uow, [each for each, _ in wanted])
     jobs = {}
     for each, place in wanted:
-        job = make_job(uow, each, place)
+        job = make_job(uow, each, place, pools)
         job.workflow_id, job.workflow = workflow_id, spec.name
         jobs[job.name] = job
     if spec.dry_run:

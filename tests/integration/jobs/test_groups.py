@@ -228,3 +228,18 @@ def test_a_workflow_takes_as_many_statements_for_many_jobs_as_for_one(stack: Sta
         return len(statements)
 
     assert submitted(1) == submitted(12)
+
+
+def test_elements_of_a_pool_are_submitted_again_in_as_many_statements_as_one(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    assert stack.client(world.admin).post("/resources/pools", {"name": "gold"}).status == 201
+
+    def again(indexes: str) -> int:
+        array_id = an_array(member, indexes, constraints={"pool": "gold"})
+        change(member, "array", array_id, "cancel")
+        with counted(stack) as statements:
+            assert change(member, "array", array_id, "retry").status == 200
+        return len(statements)
+
+    assert again("0") == again("0-11")
