@@ -36,6 +36,9 @@ class ProcessExecutor:
         except OSError as error:
             group.remove()
             raise StartFailed(f"its control group can't be used: {error.strerror}") from error
+        except StartFailed:
+            group.remove()
+            raise
         running.group = group
         return running
 
