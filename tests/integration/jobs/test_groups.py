@@ -243,3 +243,24 @@ def test_elements_of_a_pool_are_submitted_again_in_as_many_statements_as_one(
         return len(statements)
 
     assert again("0") == again("0-11")
+
+
+def test_as_many_elements_run_at_once_as_may_though_some_are_cancelled(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    array_id = an_array(member, "0-9", max_parallel=2)
+    plan(stack)
+    one, two = placed(stack, node)
+    change(member, "array", array_id, "cancel", elements="2-4,6")
+    stack.run(release_forgotten)
+    assert states(member, "array", array_id) == {"scheduled": 2, "pending": 4, "cancelled": 4}
+    ran = []
+    for _ in range(4):
+        for spec in placed(stack, node):
+            node.succeed(spec)
+            ran.append(spec.environment["TRELLIS_ARRAY_INDEX"])
+            stack.run(release_forgotten)
+        plan(stack)
+        assert len(placed(stack, node)) <= 2
+    assert sorted(ran) == ["0", "1", "5", "7", "8", "9"]
+    assert (one.job_name, two.job_name) == ("true", "true")
