@@ -1,6 +1,6 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -147,8 +147,10 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     return again
 
 
-def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
-    """The same for ended jobs of one project and queue."""
+def submit_again(
+    uow: UnitOfWork, jobs: Sequence[Job], line_up: Callable[[Sequence[Job]], list[Dependency]] | None = None
+) -> list[Job]:
+    """The same for ended jobs of one project and queue; `line_up` says what the new ones wait for."""
     project, queue = uow.get(Project, jobs[0].project_id), uow.get(Queue, jobs[0].queue_id)
     place = Place(project.id, project.name, queue.id, queue.name)
     wanted, pins = [], Pins(uow)
@@ -163,8 +165,9 @@ def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
         again = make_job(uow, spec, place, pools)
         again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
         made.append(again)
+    waits = [] if line_up is None else line_up(made)
     queue_all(uow, made)
-    uow.insert(made)
+    store(uow, made, waits)
     return made
 
 

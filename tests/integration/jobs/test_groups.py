@@ -264,3 +264,24 @@ def test_as_many_elements_run_at_once_as_may_though_some_are_cancelled(
         assert len(placed(stack, node)) <= 2
     assert sorted(ran) == ["0", "1", "5", "7", "8", "9"]
     assert (one.job_name, two.job_name) == ("true", "true")
+
+
+def test_elements_that_are_submitted_again_run_as_many_at_once_as_before(stack: Stack, member: Caller) -> None:
+    array_id = an_array(member, "0-4", max_parallel=2)
+    change(member, "array", array_id, "cancel")
+    assert change(member, "array", array_id, "retry").json["changed"] == 5
+    assert states(member, "array", array_id) == {"queued": 2, "pending": 3}
+
+
+def test_elements_that_are_submitted_again_line_up_behind_those_that_run(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    array_id = an_array(member, "0-3", max_parallel=2)
+    plan(stack)
+    one, _ = placed(stack, node)
+    change(member, "array", array_id, "cancel", elements="2,3")
+    assert change(member, "array", array_id, "retry").json["changed"] == 2
+    assert states(member, "array", array_id) == {"scheduled": 2, "pending": 2}
+    node.succeed(one)
+    stack.run(release_forgotten)
+    assert states(member, "array", array_id) == {"succeeded": 1, "scheduled": 1, "queued": 1, "pending": 1}
