@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from app.core.access import Permission
 from app.core.amounts import NAMES, Amounts
@@ -182,7 +182,11 @@ def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int
 
 def end_overdue(uow: UnitOfWork) -> None:
     """End the jobs whose deadline has passed."""
-    overdue = select(Job).where(Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None)).order_by(Job.id).limit(500)
+    lives = exists().where(Replica.job_id == Job.id, Replica.ended_at.is_(None))
+    past = (Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None))
+    # Who was told already, and takes its time or is out of reach, is not asked after again: others come first.
+    untold = ~lives | lives.where(Replica.stop_reason.is_(None))
+    overdue = select(Job).where(*past, untold).order_by(Job.id).limit(500)
     for job in uow.session.execute(overdue.with_for_update(key_share=True, skip_locked=True)).scalars():
         live = live_replicas(uow, job)
         for replica in live:

@@ -9,6 +9,7 @@ import pytest
 from app.core.uow import UnitOfWork
 from app.jobs.evictions import Order, evict
 from app.jobs.models import Job
+from app.jobs.service import end_overdue
 from app.jobs.suspensions import resume_job, suspend_job
 from tests.integration.jobs.test_life import placed, plan, submit
 from tests.support.fake_node import FakeNode, a_description
@@ -530,3 +531,25 @@ def test_what_ends_where_it_can_not_stand_still_made_way_for_nobody(
     node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.SUSPENDED))
     assert state_of(member, job) == "suspended"
     assert '"preemptions": 0' in stack.dump()
+
+
+def overdue(stack: Stack, job: dict[str, Any]) -> None:
+    """Let its deadline lie in the past."""
+
+    def shift(uow: UnitOfWork) -> None:
+        uow.get(Job, UUID(job["id"])).deadline_at = uow.clock.now() - timedelta(seconds=1)
+
+    stack.run(shift)
+
+
+def test_a_deadline_ends_what_is_parked_and_is_told_once(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+    overdue(stack, job)
+    stack.run(end_overdue)
+    (told,) = node.beat(held(spec, ReplicaState.SUSPENDED)).stop
+    assert told.reason == StopReason.TIMED_OUT
+    with counted(stack) as statements:
+        stack.run(end_overdue)
+    assert len([one for one in statements if "FROM replicas" in one and "FROM jobs" not in one]) == 0
+    node.ship(node.report(spec, ReplicaState.TIMED_OUT, cause=Cause.TIME_LIMIT))
+    assert state_of(member, job) == "timed_out"
