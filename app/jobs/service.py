@@ -193,7 +193,7 @@ def end_overdue(uow: UnitOfWork) -> None:
             if replica.stop_reason is None:
                 ask_stop(uow, replica, StopReason.TIMED_OUT, int(job.spec["grace_s"]))
         if not live:
-            job.message = "its deadline passed before it could start"
+            job.message = f"its deadline passed before it could {'start' if job.fence == 0 else 'go on'}"
             uow.move(job, JobState.TIMED_OUT, reason=job.message)
 
 

@@ -553,3 +553,14 @@ def test_a_deadline_ends_what_is_parked_and_is_told_once(stack: Stack, node: Fak
     assert len([one for one in statements if "FROM replicas" in one and "FROM jobs" not in one]) == 0
     node.ship(node.report(spec, ReplicaState.TIMED_OUT, cause=Cause.TIME_LIMIT))
     assert state_of(member, job) == "timed_out"
+
+
+def test_a_job_that_ran_before_its_deadline_passed_is_not_said_to_have_never_started(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    node.ship(node.report(spec, ReplicaState.LOST, cause=Cause.NODE_LOST, message="gone"))
+    overdue(stack, job)
+    stack.run(end_overdue)
+    ended = member.get(f"/jobs/{job['id']}").json
+    assert (ended["state"], ended["message"]) == ("timed_out", "its deadline passed before it could go on")
