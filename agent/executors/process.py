@@ -36,6 +36,9 @@ class ProcessExecutor:
         except OSError as error:
             group.remove()
             raise StartFailed(f"its control group can't be used: {error.strerror}") from error
+        except StartFailed:
+            group.remove()
+            raise
         running.group = group
         return running
 
@@ -68,13 +71,13 @@ class ProcessExecutor:
             return
         if signum == signal.SIGKILL:
             processes.kill_below(os.getpid())
+            if running.group:  # some may have been started while we looked
+                running.group.kill()
             return
         targets = _of_job(running)
         if not targets and running.status is not None:
             targets, signum = [running.pid], signal.SIGKILL
         processes.send(targets, signum)
-        if running.group and signum == signal.SIGKILL:
-            running.group.kill()
 
     def freeze(self, running: Running) -> bool:
         """See Executor.freeze."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Uuid, bindparam, column, func, insert, literal, select
+from sqlalchemy import ARRAY, BigInteger, Uuid, bindparam, column, exists, func, insert, literal, select
+from sqlalchemy.orm import aliased
 
 from app.core.ids import new_id
 from app.core.uow import UnitOfWork
-from app.jobs.dependencies import add_dependencies
+from app.jobs.dependencies import add_dependencies, wait_for
 from app.jobs.models import Dependency, Job
 from app.jobs.service import accept, make_job, queue_all
 from app.jobs.spec import ArraySpec, JobSpec
@@ -64,6 +65,31 @@ def _submit_elements(uow: UnitOfWork, spec: JobSpec, array: ArraySpec, place: Pl
         chained = Dependency(kind=DependencyKind.AFTER_ANY, met=False)
         _wait(uow, ids[free:], ids[: len(ids) - free], chained)
     return Array(array_id, shown[:SHOWN], len(ids))
+
+
+def join_lines(uow: UnitOfWork, array_id: UUID, made: Sequence[Job]) -> list[Dependency]:
+    """Have new elements of a (locked) array wait, so that as many run at once as it was submitted for.
+
+    Each waits behind the last of a line; there are as many lines as elements that waited for none at the beginning.
+    """
+    ahead = aliased(Job)
+    in_line = exists().where(
+        Dependency.job_id == Job.id, ahead.id == Dependency.on_job_id, ahead.array_id == Job.array_id
+    )
+    first = (Job.array_id == array_id, Job.retry_of.is_(None))
+    lines, count = uow.execute(select(func.count().filter(~in_line), func.count()).where(*first)).one()
+    if lines == count:  # there was no bound
+        return []
+    behind = aliased(Job)
+    followed = exists().where(
+        Dependency.on_job_id == Job.id, behind.id == Dependency.job_id, behind.array_id == Job.array_id,
+        behind.ended_at.is_(None),
+    )  # fmt: skip
+    last = select(Job).where(Job.array_id == array_id, Job.ended_at.is_(None), ~followed).order_by(Job.id)
+    tails = uow.session.execute(last).scalars().all()
+    queue: list[Job | None] = [*([None] * (lines - len(tails))), *tails, *made]
+    pairs = zip(made, queue, strict=False)
+    return [wait_for(job, other, DependencyKind.AFTER_ANY) for job, other in pairs if other is not None]
 
 
 def _like(job: Job, job_id: UUID, index: int) -> Job:

@@ -203,10 +203,10 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
         else:
             before = replica.state
             apply_report(uow, family, replica, report)
-            if replica.state in FREEING:
+            if replica.state in FREEING:  # none else: its node is locked for that; who goes on was counted when placed
                 freed.setdefault(replica.node_id, []).append(replica.id)
-            if ReplicaState.SUSPENDED in (before, replica.state):
-                parked_on.add(replica.node_id)
+                if ReplicaState.SUSPENDED in (before, replica.state):
+                    parked_on.add(replica.node_id)
     for node_id, replica_ids in freed.items():
         release(uow, replica_ids, node_id)
     if parked_on:
@@ -254,5 +254,14 @@ def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:
     live = states - ENDED_REPLICA_STATES
     if live == {ReplicaState.SUSPENDED} and attempt.state is ReplicaState.RUNNING:
         rest(uow, job, attempt, members)
+    elif job.state is JobState.SCHEDULED and _are_parked_again(members):
+        go_on(uow, job, attempt)
+        rest(uow, job, attempt, members)
     elif live == {ReplicaState.RUNNING} and attempt.state is ReplicaState.SUSPENDED:
         go_on(uow, job, attempt)
+
+
+def _are_parked_again(members: Collection[Replica]) -> bool:
+    """Whether all that live were told to go on and to stand still again, and do: they never all ran at once."""
+    live = [member for member in members if member.state not in ENDED_REPLICA_STATES]
+    return all(one.state is ReplicaState.SUSPENDED and one.suspend_asked_at is not None for one in live)

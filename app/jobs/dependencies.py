@@ -1,14 +1,40 @@
 """Jobs that wait for other jobs."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, bindparam, select, text
+from sqlalchemy.orm import aliased
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Dependency, Job
 from app.jobs.spec import DependencySpec
 from trellis.vocabulary import ENDED_JOB_STATES, DependencyKind, JobState
+
+_WAITING = frozenset({JobState.PENDING, JobState.SUSPENDED})
+# Elements of an array wait in lines, as many as may run at once. Who waits for one that left its line before its turn
+# waits from then on for whom that one waited for.
+_MOVE_UP = text(
+    """
+    WITH RECURSIVE line(job_id, was, on_job_id, place) AS (
+        SELECT job_id, on_job_id, on_job_id, 0 FROM dependencies WHERE job_id = ANY(:ids) AND NOT met
+        UNION ALL
+        SELECT line.job_id, line.was, ahead.on_job_id, line.place + 1
+        FROM line
+        JOIN jobs waiting ON waiting.id = line.job_id
+        JOIN jobs gone ON gone.id = line.on_job_id AND gone.array_id = waiting.array_id
+            AND gone.ended_at IS NOT NULL AND gone.fence = 0
+        JOIN dependencies ahead ON ahead.job_id = gone.id AND NOT ahead.met
+        JOIN jobs other ON other.id = ahead.on_job_id AND other.array_id = gone.array_id
+    ), moved AS (
+        SELECT DISTINCT ON (job_id, was) job_id, was, on_job_id FROM line WHERE place > 0
+        ORDER BY job_id, was, place DESC
+    )
+    UPDATE dependencies SET on_job_id = moved.on_job_id FROM moved
+    WHERE dependencies.job_id = moved.job_id AND dependencies.on_job_id = moved.was
+    """
+).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 
 def is_met(kind: DependencyKind, state: JobState) -> bool | None:
@@ -55,19 +81,35 @@ def release_dependents_of(uow: UnitOfWork, ended_ids: Collection[UUID]) -> None:
         return
     locked = select(Job).where(Job.id.in_(waiting_ids)).order_by(Job.id).with_for_update(key_share=True)
     waiting = {job.id: job for job in uow.session.execute(locked).scalars()}
+    pairs = _ended_ones(uow, waiting)
+    # In whose line the one ahead ended before its turn to run had come.
+    behind = {
+        row.Dependency.job_id
+        for row in pairs
+        if row.fence == 0 and row.array_id is not None and row.array_id == waiting[row.Dependency.job_id].array_id
+    }
+    if behind:
+        uow.execute(_MOVE_UP, {"ids": list(behind)})
+        pairs = _ended_ones(uow, waiting)
+    for row in pairs:
+        _settle(uow, waiting[row.Dependency.job_id], row.Dependency, row.state)
+
+
+def _ended_ones(uow: UnitOfWork, waiting: Mapping[UUID, Job]) -> Sequence[Any]:
+    """What those that still wait do so for, and has ended."""
+    still = [job_id for job_id, job in waiting.items() if job.state in _WAITING]
     pairs = (
-        select(Dependency, Job.state)
+        select(Dependency, Job.state, Job.fence, Job.array_id)
         .join(Job, Job.id == Dependency.on_job_id)
-        .where(Dependency.on_job_id.in_(ended_ids), Dependency.job_id.in_(waiting_ids), ~Dependency.met)
+        .where(Dependency.job_id.in_(still), ~Dependency.met, Job.ended_at.is_not(None))
         .order_by(Dependency.job_id, Dependency.on_job_id)
     )
-    for dependency, state in uow.session.execute(pairs):
-        _settle(uow, waiting[dependency.job_id], dependency, state)
+    return uow.session.execute(pairs).all()
 
 
 def _settle(uow: UnitOfWork, job: Job, dependency: Dependency, state: JobState) -> None:
     outcome = is_met(dependency.kind, state)
-    if job.state not in (JobState.PENDING, JobState.SUSPENDED) or outcome is None:
+    if job.state not in _WAITING or outcome is None:
         return
     if outcome is False:
         _give_up(uow, job, dependency.on_job_id, state)
@@ -85,10 +127,13 @@ def _give_up(uow: UnitOfWork, job: Job, on_job_id: UUID, state: JobState) -> Non
 
 def release_forgotten(uow: UnitOfWork) -> None:
     """Settle the dependencies on jobs that have ended, should the message about it have been lost."""
+    waiting = aliased(Job)
     ended = (
         select(Dependency.on_job_id)
         .join(Job, Job.id == Dependency.on_job_id)
-        .where(~Dependency.met, Job.ended_at.is_not(None))
+        .join(waiting, waiting.id == Dependency.job_id)
+        # Who waited in vain keeps its open rows: there is nothing to settle in them any more.
+        .where(~Dependency.met, Job.ended_at.is_not(None), waiting.ended_at.is_(None))
         .distinct()
         .limit(500)
     )

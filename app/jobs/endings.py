@@ -15,6 +15,9 @@ from app.jobs.spec import Retries
 from app.jobs.suspensions import queue_again
 from trellis.vocabulary import Cause, JobState, ReplicaState, StopReason
 
+# By which a job is preempted as its owner wished, and not for others.
+_WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED})
+
 
 def advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
     """Move to `state`, through the ones on the way that went by too fast to be reported apart."""
@@ -42,7 +45,9 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
     attempt.exit_code = job.exit_code = reason.exit_code
     attempt.cause = job.cause = reason.cause
     attempt.message = reason.message
-    job.parked_at = None
+    if job.parked_at is not None:
+        job.paused_ms += (uow.clock.now() - job.parked_at) // timedelta(milliseconds=1)
+        job.parked_at = None
     spec = spec_of(job)
     ended = retries.Ended(
         reason.state, reason.cause, reason.exit_code, _tried(uow, job, reason.cause, spec.retries),
@@ -74,12 +79,14 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
     again = decision.state in (JobState.RETRYING, JobState.PREEMPTED)
     if again and job.state in (JobState.SUSPENDED, JobState.QUEUED):  # what ended stood still: no try was spent
         job.owed = None
-        if job.state is JobState.SUSPENDED and job.suspend_asked_at is None:
+        if job.state is JobState.QUEUED:  # queued anew, so that it is told of: another place will do for it now
+            uow.move(job, JobState.SUSPENDED, reason="what stood still is gone")
+        if job.suspend_asked_at is None:
             queue_again(uow, job, ())
         return
     if again:
         job.retries += decision.state is JobState.RETRYING
-        job.preemptions += decision.state is JobState.PREEMPTED and job.cause is not Cause.MIGRATED
+        job.preemptions += decision.state is JobState.PREEMPTED and job.cause not in _WISHED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began
         uow.move(job, JobState.QUEUED, **data)

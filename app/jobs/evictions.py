@@ -21,14 +21,17 @@ class Order:
 
 
 def evict(uow: UnitOfWork, orders: Mapping[UUID, Order]) -> int:
-    """Ask the live replicas of these jobs to end; whoever is ending already is left alone. Returns how many were told."""
+    """Ask the live replicas of these jobs to end. Returns how many jobs were told.
+
+    Whoever is ending already is left alone, and so is what stands still: it holds nothing that it could give up.
+    """
     family = Family.of_jobs(uow, orders)
     told = 0
     for attempt in family.attempts.values():
         job, order = family.jobs[attempt.job_id], orders[attempt.job_id]
         live = [one for one in family.members[attempt.id] if one.state not in ENDED_REPLICA_STATES]
         asked = any(one.stop_reason not in (None, StopReason.SURPLUS) for one in live)
-        if job.cancel_asked_at is not None or not live or asked:
+        if job.cancel_asked_at is not None or job.parked_at is not None or not live or asked:
             continue
         for replica in live:
             ask_stop(uow, replica, StopReason.PREEMPTED, order.grace_s)

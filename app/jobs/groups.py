@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import aliased
 
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
+from app.jobs.arrays import join_lines
 from app.jobs.models import Job, Replica
 from app.jobs.service import end_job, submit_again
 from app.jobs.suspensions import hold_back, let_go_on
@@ -109,7 +111,8 @@ def change_group(uow: UnitOfWork, group: Group, change: Change) -> int:
         jobs = [job for job in jobs if job.array_index in change.elements]
     if change.action == "retry":
         failed = [job for job in jobs if job.state in ENDED_JOB_STATES and job.state is not JobState.SUCCEEDED]
-        return len(submit_again(uow, failed)) if failed else 0
+        line_up = partial(join_lines, uow, group.id) if group.kind is GroupKind.ARRAY else None
+        return len(submit_again(uow, failed, line_up)) if failed else 0
     return _change_all(uow, [job for job in jobs if job.state not in ENDED_JOB_STATES], change)
 
 

@@ -227,6 +227,8 @@ def why(job: Job, verdict: ClassVerdict | None) -> str:
     """In words: why a job is not running yet; empty where it runs or has ended."""
     if job.state is JobState.PENDING:
         return f"waits for {job.waiting_for} other {'job' if job.waiting_for == 1 else 'jobs'} to end"
+    if job.state is JobState.SUSPENDED and job.suspend_asked_at is None:
+        return "is to go on: it waits for its processes to be gone from where they stood still"
     if job.state is JobState.SUSPENDED:
         there = "its processes stand still where they were" if job.parked_at else "it is held back"
         return f"is suspended: {there}; `trellis resume {job.id}` lets it go on"

@@ -1,11 +1,11 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from app.core.access import Permission
 from app.core.amounts import NAMES, Amounts
@@ -17,7 +17,7 @@ from app.jobs.code import Pins, of_stored, pin
 from app.jobs.dependencies import add_dependencies
 from app.jobs.models import Dependency, Job, Replica
 from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
-from app.jobs.validator import Place, find_place, pool_named, validate_spec
+from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
 from app.tenancy.models import Project
@@ -98,8 +98,9 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     jobs: list[Job] = []
     kept: list[Job] = []
     waits: list[Dependency] = []
+    pools = pools_named(uow, specs)
     for spec, place in wanted:
-        job = make_job(uow, spec, place)
+        job = make_job(uow, spec, place, pools)
         jobs.append(job)
         if not spec.dry_run:
             kept.append(job)
@@ -146,8 +147,10 @@ def retry_job(uow: UnitOfWork, job_id: UUID) -> Job:
     return again
 
 
-def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
-    """The same for ended jobs of one project and queue."""
+def submit_again(
+    uow: UnitOfWork, jobs: Sequence[Job], line_up: Callable[[Sequence[Job]], list[Dependency]] | None = None
+) -> list[Job]:
+    """The same for ended jobs of one project and queue; `line_up` says what the new ones wait for."""
     project, queue = uow.get(Project, jobs[0].project_id), uow.get(Queue, jobs[0].queue_id)
     place = Place(project.id, project.name, queue.id, queue.name)
     wanted, pins = [], Pins(uow)
@@ -157,12 +160,14 @@ def submit_again(uow: UnitOfWork, jobs: Sequence[Job]) -> list[Job]:
         wanted.append((pins.pin(spec, job.project_id), place))
     hold_quotas(uow, wanted)
     made = []
+    pools = pools_named(uow, [spec for spec, _ in wanted])
     for job, (spec, _) in zip(jobs, wanted, strict=True):
-        again = make_job(uow, spec, place)
+        again = make_job(uow, spec, place, pools)
         again.retry_of, again.array_id, again.array_index = job.id, job.array_id, job.array_index
         made.append(again)
+    waits = [] if line_up is None else line_up(made)
     queue_all(uow, made)
-    uow.insert(made)
+    store(uow, made, waits)
     return made
 
 
@@ -177,14 +182,18 @@ def ask_stop(uow: UnitOfWork, replica: Replica, reason: StopReason, grace_s: int
 
 def end_overdue(uow: UnitOfWork) -> None:
     """End the jobs whose deadline has passed."""
-    overdue = select(Job).where(Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None)).order_by(Job.id).limit(500)
+    lives = exists().where(Replica.job_id == Job.id, Replica.ended_at.is_(None))
+    past = (Job.deadline_at <= uow.clock.now(), Job.ended_at.is_(None))
+    # Who was told already, and takes its time or is out of reach, is not asked after again: others come first.
+    untold = ~lives | lives.where(Replica.stop_reason.is_(None))
+    overdue = select(Job).where(*past, untold).order_by(Job.id).limit(500)
     for job in uow.session.execute(overdue.with_for_update(key_share=True, skip_locked=True)).scalars():
         live = live_replicas(uow, job)
         for replica in live:
             if replica.stop_reason is None:
                 ask_stop(uow, replica, StopReason.TIMED_OUT, int(job.spec["grace_s"]))
         if not live:
-            job.message = "its deadline passed before it could start"
+            job.message = f"its deadline passed before it could {'start' if job.fence == 0 else 'go on'}"
             uow.move(job, JobState.TIMED_OUT, reason=job.message)
 
 
@@ -260,9 +269,10 @@ def queue_all(uow: UnitOfWork, jobs: Sequence[Job]) -> None:
             uow.move(job, JobState.QUEUED)
 
 
-def make_job(uow: UnitOfWork, spec: JobSpec, place: Place) -> Job:
-    """The job that `spec` becomes there, not stored yet."""
-    asks = asks_of(spec, pool_named(uow, spec)).stored()
+def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, UUID] | None = None) -> Job:
+    """The job that `spec` becomes there, not stored yet; whoever makes many looks up the `pools` they name before."""
+    known = pools_named(uow, [spec]) if pools is None else pools
+    asks = asks_of(spec, known.get(spec.constraints.pool)).stored()
     each = spec.largest()
     return Job(
         id=new_id(),

@@ -89,7 +89,12 @@ def let_go_on(uow: UnitOfWork, job: Job, live: Sequence[Replica], reason: str) -
 
 
 def ask_pause(uow: UnitOfWork, job: Job, replica: Replica) -> None:
-    """Wish that a live replica stands still; one whose job can be taken up later has its grace to save its state."""
+    """Wish that a live replica stands still; one whose job can be taken up later has its grace to save its state.
+
+    One that was told to end does that, within the grace that it was given for it.
+    """
+    if replica.stop_reason is not None:
+        return
     replica.suspend_asked_at = uow.clock.now()
     replica.stop_grace_s = checkpoint_s(job)
     replica.version += 1

@@ -1,5 +1,6 @@
 """Whether a submission can be accepted: what the shape alone does not tell. Every fault is named at once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -79,16 +80,17 @@ def validate_spec(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> None:
         raise Invalid(*faults)
 
 
-def pool_named(uow: UnitOfWork, spec: JobSpec) -> UUID | None:
-    """The id of the pool that the constraints name; asks nobody where they name none. Raises Invalid."""
-    name = spec.constraints.pool
-    if not name:
-        return None
+def pools_named(uow: UnitOfWork, specs: Iterable[JobSpec]) -> dict[str, UUID]:
+    """The ids of the pools that constraints name; asks nobody where they name none. Raises Invalid."""
+    names = sorted({spec.constraints.pool for spec in specs} - {""})
+    if not names:
+        return {}
     pools = {pool.name: pool.id for pool in list_pools(uow)}
-    if name not in pools:
-        there = ", ".join(sorted(pools)) or "none"
-        raise Invalid(Field("/constraints/pool", f"there is no pool {name}; there are {there}"))
-    return pools[name]
+    for name in names:
+        if name not in pools:
+            there = ", ".join(sorted(pools)) or "none"
+            raise Invalid(Field("/constraints/pool", f"there is no pool {name}; there are {there}"))
+    return pools
 
 
 def _level_faults(uow: UnitOfWork, spec: JobSpec) -> list[Field]:

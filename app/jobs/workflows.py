@@ -11,7 +11,7 @@ from app.jobs.dependencies import add_dependencies, wait_for
 from app.jobs.models import Dependency, Job
 from app.jobs.service import hold_quotas, make_job, queue_all, store
 from app.jobs.spec import JobSpec
-from app.jobs.validator import Place, find_place, validate_spec
+from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from trellis.errors import Field, Invalid
 from trellis.vocabulary import DependencyKind
 
@@ -37,14 +37,15 @@ def submit_workflow(uow: UnitOfWork, spec: WorkflowSpec) -> list[Job]:
     """Accept all jobs of a workflow or none. Raises Invalid that names a cycle, or the job at fault by `/jobs/<number>`."""
     _check_names(spec.steps)
     pins = Pins(uow, lock=not spec.dry_run)
-    wanted = [_accept(uow, pins, step.spec, number) for number, step in enumerate(spec.steps)]
+    places: dict[tuple[str, str], Place] = {}
+    wanted = [_accept(uow, pins, step.spec, number, places) for number, step in enumerate(spec.steps)]
     if len({place.project_id for _, place in wanted}) > 1:
         raise Invalid(Field("/jobs", "are of several projects: a workflow is of one"))
     hold_quotas(uow, wanted)
-    workflow_id = new_id()
+    workflow_id, pools = new_id(), pools_named(uow, [each for each, _ in wanted])
     jobs = {}
     for each, place in wanted:
-        job = make_job(uow, each, place)
+        job = make_job(uow, each, place, pools)
         job.workflow_id, job.workflow = workflow_id, spec.name
         jobs[job.name] = job
     if spec.dry_run:
@@ -85,9 +86,12 @@ def _check_names(steps: Sequence[Step]) -> None:
         raise Invalid(*faults)
 
 
-def _accept(uow: UnitOfWork, pins: Pins, spec: JobSpec, number: int) -> tuple[JobSpec, Place]:
+def _accept(
+    uow: UnitOfWork, pins: Pins, spec: JobSpec, number: int, known: dict[tuple[str, str], Place]
+) -> tuple[JobSpec, Place]:
+    where = (spec.project, spec.queue)
     try:
-        place = find_place(uow, spec.project, spec.queue)
+        place = known[where] = known.get(where) or find_place(uow, *where)
         validate_spec(uow, spec, place.project_id)
         if spec.array is not None:
             raise Invalid(Field("/array", "is not for workflows: submit it on its own"))

@@ -10,6 +10,7 @@ from tests.integration.jobs.test_life import placed, plan, submit
 from tests.integration.jobs.test_suspensions import held
 from tests.support.fake_node import FakeNode
 from tests.support.stack import Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 from trellis.vocabulary import ReplicaState
 
@@ -203,3 +204,84 @@ def test_a_dry_run_of_a_workflow_keeps_nothing(member: Caller) -> None:
     )
     assert (checked.status, checked.json["count"]) == (200, 1)
     assert member.get("/jobs").json["items"] == []
+
+
+def test_the_sweep_for_lost_messages_passes_over_those_that_waited_in_vain(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    flow = a_workflow(member, a=[], b=["a"], c=["b"]).json
+    plan(stack)
+    (spec,) = placed(stack, node)
+    node.fail(spec)
+    for _ in range(2):
+        stack.run(release_forgotten)
+    assert states(member, "workflow", flow["id"]) == {"failed": 1, "cancelled": 2}
+    with counted(stack) as statements:
+        stack.run(release_forgotten)
+    assert len([one for one in statements if "dependencies" in one]) == 1
+
+
+def test_a_workflow_takes_as_many_statements_for_many_jobs_as_for_one(stack: Stack, member: Caller) -> None:
+    def submitted(count: int) -> int:
+        with counted(stack) as statements:
+            assert a_workflow(member, **{f"job-{i}": [] for i in range(count)}).status == 201
+        return len(statements)
+
+    assert submitted(1) == submitted(12)
+
+
+def test_elements_of_a_pool_are_submitted_again_in_as_many_statements_as_one(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    assert stack.client(world.admin).post("/resources/pools", {"name": "gold"}).status == 201
+
+    def again(indexes: str) -> int:
+        array_id = an_array(member, indexes, constraints={"pool": "gold"})
+        change(member, "array", array_id, "cancel")
+        with counted(stack) as statements:
+            assert change(member, "array", array_id, "retry").status == 200
+        return len(statements)
+
+    assert again("0") == again("0-11")
+
+
+def test_as_many_elements_run_at_once_as_may_though_some_are_cancelled(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    array_id = an_array(member, "0-9", max_parallel=2)
+    plan(stack)
+    one, two = placed(stack, node)
+    change(member, "array", array_id, "cancel", elements="2-4,6")
+    stack.run(release_forgotten)
+    assert states(member, "array", array_id) == {"scheduled": 2, "pending": 4, "cancelled": 4}
+    ran = []
+    for _ in range(4):
+        for spec in placed(stack, node):
+            node.succeed(spec)
+            ran.append(spec.environment["TRELLIS_ARRAY_INDEX"])
+            stack.run(release_forgotten)
+        plan(stack)
+        assert len(placed(stack, node)) <= 2
+    assert sorted(ran) == ["0", "1", "5", "7", "8", "9"]
+    assert (one.job_name, two.job_name) == ("true", "true")
+
+
+def test_elements_that_are_submitted_again_run_as_many_at_once_as_before(stack: Stack, member: Caller) -> None:
+    array_id = an_array(member, "0-4", max_parallel=2)
+    change(member, "array", array_id, "cancel")
+    assert change(member, "array", array_id, "retry").json["changed"] == 5
+    assert states(member, "array", array_id) == {"queued": 2, "pending": 3}
+
+
+def test_elements_that_are_submitted_again_line_up_behind_those_that_run(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    array_id = an_array(member, "0-3", max_parallel=2)
+    plan(stack)
+    one, _ = placed(stack, node)
+    change(member, "array", array_id, "cancel", elements="2,3")
+    assert change(member, "array", array_id, "retry").json["changed"] == 2
+    assert states(member, "array", array_id) == {"scheduled": 2, "pending": 2}
+    node.succeed(one)
+    stack.run(release_forgotten)
+    assert states(member, "array", array_id) == {"succeeded": 1, "scheduled": 1, "queued": 1, "pending": 1}

@@ -1,15 +1,20 @@
 """Jobs that are suspended and resumed, with real rows: held back, parked on a node, taken up, displaced."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from app.core.uow import UnitOfWork
+from app.jobs.evictions import Order, evict
+from app.jobs.models import Job
+from app.jobs.service import end_overdue
 from app.jobs.suspensions import resume_job, suspend_job
 from tests.integration.jobs.test_life import placed, plan, submit
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.stack import Answer, Caller, Stack
+from tests.support.statements import counted
 from tests.support.world import World
 from trellis import wire
 from trellis.vocabulary import Cause, ReplicaState, StopReason
@@ -411,3 +416,151 @@ def test_only_members_suspend_and_resume(
     job = submit(member)
     assert change(stack.client(world.stranger), job, action).status == 404
     assert change(stack.client(world.viewer), job, action).status == 403
+
+
+def a_gang(stack: Stack, node: FakeNode, caller: Caller) -> tuple[dict[str, Any], list[wire.ReplicaSpec]]:
+    """A job of two that stands still and was resumed: it is about to go on where it was."""
+    job = submit(caller, resources=WHOLE, replicas=2)
+    plan(stack)
+    specs = placed(stack, node)
+    for spec in specs:
+        node.ship(node.report(spec, ReplicaState.STARTING), node.report(spec, ReplicaState.RUNNING))
+    change(caller, job, "suspend")
+    node.ship(*(node.report(spec, ReplicaState.SUSPENDED) for spec in specs))
+    change(caller, job, "resume")
+    assert plan(stack) == 1
+    return job, specs
+
+
+def test_a_gang_of_which_one_goes_on_already_is_parked_again(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    job, (one, two) = a_gang(stack, node, member)
+    node.ship(node.report(one, ReplicaState.RUNNING))
+    change(member, job, "suspend")
+    node.ship(node.report(one, ReplicaState.SUSPENDED))
+    assert state_of(member, job) == "scheduled"  # the other holds its device and is about to run
+    node.ship(node.report(two, ReplicaState.RUNNING))
+    node.ship(node.report(two, ReplicaState.SUSPENDED))
+    assert state_of(member, job) == "suspended"
+    assert used(stack, world) == (0, [0, 0])
+    change(member, job, "resume")
+    assert plan(stack) == 1
+    node.ship(node.report(one, ReplicaState.RUNNING), node.report(two, ReplicaState.RUNNING))
+    assert state_of(member, job) == "running"
+
+
+def test_a_job_that_is_told_to_make_way_keeps_its_grace_when_it_is_suspended(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = run(stack, node, member, grace="90s")
+    order = Order("made way", "priority", job["id"], 60)
+    assert stack.run(lambda uow: evict(uow, {UUID(job["id"]): order})) == 1
+    change(member, job, "suspend")
+    orders = node.beat(held(spec, ReplicaState.RUNNING))
+    assert [(one.reason, one.grace_s) for one in orders.stop] == [(StopReason.PREEMPTED, 60)]
+    assert not orders.pause
+    node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.PREEMPTED))
+    assert state_of(member, job) == "suspended"
+
+
+def test_a_parked_job_that_gave_back_its_room_already_is_not_told_to_make_way(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    order = Order("made way", "priority", job["id"], 60)
+    assert stack.run(lambda uow: evict(uow, {UUID(job["id"]): order})) == 0
+    assert not node.beat(held(spec, ReplicaState.SUSPENDED)).stop
+
+
+def test_the_time_that_an_ended_job_was_parked_is_no_run_time(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+
+    def long_ago(uow: UnitOfWork) -> None:
+        row = uow.get(Job, UUID(job["id"]))
+        assert row.started_at is not None
+        row.started_at, row.parked_at = uow.clock.now() - timedelta(hours=3), uow.clock.now() - timedelta(hours=2)
+
+    stack.run(long_ago)
+    change(member, job, "cancel")
+    node.ship(node.report(spec, ReplicaState.CANCELLED, cause=Cause.CANCELLED))
+    assert member.get(f"/jobs/{job['id']}").json["run_s"] == pytest.approx(3600, abs=60)
+
+
+def test_going_on_takes_no_lock_of_a_node_behind_that_of_a_job(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+    change(member, job, "resume")
+    plan(stack)
+    with counted(stack) as statements:
+        node.ship(node.report(spec, ReplicaState.RUNNING))
+    assert state_of(member, job) == "running"
+    assert not [one for one in statements if "UPDATE nodes" in one]
+
+
+def test_a_queued_job_whose_parked_processes_are_gone_is_looked_at_again(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    assert change(member, job, "resume").json["state"] == "queued"
+    node.ship(node.report(spec, ReplicaState.LOST, cause=Cause.NODE_LOST, message="gone"))
+    assert state_of(member, job) == "queued"
+    said = [event["kind"] for event in member.get(f"/jobs/{job['id']}/events").json["items"]]
+    assert said[said.index("replica.lost") :].count("job.queued") == 1
+    assert plan(stack) == 1
+    (again,) = placed(stack, node)
+    assert again.attempt == 2
+
+
+def test_a_resumed_job_whose_processes_are_being_ended_says_what_it_waits_for(
+    stack: Stack, world: World, node: FakeNode, member: Caller
+) -> None:
+    job, _ = park(stack, node, member)
+    submit(member, resources={"cpus": 1, "gpus": 2})
+    plan(stack)
+    shown = change(member, job, "resume").json
+    assert shown["state"] == "suspended"
+    assert "trellis resume" not in shown["why"]
+    assert "waits for its processes" in shown["why"]
+
+
+def test_what_ends_where_it_can_not_stand_still_made_way_for_nobody(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = run(stack, node, member)
+    change(member, job, "suspend")
+    node.ship(node.report(spec, ReplicaState.PREEMPTED, cause=Cause.SUSPENDED))
+    assert state_of(member, job) == "suspended"
+    assert '"preemptions": 0' in stack.dump()
+
+
+def overdue(stack: Stack, job: dict[str, Any]) -> None:
+    """Let its deadline lie in the past."""
+
+    def shift(uow: UnitOfWork) -> None:
+        uow.get(Job, UUID(job["id"])).deadline_at = uow.clock.now() - timedelta(seconds=1)
+
+    stack.run(shift)
+
+
+def test_a_deadline_ends_what_is_parked_and_is_told_once(stack: Stack, node: FakeNode, member: Caller) -> None:
+    job, spec = park(stack, node, member)
+    overdue(stack, job)
+    stack.run(end_overdue)
+    (told,) = node.beat(held(spec, ReplicaState.SUSPENDED)).stop
+    assert told.reason == StopReason.TIMED_OUT
+    with counted(stack) as statements:
+        stack.run(end_overdue)
+    assert len([one for one in statements if "FROM replicas" in one and "FROM jobs" not in one]) == 0
+    node.ship(node.report(spec, ReplicaState.TIMED_OUT, cause=Cause.TIME_LIMIT))
+    assert state_of(member, job) == "timed_out"
+
+
+def test_a_job_that_ran_before_its_deadline_passed_is_not_said_to_have_never_started(
+    stack: Stack, node: FakeNode, member: Caller
+) -> None:
+    job, spec = park(stack, node, member)
+    node.ship(node.report(spec, ReplicaState.LOST, cause=Cause.NODE_LOST, message="gone"))
+    overdue(stack, job)
+    stack.run(end_overdue)
+    ended = member.get(f"/jobs/{job['id']}").json
+    assert (ended["state"], ended["message"]) == ("timed_out", "its deadline passed before it could go on")
