@@ -69,7 +69,7 @@ def test_a_start_that_fails_leaves_no_group_behind(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(process, "_start_forked", fail)
     cgroups = OneGroup()
     ground = Ground(str(tmp_path), Confinement(Isolation.BASIC, ""), 65533, cgroups=cgroups)
-    program = Program(("true",), {}, Places(*["/"] * 5), ())
+    program = Program(("true",), {}, Places("/", "/", "/", "/", "/"), ())
     start = Start(ground, ground.home.replica("r1", 1), a_spec("r1", "true"), program, stdout=1, stderr=2)
     with pytest.raises(StartFailed, match="no such program"):
         ProcessExecutor().start(start)
