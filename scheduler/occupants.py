@@ -17,6 +17,7 @@ from scheduler.snapshot import WHOLE, Amounts, JobClass, PendingJob, RunningJob
 _MOST_CHANGES = 200_000
 """After so many another era begins."""
 
+_FIRST = (0,)
 _FEW = 16
 """So many are put in their places, or taken out, one by one."""
 
@@ -33,14 +34,10 @@ class Share(NamedTuple):
     gpu_milli: int
 
 
-class Departure(NamedTuple):
-    """When a job leaves a node and what it holds there; `job_id` is empty but for one that nobody knows when it ends."""
-
-    at: float
-    job_id: str
-    cpu_milli: int
-    memory_bytes: int
-    gpu_milli: int
+Departure = tuple[float, str, int, int, int]
+"""When a job leaves a node, its id (empty but for one that nobody knows when it ends), and the CPUs, memory and GPUs that
+it holds there; a plain tuple, as a large cluster has a hundred thousand of them.
+"""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +89,7 @@ class Occupant:
         """Return a job as it starts."""
         ends_by = ends_at(now, job.job_class)
         expected_by = ends_by if job.expected_s is None else now + job.expected_s
-        places = tuple(range(len(grants)))
+        places = _FIRST if len(grants) == 1 else tuple(range(len(grants)))
         return cls(
             job.id, job.job_class, tuple(grants), amounts, places, len(places), now, floor(now), ends_by, expected_by
         )
@@ -279,8 +276,12 @@ class Occupants:
         """Return who is to leave a node, soonest first, by the first that is known to happen of it."""
         known = self._departures.get(number)
         if known is None:
-            shares = self.on(number)
-            known = [Departure(*_leaves_at(share.occupant), *share[4:]) for share in shares]
+            known = []
+            for _, _, _, occupant, cpu_milli, memory_bytes, gpu_milli in self.on(number):
+                at = occupant.ends_by if occupant.releasing_at is None else occupant.releasing_at
+                if occupant.leaving:
+                    at = min(at, *occupant.leaving.values())
+                known.append((at, occupant.id if at == inf else "", cpu_milli, memory_bytes, gpu_milli))
             known.sort()
             self._departures[number] = known
         return known
@@ -390,10 +391,3 @@ def _shares(occupant: Occupant) -> Iterator[tuple[int, Share]]:
     key = occupant.job_class.priority, -occupant.kept_at, occupant.id, occupant
     for number, each in sums.items():
         yield number, Share(*key, *each)
-
-
-def _leaves_at(occupant: Occupant) -> tuple[float, str]:
-    at = occupant.ends_by if occupant.releasing_at is None else occupant.releasing_at
-    if occupant.leaving:
-        at = min(at, *occupant.leaving.values())
-    return at, occupant.id if at == inf else ""

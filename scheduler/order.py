@@ -10,7 +10,7 @@ from typing import Any
 from scheduler.admission import Admission
 from scheduler.amounts import asked
 from scheduler.backfill import Claim
-from scheduler.policies import Rank, by_age, rank_in_account, rank_of
+from scheduler.policies import Rank, by_age, rank_in_account, rank_of, stays
 from scheduler.snapshot import WHOLE, JobClass, PendingJob, Queue
 from scheduler.standing import Standing
 
@@ -108,6 +108,8 @@ class Line:
         # In which order the rest of the round is tried: by rank, unless the shortest come first.
         self._order = self._rank
         self._order_in_account = rank_in_account(queue, standing)
+        # Where no start puts anybody in another place, nobody's rank needs to be looked at twice.
+        self._stays = stays(queue, standing)
         self._untried: list[tuple[tuple[Any, ...], _Party]] = []
 
     def __bool__(self) -> bool:
@@ -180,6 +182,8 @@ class Line:
         while self._untried:
             key, party = self._untried[0]
             group = party[0][1]
+            if self._stays:
+                return group
             present = self._order(group.head)
             if present == key:
                 return group

@@ -213,10 +213,11 @@ class Paper:
 
     def replicas(self, grants: Iterable[Grant], first: int = 0) -> tuple[ReplicaPlacement, ...]:
         """Put what replicas hold in the plan's words; `first` is the place of the first."""
-        return tuple(
-            ReplicaPlacement(index, self.ledger.nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
+        nodes = self.ledger.nodes
+        return tuple([
+            ReplicaPlacement(index, nodes[grant.number].id, grant.gpus, grant.slices, grant.role)
             for index, grant in enumerate(grants, first)
-        )
+        ])  # fmt: skip
 
     def placement(self, job: PendingJob, grants: Sequence[Grant], reason: str) -> Placement:
         """Put a start in the plan's words."""

@@ -194,5 +194,6 @@ class Round:
 
     def _why_there(self, grants: Sequence[Grant], line: Line) -> str:
         nodes = self._ledger.nodes
-        names = ", ".join(nodes[number].name for number in sorted({grant.number for grant in grants}))
+        numbers = [grants[0].number] if len(grants) == 1 else sorted({grant.number for grant in grants})
+        names = ", ".join([nodes[number].name for number in numbers])
         return f"least left over on {names}{'; delays no job ahead of it' if line.blocked else ''}"

@@ -1,7 +1,7 @@
 """What is free on one node, and how many members of a job that holds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import NamedTuple
 
@@ -184,8 +184,7 @@ class Room:
     def devices_for(self, gpu_milli: int) -> Devices:
         """Choose devices: unused ones near to each other for whole GPUs, the tightest hole for a share."""
         if gpu_milli >= WHOLE:
-            chosen = choose_whole(self.layout, self.gpus, gpu_milli // WHOLE)
-            return tuple((device, WHOLE) for device in chosen)
+            return _all_of(choose_whole(self.layout, self.gpus, gpu_milli // WHOLE))
         if gpu_milli:
             tightest = min(milli for milli in self.gpus if milli >= gpu_milli)
             return ((choose_share(self.layout, self.gpus, tightest), gpu_milli),)
@@ -199,6 +198,12 @@ class Room:
     def _set(self, device: int, milli: int) -> None:
         self.whole += (milli >= WHOLE) - (self.gpus[device] >= WHOLE)
         self.gpus[device] = milli
+
+
+@cache
+def _all_of(devices: tuple[int, ...]) -> Devices:
+    """These devices, whole: kept, as a plan hands out the same few sets of them thousands of times."""
+    return tuple((device, WHOLE) for device in devices)
 
 
 def sum_up(grants: Iterable[Grant]) -> Amounts:

@@ -68,6 +68,11 @@ def rank_in_account(queue: Queue, standing: Standing) -> Rank | None:
     return _compose([_policy(name, queue) for name in own], standing, sized=len(names) > 1)
 
 
+def stays(queue: Queue, standing: Standing) -> bool:
+    """Tell whether no rank in a queue changes while jobs start: none of it says who holds how much."""
+    return _names(queue, standing).isdisjoint((*BY_ACCOUNT, "deadline"))
+
+
 def by_age(queue: Queue, standing: Standing) -> bool:
     """Tell whether jobs of one class start oldest first in a queue: nothing about them ranks but their age."""
     names = _names(queue, standing)
