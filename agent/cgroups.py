@@ -53,6 +53,11 @@ class Cgroups:
         """The group of a replica, which need not exist yet; None where there can be none."""
         return Group(self, name) if self.version else None
 
+    def leave(self) -> None:
+        """Remove the directories again, where no replica has a group in them; `find` makes them anew."""
+        for folder in self.folders.values():
+            _removed(folder)
+
 
 class Group:
     """One replica's group: in version 1 a directory for each controller."""

@@ -96,6 +96,8 @@ class Daemon:
         self._restorer.stop()
         self._shipper.stop()
         self._launcher.close()
+        if self._ground is not None:
+            self._ground.cgroups.leave()
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None

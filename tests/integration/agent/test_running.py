@@ -184,6 +184,18 @@ def test_a_replica_leaves_no_control_group_behind(limited_node: Node, plane: Con
     )
 
 
+def test_a_node_that_ends_leaves_no_control_group_behind_and_one_that_comes_back_has_them(
+    limited_node: Node, plane: ControlPlane
+) -> None:
+    folders = [Path(folder) for folder in limited_node.groups.folders.values()]
+    assert all(folder.is_dir() for folder in folders)
+    limited_node.daemon.stop()
+    assert not any(folder.exists() for folder in folders)
+    limited_node.start()
+    limited_node.run(a_spec("r1", "/bin/true"))
+    assert plane.end_of("r1").state == ReplicaState.SUCCEEDED
+
+
 def test_what_a_job_leaves_in_the_background_dies_with_it(confined_node: Node, plane: ControlPlane) -> None:
     mark = f"31{os.getpid()}"
     confined_node.run(a_spec("r1", "/bin/sh", "-c", f"setsid -f sleep {mark}; setsid -f sh -c 'sleep {mark}'; exit 0"))
