@@ -11,7 +11,7 @@ from trellis.answers import Bundle
 from trellis.cli import directories
 from trellis.cli.context import AsJson, Here, here
 from trellis.cli.tables import table
-from trellis.cli.text import cell, moment
+from trellis.cli.text import cell, files, moment
 from trellis.errors import Field as Fault
 from trellis.errors import Invalid, NotFound
 from trellis.units import format_bytes
@@ -102,7 +102,7 @@ def download(
     found = _find(run, bundle)
     with run.err.status(f"Fetching {format_bytes(found.size_bytes)}..."):
         run.client.bundles.download(found, to)
-    run.answer(found, lambda: run.say(f"Wrote {found.files} files to {to}."))
+    run.answer(found, lambda: run.say(f"Wrote {files(found.files)} to {to}."))
 
 
 @bundles.command("delete")

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from trellis.answers import Checkpoint
 from trellis.cli.context import AsJson, JobWord, here
 from trellis.cli.tables import table
-from trellis.cli.text import cell, moment
+from trellis.cli.text import cell, files, moment
 from trellis.units import format_bytes
 
 CheckpointWord = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Its id, from `trellis checkpoints JOB`.")]
@@ -99,7 +99,7 @@ def download(
         task = bar.add_task("checkpoint", total=found.size_bytes)
         target = to or Path(f"checkpoint-{found.id}")
         place = run.client.checkpoints.download(found, target, progress=lambda b: bar.update(task, completed=b))
-    run.answer({"path": str(place)}, lambda: run.say(f"{found.files} files are in {place}."))
+    run.answer({"path": str(place)}, lambda: run.say(f"Wrote {files(found.files)} to {place}."))
 
 
 def remove(

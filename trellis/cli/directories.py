@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from trellis.answers import Bundle
 from trellis.bundles.scanning import scan
 from trellis.cli.context import Here
+from trellis.cli.text import files
 from trellis.errors import Field, Invalid
 from trellis.nouns.bundles import Progress as Told
 from trellis.requirements import check
@@ -23,7 +24,7 @@ def push(run: Here, directory: Path, project: str | None) -> Bundle:
     """Send the directory, with a bar where somebody watches. Raises Invalid."""
     with _bar(run) as told:
         bundle = run.client.bundles.push(directory, project=project, progress=told)
-    run.note(f"Code: {bundle.files} files, {format_bytes(bundle.size_bytes)}, bundle {bundle.digest[:_SHOWN_DIGITS]}.")
+    run.note(f"Code: {files(bundle.files)}, {format_bytes(bundle.size_bytes)}, bundle {bundle.digest[:_SHOWN_DIGITS]}.")
     return bundle
 
 
@@ -49,7 +50,7 @@ def requirements(run: Here, file: Path, directory: Path | None, job: dict[str, A
 def look_through(run: Here, directory: Path) -> None:
     """What `push` would send, of which nothing is sent. Raises Invalid."""
     manifest = scan(directory).manifest
-    run.note(f"Code: {len(manifest.files)} files, {format_bytes(manifest.size_bytes)}, of which nothing was sent.")
+    run.note(f"Code: {files(len(manifest.files))}, {format_bytes(manifest.size_bytes)}, of which nothing was sent.")
 
 
 def run_in_place(body: dict[str, Any], file: Path | None, directory: Path) -> dict[str, Any]:

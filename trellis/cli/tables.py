@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trellis.answers import Amounts, Attempt, Gpu, Job, JobGroup, Kind, Node, Project, Queue, RoleOfJob
-from trellis.cli.text import cell, cores, moment, span, state_cell
+from trellis.cli.text import cell, cores, files, moment, span, state_cell
 from trellis.holdings import Head, QueueOrder
 from trellis.units import format_bytes
 
@@ -114,7 +114,7 @@ def job_sheet(job: Job) -> RenderableType:
 def _code(bundle: Mapping[str, Any] | None) -> str | None:
     if not bundle:
         return None
-    return f"bundle {bundle['digest'][:12]}, {bundle['files']} files, {format_bytes(bundle['size_bytes'])}"
+    return f"bundle {bundle['digest'][:12]}, {files(bundle['files'])}, {format_bytes(bundle['size_bytes'])}"
 
 
 def attempts_table(attempts: Iterable[Attempt]) -> Table:

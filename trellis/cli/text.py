@@ -66,3 +66,8 @@ def moment(at: datetime | None) -> str:
 def cores(milli: int) -> str:
     """Thousandths as a number without needless zeros: `0.5`, `8`."""
     return f"{milli / 1000:g}"
+
+
+def files(number: int) -> str:
+    """So many files, in words: one is no plural."""
+    return "1 file" if number == 1 else f"{number} files"
