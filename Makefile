@@ -3,6 +3,8 @@
 .PHONY: help setup run test check docs bench bench-scheduler bench-peers lock clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
+# A platform is many processes: without kept bytecode each compiles what it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 # The first CPython >= 3.11 that can make virtual environments.
 find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
