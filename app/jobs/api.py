@@ -22,6 +22,7 @@ from app.jobs import (
     losses,
     metrics,
     migrations,
+    query_schemas,
     schemas,
     series,
     service,
@@ -86,7 +87,7 @@ def _of_workflow(jobs: Sequence[Job]) -> Group:
 class Jobs(MethodView):
     """The collection."""
 
-    @blp.arguments(schemas.JobQuerySchema, location="query")
+    @blp.arguments(query_schemas.JobQuerySchema, location="query")
     @blp.response(200, answers.JobPageSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List jobs: filter, sort, page."""
@@ -162,7 +163,7 @@ class WorkflowItem(MethodView):
 class WorkflowStatus(MethodView):
     """Where a workflow is going."""
 
-    @blp.arguments(schemas.WorkflowStatusSchema)
+    @blp.arguments(query_schemas.WorkflowStatusSchema)
     @blp.response(200, answers.JobGroupSchema)
     def patch(self, change: Change, workflow_id: UUID) -> Any:
         """Cancel, suspend or resume a workflow as one."""
@@ -183,7 +184,7 @@ class ArrayItem(MethodView):
 class ArrayStatus(MethodView):
     """Where an array is going."""
 
-    @blp.arguments(schemas.ArrayStatusSchema)
+    @blp.arguments(query_schemas.ArrayStatusSchema)
     @blp.response(200, answers.JobGroupSchema)
     def patch(self, change: Change, array_id: UUID) -> Any:
         """Cancel, suspend, resume or retry an array or some elements of it."""
@@ -194,7 +195,7 @@ class ArrayStatus(MethodView):
 class JobItem(MethodView):
     """One job."""
 
-    @blp.arguments(schemas.VerboseSchema, location="query")
+    @blp.arguments(query_schemas.VerboseSchema, location="query")
     @blp.response(200, answers.JobSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Show a job; with `verbose`, its spec, dependencies and attempts."""
@@ -210,7 +211,7 @@ class JobItem(MethodView):
 class JobStatus(MethodView):
     """Where a job is going."""
 
-    @blp.arguments(schemas.StatusChangeSchema)
+    @blp.arguments(query_schemas.StatusChangeSchema)
     @blp.response(200, answers.JobSchema)
     def patch(self, change: dict[str, Any], job_id: UUID) -> Any:
         """Cancel, suspend, resume or migrate a job, give up its silent nodes, or retry it (which answers the new job)."""
@@ -230,7 +231,7 @@ class JobStatus(MethodView):
 class JobEvents(MethodView):
     """What happened to a job."""
 
-    @blp.arguments(schemas.EventQuerySchema, location="query")
+    @blp.arguments(query_schemas.EventQuerySchema, location="query")
     @blp.response(200, answers.EventPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """List the events of a job, its attempts and its replicas, oldest first."""
@@ -248,7 +249,7 @@ class JobEvents(MethodView):
 class JobMetrics(MethodView):
     """What a job measures of itself."""
 
-    @blp.arguments(schemas.MetricQuerySchema, location="query")
+    @blp.arguments(query_schemas.MetricQuerySchema, location="query")
     @blp.response(200, answers.MetricsSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         """Show the latest value of each metric, or with `name` the points of one."""
@@ -263,7 +264,7 @@ class JobMetrics(MethodView):
 class JobSeries(MethodView):
     """Metrics over time."""
 
-    @blp.arguments(schemas.SeriesQuerySchema, location="query")
+    @blp.arguments(query_schemas.SeriesQuerySchema, location="query")
     @blp.response(200, answers.SeriesSchema)
     def get(self, query: series.SeriesQuery, job_id: UUID) -> series.Table:
         """Show metrics over time: the mean (or `agg`) of each `resolution` seconds between `from` and `to`."""
@@ -330,7 +331,7 @@ class JobLogs(MethodView):
     """What a job prints."""
 
     @outside
-    @blp.arguments(schemas.LogQuerySchema, location="query")
+    @blp.arguments(query_schemas.LogQuerySchema, location="query")
     @blp.response(200, answers.LogPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""

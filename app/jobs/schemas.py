@@ -1,4 +1,4 @@
-"""Shapes of requests about jobs."""
+"""Shapes of what is submitted: jobs, batches, arrays, workflows."""
 
 import re
 from typing import Any
@@ -6,9 +6,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from app.http.constraints import ConstraintsSchema, Flag
-from app.http.schema import LABEL_NAME, Amount, Integer, QueryInteger, Strict, Text
-from app.jobs.groups import Change
-from app.jobs.series import AGGREGATES, MOST_SERIES, SeriesQuery
+from app.http.schema import LABEL_NAME, Amount, Integer, Strict, Text
 from app.jobs.spec import (
     ArraySpec,
     CheckpointSpec,
@@ -28,11 +26,9 @@ from trellis.vocabulary import (
     Cause,
     DependencyKind,
     ExecutorKind,
-    JobState,
     MetricMode,
     NetworkPolicy,
     OnNodeLost,
-    Stream,
     WarnSignal,
 )
 
@@ -398,122 +394,3 @@ class WorkflowSubmitSchema(Strict):
     def build(self, data: dict[str, Any], **_: Any) -> WorkflowSpec:
         """Hand the rules a value."""
         return WorkflowSpec(data["name"], tuple(data["jobs"]), data.get("dry_run", False))
-
-
-class StatusChangeSchema(Strict):
-    """What to do with a job."""
-
-    action = fields.String(
-        required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "migrate", "retry", "give_up"])
-    )
-    reason = Text(longest=500, load_default="")
-    force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
-    to = Text(longest=63, metadata={"description": "of migrate: the node to go to; any but its own if not said"})
-
-    @validates_schema(skip_on_field_errors=True)
-    def only_moves_have_an_aim(self, data: dict[str, Any], **_: Any) -> None:
-        """Nothing is ignored."""
-        if "to" in data and data["action"] != "migrate":
-            raise ValidationError("is for migrate alone", "to")
-
-
-class WorkflowStatusSchema(Strict):
-    """What to do with a workflow."""
-
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume"]))
-    reason = Text(longest=500, load_default="")
-    force = fields.Boolean(truthy={True}, falsy={False}, load_default=False)
-
-    @post_load
-    def build(self, data: dict[str, Any], **_: Any) -> Change:
-        """Hand the rules a value."""
-        return Change(**data)
-
-
-class ArrayStatusSchema(WorkflowStatusSchema):
-    """What to do with an array, or with some elements of it; `retry` submits those again that failed."""
-
-    action = fields.String(required=True, validate=validate.OneOf(["cancel", "suspend", "resume", "retry"]))
-    elements = Text(longest=1000, metadata={"example": "0-9,20-40:2"})
-
-    @post_load
-    def build(self, data: dict[str, Any], **_: Any) -> Change:
-        """Hand the rules a value."""
-        if "elements" in data:
-            data["elements"] = parse_indexes(data["elements"], "elements")
-        return Change(**data)
-
-
-class JobQuerySchema(Strict):
-    """Filters of a list of jobs."""
-
-    project = Text(longest=63)
-    state = fields.List(fields.Enum(JobState, by_value=True))
-    queue = Text(longest=63)
-    user = Text(longest=200)
-    name = Text(longest=200)
-    label = fields.List(Text(longest=270), metadata={"example": ["team:vision"]})
-    array_id = fields.UUID()
-    workflow_id = fields.UUID()
-    grouped = fields.Boolean(metadata={"description": "arrays and workflows as one line each"})
-    submitted_after = fields.AwareDateTime()
-    submitted_before = fields.AwareDateTime()
-    started_after = fields.AwareDateTime()
-    started_before = fields.AwareDateTime()
-    ended_after = fields.AwareDateTime()
-    ended_before = fields.AwareDateTime()
-    sort = fields.String()
-    limit = QueryInteger(least=1, most=500, load_default=50)
-    cursor = fields.String(validate=validate.Length(max=1000))
-
-
-class VerboseSchema(Strict):
-    """How much to say."""
-
-    verbose = fields.Boolean(load_default=False)
-
-
-class LogQuerySchema(Strict):
-    """Which lines of a log."""
-
-    tail = QueryInteger(least=0, most=100_000)
-    since = fields.AwareDateTime()
-    replica = QueryInteger(least=0, most=4095)
-    attempt = QueryInteger(least=1, most=1_000_000)
-    stream = fields.Enum(Stream, by_value=True)
-    cursor = fields.String(validate=validate.Length(max=100_000))
-    follow = fields.Boolean(load_default=False)
-
-
-class EventQuerySchema(Strict):
-    """Which events."""
-
-    kind = Text(longest=60)
-    limit = QueryInteger(least=1, most=500, load_default=50)
-    cursor = fields.String(validate=validate.Length(max=1000))
-
-
-class MetricQuerySchema(Strict):
-    """One series, or the latest value of each."""
-
-    name = Text(longest=200)
-    limit = QueryInteger(least=1, most=10_000, load_default=1000)
-
-
-class SeriesQuerySchema(Strict):
-    """Metrics over time."""
-
-    names = fields.List(
-        Text(longest=200), validate=validate.Length(max=MOST_SERIES),
-        metadata={"description": "all of the job's, if not said", "example": ["loss"]},
-    )  # fmt: skip
-    start = fields.AwareDateTime(data_key="from")
-    end = fields.AwareDateTime(data_key="to")
-    resolution_s = QueryInteger(least=1, most=31_536_000, data_key="resolution", metadata={"description": "seconds"})
-    agg = fields.String(validate=validate.OneOf(sorted(AGGREGATES)), load_default="mean")
-    replica = QueryInteger(least=0, most=4095)
-
-    @post_load
-    def build(self, data: dict[str, Any], **_: Any) -> SeriesQuery:
-        """Hand the rules a value."""
-        return SeriesQuery(**data | {"names": tuple(data.get("names", ()))})
