@@ -146,7 +146,7 @@ class Occupant:
 
 
 class Occupants:
-    """All that runs, by id and by node; the indexes are made when somebody first must go, and kept from then on.
+    """All that runs, by id and by node; who came is put in order among the others when somebody must go.
 
     `releases` is what will become free, soonest first. `version` grows with every change that could make somebody go
     who could not before. `changed` are the numbers of the nodes where anything about it has changed, in order, since the
@@ -166,7 +166,8 @@ class Occupants:
         self._models = models
         self._on: dict[int, list[Share]] = {}
         self._ranked: dict[int, dict[str, list[tuple[int, str, Occupant]]]] = {}
-        self._indexed = False
+        self._unindexed: dict[str, Occupant] = {}
+        """Those that have yet to be put in order among the others, by node and by priority."""
         self._releases: list[Release] = []
         self._releases_to_come: list[Release] = []
         """Those that have yet to be put in order among the others."""
@@ -178,11 +179,6 @@ class Occupants:
         """A job runs. Raises ValueError if it did already."""
         self._enter(occupant)
         self._releases_to_come += occupant.releases()
-        if self._indexed:
-            for number, share in _shares(occupant):
-                insort(self._on.setdefault(number, []), share)
-            for ranked in self._lists_of(occupant):
-                insort(ranked, (occupant.kept_at, occupant.id, occupant))
 
     def add_all(self, occupants: Iterable[Occupant]) -> None:
         """Many jobs run, before anybody was made to go. Raises ValueError if one did already."""
@@ -212,7 +208,7 @@ class Occupants:
         self._count(occupant, -1)
         self._note(occupant)
         self._forget_releases(occupant)
-        if self._indexed:
+        if self._unindexed.pop(job_id, None) is None:
             for number, share in _shares(occupant):
                 shares = self._on[number]
                 del shares[bisect_left(shares, share)]
@@ -318,7 +314,7 @@ class Occupants:
     def _enter(self, occupant: Occupant) -> None:
         if occupant.id in self.by_id:
             raise ValueError(f"job {occupant.id} runs twice")
-        self.by_id[occupant.id] = occupant
+        self.by_id[occupant.id] = self._unindexed[occupant.id] = occupant
         self._count(occupant, 1)
         self._note(occupant)
         heappush(self._newest, (occupant.started_at, occupant.id))
@@ -358,16 +354,20 @@ class Occupants:
                 del self.elastic[occupant.id]
 
     def _index(self) -> None:
-        if self._indexed:
-            return
-        self._indexed = True
-        for occupant in self.by_id.values():
+        fresh, self._unindexed = self._unindexed, {}
+        # Putting thousands in their places one by one moves the others as often.
+        put = insort if len(fresh) <= _FEW else list.append
+        numbers: set[int] = set()
+        for occupant in fresh.values():
             for number, share in _shares(occupant):
-                self._on.setdefault(number, []).append(share)
+                put(self._on.setdefault(number, []), share)
+                numbers.add(number)
             for ranked in self._lists_of(occupant):
-                ranked.append((occupant.kept_at, occupant.id, occupant))
-        for shares in self._on.values():
-            shares.sort()
+                put(ranked, (occupant.kept_at, occupant.id, occupant))
+        if put is insort:
+            return
+        for number in numbers:
+            self._on[number].sort()
         for by_model in self._ranked.values():
             for ranked in by_model.values():
                 ranked.sort()

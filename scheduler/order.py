@@ -90,6 +90,9 @@ class Waiting:
 _Party = list[tuple[tuple[Any, ...], Waiting]]
 """A heap of the classes of one account, which no start puts in another order."""
 
+_Ranked = tuple[tuple[Any, ...], int, _Party]
+"""The key of its first class's head, the version of the usage by which it was found, and a party."""
+
 
 class Line:
     """What waits in one queue, first by its policies in front; in a round each class is tried until it fails once.
@@ -110,7 +113,7 @@ class Line:
         self._order_in_account = rank_in_account(queue, standing)
         # Where no start puts anybody in another place, nobody's rank needs to be looked at twice.
         self._stays = stays(queue, standing)
-        self._untried: list[tuple[tuple[Any, ...], _Party]] = []
+        self._untried: list[_Ranked] = []
 
     def __bool__(self) -> bool:
         return bool(self._classes)
@@ -164,7 +167,8 @@ class Line:
             parties.setdefault(account, []).append(((), group) if rank is None else (rank(group.head), group))
         for party in parties.values():
             heapify(party)
-        self._untried = [(self._rank(party[0][1].head), party) for party in parties.values()]
+        version = self._standing.usage.version
+        self._untried = [(self._rank(party[0][1].head), version, party) for party in parties.values()]
         heapify(self._untried)
 
     def shortest_first(self) -> None:
@@ -173,27 +177,29 @@ class Line:
         if self._order is rank:
             self._order = lambda job: (_length_s(job, expects=expects), *rank(job))
             self._order_in_account = None
-            groups = [group for _, party in self._untried for _, group in party]
-            self._untried = [(self._order(group.head), [((), group)]) for group in groups]
+            version = self._standing.usage.version
+            groups = [group for _, _, party in self._untried for _, group in party]
+            self._untried = [(self._order(group.head), version, [((), group)]) for group in groups]
             heapify(self._untried)
 
     def peek(self) -> Waiting | None:
         """Return the class whose head is next, None when all have been tried."""
+        version = self._standing.usage.version
         while self._untried:
-            key, party = self._untried[0]
+            key, known_at, party = self._untried[0]
             group = party[0][1]
-            if self._stays:
+            if self._stays or known_at == version:
                 return group
             present = self._order(group.head)
+            # Starting jobs lowers the rank of their project's others; keys only grow, so repairing the first is enough.
+            heapreplace(self._untried, (present, version, party))
             if present == key:
                 return group
-            # Starting jobs lowers the rank of their project's others; keys only grow, so repairing the first is enough.
-            heapreplace(self._untried, (present, party))
         return None
 
     def start(self) -> None:
         """Take out of the line the head that `peek` named."""
-        party = self._untried[0][1]
+        party = self._untried[0][2]
         group = party[0][1]
         group.remove(group.head)
         if group:
@@ -205,14 +211,15 @@ class Line:
 
     def skip(self) -> None:
         """Leave the class that `peek` named alone for the rest of this round."""
-        heappop(self._untried[0][1])
+        heappop(self._untried[0][2])
         self._rank_party()
 
     def _rank_party(self) -> None:
         """Put the first party where its first class belongs now."""
-        party = self._untried[0][1]
+        party = self._untried[0][2]
         if party:
-            heapreplace(self._untried, (self._order(party[0][1].head), party))
+            version = self._standing.usage.version
+            heapreplace(self._untried, (self._order(party[0][1].head), version, party))
         else:
             heappop(self._untried)
 

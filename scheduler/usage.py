@@ -74,6 +74,8 @@ class Usage:
     """
 
     def __init__(self, nodes: Sequence[Node], accounts: Sequence[Account] = (), queues: Sequence[Queue] = ()) -> None:
+        self.version = 0
+        """Grows with every change of what anybody holds."""
         # Of what the cluster lacks nobody has a share.
         self._total = [total or UNLIMITED * WHOLE_CLUSTER for total in offered(nodes)]
         self._accounts = _plant(accounts)
@@ -134,6 +136,7 @@ class Usage:
 
     def charge(self, job_class: JobClass, amounts: Amounts, jobs: int = 1) -> None:
         """Count what a job holds from now on; for more replicas of a running one, `jobs` is 0."""
+        self.version += 1
         cpu_milli, memory_bytes, gpu_milli = amounts
         for holder in (*self.accounts_of(job_class), self.queue(job_class.queue_id)):
             holder.cpu_milli += cpu_milli
