@@ -59,6 +59,19 @@ class Witness:
         script = f"echo start {name} {stamp} >> {file}; sleep {seconds}; echo end {name} {stamp} >> {file}"
         return ["/bin/sh", "-c", script]
 
+    def guarding(self, name: str, locks: Path, seconds: float) -> list[str]:
+        """As `brief`, holding a lock on each device that it was given, below `locks`; it writes `shared` if it can't."""
+        stamp = "$TRELLIS_ATTEMPT $TRELLIS_FENCE $$ 0"
+        file, name = shlex.quote(str(self.file)), shlex.quote(name)
+        script = (
+            f"echo start {name} {stamp} >> {file}; "
+            f'for device in $(echo $CUDA_VISIBLE_DEVICES | tr , " "); do '
+            f"exec 9>> {shlex.quote(str(locks))}/$TRELLIS_NODE-$device; "
+            f"flock -n 9 || echo shared {name} {stamp} >> {file}; done; "
+            f"sleep {seconds}; echo end {name} {stamp} >> {file}"
+        )
+        return ["/bin/sh", "-c", script]
+
     def ticking(self, name: str, seconds: float, then: float) -> list[str]:
         """A command that also writes a tick fifty times a second, and does not heed TERM: it lasts `seconds` at the
         first attempt and `then` at later ones."""
