@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agent.executors.base import Exit
+from trellis.units import format_bytes
 from trellis.vocabulary import Cause, ReplicaState, StopReason
 
 
@@ -38,7 +39,7 @@ BY_REASON = {
 
 def out_of_memory(limit_bytes: int) -> Verdict:
     """It held more than it asked for."""
-    message = f"used more memory than the {limit_bytes} bytes it asked for"
+    message = f"used more memory than the {format_bytes(limit_bytes)} it asked for"
     return Verdict(ReplicaState.FAILED, Cause.OUT_OF_MEMORY, message)
 
 
@@ -57,7 +58,9 @@ def of_exit(ended: Exit) -> Verdict:
     if ended.start_error:
         return start_failed(ended.start_error)
     if ended.signal is not None:
-        return Verdict(ReplicaState.FAILED, Cause.SIGNAL, f"ended by signal {ended.signal}")
+        message = "; ".join((f"ended by signal {ended.signal}", *ended.remarks))
+        return Verdict(ReplicaState.FAILED, Cause.SIGNAL, message)
     if ended.code:
-        return Verdict(ReplicaState.FAILED, Cause.EXIT_CODE, f"ended with exit code {ended.code}")
+        message = "; ".join((f"ended with exit code {ended.code}", *ended.remarks))
+        return Verdict(ReplicaState.FAILED, Cause.EXIT_CODE, message)
     return Verdict(ReplicaState.SUCCEEDED, None)

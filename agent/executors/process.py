@@ -223,7 +223,8 @@ def _with_limits(ended: Exit, group: Group | None) -> Exit:
         return ended
     remarks = []
     if group.refused:
-        remarks.append(f"{group.refused} times it was to have more processes and threads than it may")
+        times = "once" if group.refused == 1 else f"{group.refused} times"
+        remarks.append(f"was refused a process or thread {times}, as it had all it may")
     ended = replace(ended, out_of_memory=bool(group.out_of_memory and ended.code), remarks=tuple(remarks))
     group.kill()
     group.remove()

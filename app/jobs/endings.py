@@ -58,7 +58,9 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
         job.message = reason.message
     # Told so that nobody is sent to look for dependents that there are not.
     unawaited = {} if awaited else {"awaited": False}
-    _decided(uow, job, decision, cause=reason.cause and str(reason.cause), exit_code=reason.exit_code, **unawaited)
+    why = {"reason": reason.message} if reason.message else {}
+    cause = reason.cause and str(reason.cause)
+    _decided(uow, job, decision, cause=cause, exit_code=reason.exit_code, **why, **unawaited)
 
 
 def _tried(uow: UnitOfWork, job: Job, cause: Cause | None, rules: Retries) -> int:

@@ -172,7 +172,7 @@ def test_a_job_that_forks_without_end_meets_its_limit_and_is_told(limited_node: 
     end = plane.end_of("r1")
     assert (end.exit_code, end.cause) == (3, Cause.EXIT_CODE)
     assert 4000 < int(plane.lines("r1")[0]) < 4700
-    assert "more processes and threads than it may" in plane.lines("r1", "s")[-1]
+    assert "was refused a process or thread" in plane.lines("r1", "s")[-1]
 
 
 def test_a_replica_leaves_no_control_group_behind(limited_node: Node, plane: ControlPlane) -> None:
