@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+WAITING_BYTES = 1024 * 1024
+
 
 class Tail:
     """A file's end. The file is made at the first write: many a replica never has one to make."""
@@ -30,22 +32,24 @@ class Tail:
 
 
 class Lines:
-    """Whole lines at the end of a file. One that a full disk tore is completed before anything else is written."""
+    """Whole lines at the end of a file; some of those that a full disk has no room for are kept until it has."""
 
     def __init__(self, path: Path) -> None:
         self._tail = Tail(path)
-        self._owed = b""
+        self._waiting = b""
 
     def append(self, lines: bytes) -> bool:
-        """Append `lines`, each ending in a newline; False if at least the last of them was dropped."""
-        self._owed = self._owed and self._tail.write(self._owed)
-        if self._owed:
-            return False
-        rest = self._tail.write(lines)
-        written = len(lines) - len(rest)
-        if rest and written and lines[written - 1] != ord("\n"):
-            self._owed = rest[: rest.index(b"\n") + 1]
-        return rest == self._owed
+        """Append `lines`, each ending in a newline; False if they were dropped, as too much waits already."""
+        kept = not self._waiting or len(self._waiting) + len(lines) <= WAITING_BYTES
+        if kept:
+            self._waiting += lines
+        self.settle()
+        return kept
+
+    def settle(self) -> bool:
+        """Write what waits; whether nothing does any more."""
+        self._waiting = self._waiting and self._tail.write(self._waiting)
+        return not self._waiting
 
     def close(self) -> None:
         """Let go of the file; what was written stays."""

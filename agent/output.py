@@ -41,6 +41,10 @@ class OutputLog:
         one_line = message.replace("\n", " ").replace("\0", " ")
         self._append(f"{micros()} s {one_line}\n".encode())
 
+    def settle(self) -> bool:
+        """Write what a full disk had no room for; whether nothing waits any more."""
+        return self._lines.settle()
+
     def close(self) -> None:
         """Let go of the file."""
         self._lines.close()

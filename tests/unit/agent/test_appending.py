@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import journal
-from agent.appending import Lines
+from agent.appending import WAITING_BYTES, Lines
 from agent.journal import Journal
 from agent.output import OutputLog
 from trellis.vocabulary import ReplicaState
@@ -38,34 +38,45 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.room = 10**9
 
 
-def test_a_line_that_was_torn_is_completed_before_the_next(tmp_path: Path, disk: Disk) -> None:
+def test_lines_for_which_there_is_no_room_wait_and_none_is_torn(tmp_path: Path, disk: Disk) -> None:
     lines = Lines(tmp_path / "file")
     disk.room = 3
     assert lines.append(b"first\n")
-    assert not lines.append(b"second\n")
+    assert lines.append(b"second\n")
+    assert not lines.settle()
     disk.room = 100
     assert lines.append(b"third\n")
-    assert (tmp_path / "file").read_text() == "first\nthird\n"
+    assert (tmp_path / "file").read_text() == "first\nsecond\nthird\n"
 
 
-def test_of_many_lines_those_that_fit_are_kept_whole(tmp_path: Path, disk: Disk) -> None:
+def test_more_lines_than_may_wait_are_dropped_whole_and_said_to_be(tmp_path: Path, disk: Disk) -> None:
     lines = Lines(tmp_path / "file")
-    disk.room = 6
-    assert not lines.append(b"one\ntwo\nthree\n")
-    disk.room = 100
-    assert lines.append(b"four\n")
-    assert (tmp_path / "file").read_text() == "one\ntwo\nfour\n"
+    disk.room = 0
+    assert lines.append(b"x" * (WAITING_BYTES - 10) + b"\n")
+    assert not lines.append(b"too much to keep\n")
+    assert lines.append(b"small\n")
+    disk.room = 10**9
+    assert lines.settle()
+    assert (tmp_path / "file").read_bytes().split(b"\n")[1:] == [b"small", b""]
 
 
-def test_a_full_disk_costs_output_but_ends_no_job_and_the_log_says_so(tmp_path: Path, disk: Disk) -> None:
+def test_a_full_disk_costs_no_output_that_can_wait_and_the_log_says_what_it_did_cost(
+    tmp_path: Path, disk: Disk
+) -> None:
     log = OutputLog(tmp_path / "log")
     log.write("o", b"before\n")
     disk.room = 0
-    log.write("o", b"lost\n")
-    disk.room = 1000
+    log.write("o", b"kept\n")
+    for _ in range(20):
+        log.write("o", b"x" * 60_000 + b"\n")
+    log.write("o", b"lost: " + b"x" * 60_000 + b"\n")
+    disk.room = 10**9
+    assert log.settle()
     log.write("o", b"after\n")
-    texts = [line.split(" ", 2)[2] for line in (tmp_path / "log").read_text().splitlines()]
-    assert texts == ["before", "the disk was full: lines before this one were dropped", "after"]
+    texts = [line.split(" ", 2)[2][:60] for line in (tmp_path / "log").read_text().splitlines()]
+    assert texts[:2] == ["before", "kept"]
+    assert texts[-2:] == ["the disk was full: lines before this one were dropped", "after"]
+    assert set(texts[2:-2]) == {"x" * 60}
 
 
 def test_a_report_waits_for_room_and_is_written_once(tmp_path: Path, disk: Disk) -> None:

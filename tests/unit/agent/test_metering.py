@@ -85,7 +85,7 @@ def test_a_job_that_never_stops_sending_does_not_keep_the_supervisor(tmp_path: P
     assert endless.taken < 1000
 
 
-def test_a_point_that_the_disk_had_no_room_for_leaves_no_gap_and_no_torn_line(
+def test_points_that_the_disk_has_no_room_for_wait_and_leave_no_gap_and_no_torn_line(
     pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meter = Meter(tmp_path / "metrics", pair[0])
@@ -97,8 +97,8 @@ def test_a_point_that_the_disk_had_no_room_for_leaves_no_gap_and_no_torn_line(
         meter.read()
     monkeypatch.undo()
     kept = metering.read(tmp_path / "metrics", 0, 100, "r", 1)
-    assert [entry.point.seq for entry in kept] == [1, 2, 3]
-    assert [entry.point.value for entry in kept] == [0.0, 1.0, 3.0]
+    assert [entry.point.seq for entry in kept] == [1, 2, 3, 4]
+    assert [entry.point.value for entry in kept] == [0.0, 1.0, 2.0, 3.0]
 
 
 def _write(real: Callable[[int, bytes], int], room: int, fd: int, block: bytes) -> int:

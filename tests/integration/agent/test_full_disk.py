@@ -1,0 +1,85 @@
+"""A node whose disk a job fills to the last byte: the job alone bears it, and all that ran is told in the end."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent.conftest import Node
+from tests.support.agent_api import ControlPlane, a_spec, wait_until
+from trellis.vocabulary import Cause, ReplicaState
+
+DISK = "24m"
+# Writes until nothing fits any more, holds it so for a while, and goes on printing all the time.
+FILLER = """
+import os, sys, time
+print("before", flush=True)
+with open(os.path.join(os.environ["TRELLIS_ARTIFACTS_DIR"], "all.bin"), "wb", buffering=0) as out:
+    try:
+        while True:
+            out.write(b"x" * 65536)
+    except OSError as error:
+        why = error.strerror
+    held = time.monotonic() + 3
+    number = 0
+    while time.monotonic() < held:
+        try:
+            out.write(b"x")
+        except OSError:
+            pass
+        print("full", number, flush=True)
+        number += 1
+        time.sleep(0.01)
+    out.truncate(0)
+print("after:", why, number, flush=True)
+sys.exit(7)
+"""
+NEIGHBOUR = """
+import time
+for number in range(80):
+    print("line", number, flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=711", "tmpfs", disk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip(f"this process may mount nothing: {made.stderr.strip()}")
+    for parent in disk.parents[:3]:
+        parent.chmod(0o711)
+    yield disk / "home"
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_job_that_fills_the_disk_costs_no_line_and_no_end_of_its_own_or_of_others(
+    make_node: Callable[..., Node], plane: ControlPlane, home: Path
+) -> None:
+    node = make_node()
+    node.run(
+        a_spec("filler", script=FILLER, script_name="filler.py"),
+        a_spec("neighbour", script=NEIGHBOUR, script_name="neighbour.py"),
+    )
+    filler, neighbour = plane.end_of("filler", 40), plane.end_of("neighbour", 40)
+    assert (filler.state, filler.cause, filler.exit_code) == (ReplicaState.FAILED, Cause.EXIT_CODE, 7)
+    assert neighbour.state is ReplicaState.SUCCEEDED
+    assert plane.lines("neighbour") == [f"line {number}" for number in range(80)]
+    lines = plane.lines("filler")
+    count = int(lines[-1].split()[-1])
+    assert lines == [
+        "before",
+        *(f"full {number}" for number in range(count)),
+        f"after: No space left on device {count}",
+    ]
+    wait_until(lambda: not list(node.home.find_replicas()))
+    node.run(a_spec("next", "/bin/true"))
+    assert plane.end_of("next").state is ReplicaState.SUCCEEDED
