@@ -37,7 +37,7 @@ class Settings:
     public_url: str = "http://127.0.0.1:8420"
     node_broker_url: str = ""
     heartbeat_s: float = 5.0
-    lease_s: float = 20.0
+    lease_s: float = 28.0
     node_lost_s: float = 35.0
     database_pool: int = 20
     streams: int = 12
