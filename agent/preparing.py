@@ -1,0 +1,129 @@
+"""What a replica waits for before its program starts: its code, and the environment that it asks for."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from agent import clock, environments, verdicts
+from agent.ending import Ending
+from agent.executors.base import Exit, Running, StartFailed
+from agent.layout import read_json, write_json
+from agent.output import RememberingLog
+from agent.ward import Ward
+from agent.workspace import Mount, Places
+from trellis.wire import Code
+
+# For how long the code of a job is waited for, and after how long its owner hears of that.
+CODE_WITHIN_S = 900.0
+CODE_SAY_S = 1.0
+LOCK_LOOK_S = 0.2
+
+
+class Preparing:
+    """One replica's. `watch` waits for the end of what runs; `obey` looks whether anything was wished meanwhile."""
+
+    def __init__(self, ward: Ward, ending: Ending, watch: Callable[[Running], Exit], obey: Callable[[], None]) -> None:
+        self._ward = ward
+        self._ending = ending
+        self._watch = watch
+        self._obey = obey
+        self._timers = ward.loop.timers
+
+    def await_code(self, code: Code) -> None:
+        """Until the daemon has laid it out, or the replica is to start no more; see `agent.provisioning`.
+
+        Raises StartFailed where it can't be had.
+        """
+        ward = self._ward
+        write_json(ward.replica.wanted, {"project_id": ward.spec.project_id, "digest": code.digest})
+        say = partial(ward.log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
+        began = time.monotonic()
+        self._timers |= {say: began + CODE_SAY_S, self._lose_patience: began + CODE_WITHIN_S}
+        self._ending.watch_lease()
+        ward.teller.poke()
+        self._obey()
+        while ward.verdict is None and (supplied := read_json(ward.replica.supplied)) is None:
+            ward.loop.wait()
+        for action in (say, self._lose_patience, self._ending.look_at_lease):
+            self._timers.pop(action, None)
+        if ward.verdict is None and supplied["fault"]:
+            raise StartFailed(supplied["fault"])
+
+    def find_environment(self, places: Places, path: str) -> Mount | None:
+        """The environment that the file `path` of the code asks for, built if need be; None if it comes to nothing."""
+        ward, began = self._ward, clock.boottime()
+        self._ending.watch_lease()
+        try:
+            environment = environments.locate(ward.ground, ward.spec, ward.replica.work)
+            while ward.verdict is None:
+                fd = environment.lock(fcntl.LOCK_SH)
+                if fd is not None and environment.use():
+                    ward.held = fd  # until the replica has ended, so that nobody removes it
+                    return Mount(str(environment.folder), environment.inside)
+                if fd is not None:
+                    os.close(fd)
+                self._build_or_wait(environment, places, path, began)
+        except environments.Unbuildable as error:
+            ward.verdict = ward.verdict or verdicts.environment_failed(str(error))
+        return None
+
+    def _lose_patience(self) -> None:
+        self._ending.stop(verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s"), 0)
+
+    def _build_or_wait(self, environment: environments.Environment, places: Places, path: str, began: float) -> None:
+        """Build it, or look again a little later where another does. Raises Unbuildable, also where that one failed."""
+        if why := environment.failed_since(began):
+            raise environments.Unbuildable(why)
+        fd = environment.lock(fcntl.LOCK_EX)
+        if fd is None:
+            self._timers[self._look_again] = time.monotonic() + LOCK_LOOK_S
+            self._ward.loop.wait()
+            return
+        try:
+            if not environment.use():
+                self._build(environment, places, path)
+        finally:
+            os.close(fd)
+
+    def _look_again(self) -> None:
+        """Only wakes who waits."""
+
+    def _build(self, environment: environments.Environment, places: Places, path: str) -> None:
+        ward = self._ward
+        program, network = environments.build_program(ward.ground, environment, places, path)
+        environment.begin(ward.ground.confinement.uid)
+        ward.log.say(f"building the environment of {path}")
+        ward.teller.poke_soon()
+        began, log = time.monotonic(), RememberingLog(ward.replica.log, environments.WORDS_LAST)
+        self._timers[self._give_up_building] = began + environments.WITHIN_S
+        self._ending.watch_memory()
+        # It gets the job's room and not its devices.
+        spec = replace(ward.spec, network=network, gpus=(), slices=())
+        ended = self._watch(ward.launch(spec, program, log, began))
+        self._end_building()
+        log.close()
+        for remark in ended.remarks:
+            ward.log.say(remark)
+        if ended.out_of_memory:  # the job's fault, not the environment's: another may have room to build it
+            ward.verdict = ward.verdict or verdicts.out_of_memory(ward.spec.memory_bytes)
+        if ward.verdict is None and ended.code:
+            why = " | ".join(log.last) or ended.start_error or f"uv ended with exit code {ended.code}"
+            environment.fail(why, clock.boottime())
+            raise environments.Unbuildable(why)
+        if ward.verdict is None:
+            environment.finish()
+            ward.log.say(f"the environment is built, in {time.monotonic() - began:.1f} s")
+
+    def _end_building(self) -> None:
+        self._ward.running = None
+        for action in (self._give_up_building, self._ending.look_at_memory, self._ending.kill):
+            self._timers.pop(action, None)
+        self._ward.drop_outputs()
+        self._ward.peak_bytes = 0
+
+    def _give_up_building(self) -> None:
+        verdict = verdicts.environment_failed(f"it was not built within {environments.WITHIN_S:g} s")
+        self._ending.stop(verdict, 0)

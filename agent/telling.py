@@ -1,0 +1,82 @@
+"""What a supervisor tells of its replica: reports in a journal, and pokes that something was written."""
+
+import time
+from dataclasses import replace
+
+from agent import clock, pokes
+from agent.executors.base import Exit, Usage
+from agent.journal import Journal
+from agent.layout import Home, ReplicaDir
+from agent.loop import Loop
+from agent.verdicts import Verdict
+from trellis.vocabulary import ReplicaState
+from trellis.wire import ReplicaSpec, Report
+
+POKE_EVERY_S = 0.005
+FULL_DISK_LOOK_S = 1.0
+_LAST_POKES = 100
+
+
+class Teller:
+    """One replica's."""
+
+    def __init__(self, home: Home, replica: ReplicaDir, spec: ReplicaSpec, loop: Loop) -> None:
+        self._home = home
+        self._spec = spec
+        self._loop = loop
+        self._journal = Journal(replica.journal)
+        self._name = f"{replica.path.name}\n".encode()
+        self._poked_at = 0.0
+
+    def tell(self, state: ReplicaState) -> None:
+        """That it is in this state."""
+        self._append(self._report(state))
+
+    def tell_end(self, verdict: Verdict, ended: Exit, usage: Usage | None, run_s: float) -> None:
+        """How it ended; `usage` is None for one that never ran. Returns when that is on disk: late beats lost."""
+        report = replace(self._report(verdict.state), cause=verdict.cause, message=verdict.message)
+        if usage:
+            report = replace(
+                report, exit_code=ended.code, signal=ended.signal, run_s=round(run_s, 6),
+                cpu_s=round(usage.cpu_s, 6), peak_memory_bytes=usage.peak_memory_bytes,
+            )  # fmt: skip
+        self._append(report)
+        while not self._journal.settle():  # nothing runs any more
+            time.sleep(FULL_DISK_LOOK_S)
+
+    def poke(self) -> None:
+        """Say now that something was written."""
+        self._poked_at = time.monotonic()
+        self._loop.timers.pop(self.poke, None)
+        if not pokes.poke(self._home.poke, self._name):
+            self._loop.timers[self.poke] = self._poked_at + POKE_EVERY_S
+
+    def poke_soon(self) -> None:
+        """Say so, but not more often than somebody can look."""
+        due = self._poked_at + POKE_EVERY_S
+        if due <= time.monotonic():
+            self.poke()
+        else:
+            self._loop.timers.setdefault(self.poke, due)
+
+    def poke_last(self) -> None:
+        """Say so once more, when nothing else is left to do."""
+        for _ in range(_LAST_POKES):
+            if pokes.poke(self._home.poke, self._name):
+                return
+            time.sleep(POKE_EVERY_S)
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._journal.close()
+
+    def _report(self, state: ReplicaState) -> Report:
+        return Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp())
+
+    def _append(self, report: Report) -> None:
+        self._journal.append(report)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._journal.settle():
+            self._loop.timers[self._settle] = time.monotonic() + FULL_DISK_LOOK_S
