@@ -2,11 +2,20 @@
 
 import time
 from datetime import UTC, datetime
+from functools import cache
+
+from agent.reading import read_small
 
 
 def stamp() -> str:
     """The wall clock now: ISO 8601, UTC, microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@cache
+def boot_id() -> str:
+    """What names the time since the machine started: another after each start."""
+    return read_small("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def micros() -> int:

@@ -3,12 +3,14 @@
 import logging
 import os
 import queue
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
 from agent.backoff import Backoff
+from agent.containers import enclosure, tidying
 from agent.environments import Sources, keep_sources
 from agent.executors import EXECUTORS
 from agent.ground import Ground
@@ -31,6 +33,7 @@ _LAUNCH_LEASE_WAIT_S = 5.0
 _REJOIN_EVERY_S = 5.0
 _MAKE_WAY_S = 5.0
 _LOOK_AGAIN_S = 0.01
+_TAKEN_UP_AT_MOST = 5
 
 
 class Daemon:
@@ -46,7 +49,8 @@ class Daemon:
             _bytes("TRELLIS_ENVIRONMENT_CACHE", settings.environment_cache),
         )
         self._telemetry = Telemetry(settings)
-        self._shipper = Shipper(self._home, link, self._rejoin)
+        self._shipper = Shipper(self._home, link, self._rejoin, self._take_up)
+        self._taken_up: Counter[str] = Counter()
         self._wanted: queue.SimpleQueue[tuple[str, int] | ReplicaSpec | None] = queue.SimpleQueue()
         self._look = Event()
         self._leased = Event()
@@ -76,6 +80,7 @@ class Daemon:
             self.join()
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
+        tidying.remove_orphans(self._take_home())
         self._provisioner = Provisioner(self._take_home(), self._link, self._caches, self._rejoin)
         self._provisioner.start()
         self._restorer = Restorer(self._take_home(), self._link, self._wanted.put)
@@ -98,6 +103,7 @@ class Daemon:
         self._launcher.close()
         if self._ground is not None:
             self._ground.cgroups.leave()
+            enclosure.leave(self._ground.site.hierarchies, self._ground.home_path)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -128,7 +134,7 @@ class Daemon:
         return self._ground
 
     def _register(self, ground: Ground) -> Welcome:
-        description = self._telemetry.describe(ground.confinement)
+        description = self._telemetry.describe(ground)
         stored = read_json(self._home.identity) or {}
         tokens = [token for token in (stored.get("token"), self._settings.join_token) if token]
         refusal = "the node has no token: give it a join token"
@@ -235,6 +241,19 @@ class Daemon:
                 self._shipper.adopt(replica, saves=spec.checkpoint is not None)
                 if spec.code:
                     self._provisioner.supply(Order.of(replica, spec.project_id, spec.code))
+
+    def _take_up(self, replica: ReplicaDir) -> bool:
+        """Have a replica that outlived its supervisor supervised again, unless that failed too often."""
+        self._taken_up[replica.path.name] += 1
+        if self._taken_up[replica.path.name] > _TAKEN_UP_AT_MOST:
+            return False
+        try:
+            failed = self._launcher.take_up(replica)
+        except (OSError, EOFError) as error:
+            failed = {replica.path.name: str(error)}
+        for name, why in failed.items():
+            _log.error("could not take up %s: %s", name, why)
+        return True  # where it failed, the next sweep tries again
 
     def _make_way(self, names: Iterable[str]) -> bool:
         """End what is suspended where something is to start, and wait a little for it and for what is stale to be gone.

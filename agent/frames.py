@@ -4,6 +4,9 @@ import json
 import socket
 from typing import Any
 
+TAKE_UP = "take_up"
+"""In place of a spec: the name of a replica whose supervisor died, and which is to have another."""
+
 
 def send(stream: socket.socket, value: Any) -> None:
     """Send one frame. Raises OSError if the other end is gone."""

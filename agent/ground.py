@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.cgroups import Cgroups
+from agent.containers.site import Site
 from agent.layout import Home
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec
@@ -39,7 +40,7 @@ class Confinement:
 class Ground:
     """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
     `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's. `cgroups` says where limits
-    are set that hold for all processes of a job together.
+    are set that hold for all processes of a job together, `site` with what containers are run.
     """
 
     home_path: str
@@ -49,6 +50,7 @@ class Ground:
     devices: dict[str, str] = field(default_factory=dict)
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cgroups: Cgroups = field(default_factory=Cgroups)
+    site: Site = field(default_factory=Site)
 
     def device_nodes(self, spec: ReplicaSpec) -> list[str]:
         """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agent import cgroups, landlock, seccomp
+from agent.containers.site import find
 from agent.ground import Confinement, Ground
 from agent.launching import program_environment
 from agent.settings import NodeSettings
@@ -39,8 +40,10 @@ def settle(settings: NodeSettings, devices: dict[str, str]) -> Ground:
         for confinement in _filtered(candidate):
             fault = _try(replace(ground, confinement=confinement))
             if not fault:
-                detail = "; ".join([confinement.detail, limits, *faults])
-                return replace(ground, confinement=replace(confinement, detail=detail))
+                user = os.getuid() if confinement.uid is None else confinement.uid
+                site, containers = find(settings.container_socket, user, settings.container_options)
+                detail = "; ".join(filter(None, [confinement.detail, limits, containers, *faults]))
+                return replace(ground, confinement=replace(confinement, detail=detail), site=site)
             faults.append(f"not {confinement.detail}: {fault}")
     wanted = f"isolation level {settings.isolation}" if settings.isolation else "any isolation level"
     raise SettingsError(f"this node can't reach {wanted}: {'; '.join(faults) or 'there is no such level here'}")

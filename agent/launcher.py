@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import bubblewrap, privileges, processes
-from agent.frames import receive, send
+from agent.frames import TAKE_UP, receive, send
 from agent.ground import Ground
 from agent.layout import Home, ReplicaDir
 from agent.standby import Standby
@@ -58,9 +58,9 @@ def serve(daemon: socket.socket, ground: Ground) -> None:
         failed = {}
         for packed in frame:
             try:
-                launch(standby, ground.home, packed)
+                (take_up if TAKE_UP in packed else launch)(standby, ground.home, packed)
             except (OSError, ValueError) as error:
-                failed[packed["replica_id"]] = str(error)
+                failed[packed.get(TAKE_UP) or packed["replica_id"]] = str(error)
         send(daemon, failed)
 
 
@@ -103,6 +103,23 @@ def launch(standby: Standby, home: Home, packed: dict[str, Any]) -> None:
         standing.let_go()
         shutil.rmtree(replica.path)
         raise
+
+
+def take_up(standby: Standby, home: Home, packed: dict[str, Any]) -> None:
+    """Have a supervisor go on with a replica that has none any more. Raises OSError, ValueError."""
+    replica = home.named(packed[TAKE_UP])
+    if replica.alive() or not replica.spec.exists():
+        return
+    standing = standby.take()
+    fresh = replica.path / ".lock.new"
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(standing.lock, fresh)
+        os.rename(fresh, replica.lock)
+    except OSError:
+        standby.give_back(standing)
+        raise
+    standing.hand_over(packed)
 
 
 def _claim(home: Home, replica: ReplicaDir, lock: Path) -> bool:

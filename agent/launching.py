@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import agent
 from agent import frames
 from agent.ground import Ground
+from agent.layout import ReplicaDir
 from trellis.wire import ReplicaSpec, pack
 
 _LOG_BYTES = 1 << 20
@@ -52,14 +54,24 @@ class Launcher:
                 self._start()
                 return self._ask(specs)
 
+    def take_up(self, replica: ReplicaDir) -> dict[str, str]:
+        """Have a replica whose supervisor died supervised again; what failed, by the replica's name. Raises OSError."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            return self._send([{frames.TAKE_UP: replica.path.name}])
+
     def close(self) -> None:
         """Let it end; supervisors go on."""
         with self._lock:
             self._hang_up()
 
     def _ask(self, specs: list[ReplicaSpec]) -> dict[str, str]:
+        return self._send(pack(specs))
+
+    def _send(self, frame: list[dict[str, Any]]) -> dict[str, str]:
         stream = self._stream or self._start()
-        frames.send(stream, pack(specs))
+        frames.send(stream, frame)
         failed: dict[str, str] | None = frames.receive(stream)
         if failed is None:
             raise EOFError("the launcher hung up")

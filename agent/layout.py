@@ -19,6 +19,8 @@
            shipped.json     how far the control plane has all that
            wanted.json      the code that it waits for; supplied.json says that it is there, or why not
            code/            that code, until the job starts: then it is job/work
+           container.json   of one in a container: which, and of which engine
+           spec.json        of one in a container: what a supervisor needs that takes it up (0600)
            plan.json        of one that saves checkpoints: where these go and when
            saved.json       which of them is the latest
            from.json        which checkpoint it goes on from
@@ -105,6 +107,16 @@ class ReplicaDir:
     def code(self) -> Path:
         """The code, laid out, from when it is whole until the job starts."""
         return self.path / "code"
+
+    @property
+    def container(self) -> Path:
+        """Its container, from before that starts until its end is written down: JSON."""
+        return self.path / "container.json"
+
+    @property
+    def spec(self) -> Path:
+        """What a supervisor needs that takes up a container: JSON with `spec`, `socket` and `started_at`."""
+        return self.path / "spec.json"
 
     @property
     def plan(self) -> Path:

@@ -23,12 +23,13 @@ _AT_ONCE = 256
 class Meter:
     """Takes at most POINTS_A_SECOND; what is over is counted, not kept, and so is what makes no sense."""
 
-    def __init__(self, path: Path, listener: socket.socket) -> None:
+    def __init__(self, path: Path, listener: socket.socket, kept: int = 0) -> None:
+        """`kept` are the points that the file holds."""
         self.listener = listener
         self.dropped = 0
         self.refused = 0
         self._lines = Lines(path)
-        self._seq = 0
+        self._seq = kept
         self._second = 0
         self._in_second = 0
 
@@ -76,6 +77,15 @@ class Meter:
             self._second, self._in_second = second, 0
         self._in_second += 1
         return self._in_second <= POINTS_A_SECOND
+
+
+def count(path: Path) -> int:
+    """How many points a file holds."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
 def _parse(message: bytes) -> dict[str, str | float | int | None] | None:

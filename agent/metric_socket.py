@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,6 +18,8 @@ def new_name() -> str:
 
 def listen(folder_path: Path, name: str) -> socket.socket:
     """A non-blocking datagram socket of that name in that directory, which the job's user may write to."""
+    with suppress(FileNotFoundError):
+        os.unlink(f"{folder_path}/{name}")  # of a supervisor that died
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     # The kernel takes 107 bytes; through the directory's descriptor the name is short wherever it lies.
     folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

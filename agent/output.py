@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from agent.appending import Lines
@@ -66,6 +67,31 @@ class RememberingLog(OutputLog):
         """Append whole `lines` under the mark s, whatever `mark` is."""
         self.last.extend(line for line in lines.decode("utf-8", "replace").splitlines() if line.strip())
         super().write("s", lines)
+
+
+class ResumedLog(OutputLog):
+    """A log that is gone on with, of a job whose output comes again from its first byte: what it has is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._there = {"o": 0, "e": 0}
+        size = 0
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            for line in file:
+                size += len(line)
+                mark = line.split(b" ", 2)[1:2]
+                if mark in ([b"o"], [b"e"]):
+                    self._there[mark[0].decode()] += 1
+        super().__init__(path, LOG_BYTES - size)
+
+    def write(self, mark: str, lines: bytes) -> None:
+        """Append those of the whole `lines` that are not there."""
+        known = self._there[mark]
+        if known:
+            each = [line + b"\n" for line in lines[:-1].split(b"\n")]
+            self._there[mark] = max(0, known - len(each))
+            lines = b"".join(each[known:])
+        if lines:
+            super().write(mark, lines)
 
 
 class LineReader:

@@ -8,13 +8,15 @@ from dataclasses import replace
 from functools import partial
 
 from agent import clock, environments, verdicts
+from agent.containers.engine import Engine
+from agent.containers.image import Fetching
 from agent.ending import Ending
 from agent.executors.base import Exit, Running, StartFailed
 from agent.layout import read_json, write_json
 from agent.output import RememberingLog
 from agent.ward import Ward
 from agent.workspace import Mount, Places
-from trellis.wire import Code
+from trellis.wire import Code, Container
 
 # For how long the code of a job is waited for, and after how long its owner hears of that.
 CODE_WITHIN_S = 900.0
@@ -51,6 +53,30 @@ class Preparing:
             self._timers.pop(action, None)
         if ward.verdict is None and supplied["fault"]:
             raise StartFailed(supplied["fault"])
+
+    def await_image(self, container: Container) -> None:
+        """Until the node has the image, or the replica is to start no more. Raises StartFailed where it can't be had."""
+        ward = self._ward
+        if not ward.ground.site.socket:
+            raise StartFailed("this node has no container engine")
+        fetching = Fetching(Engine(ward.ground.site.socket), container)
+        ward.loop.on(fetching.fd, partial(self._hear_of, fetching))
+        self._ending.watch_lease()
+        self._obey()
+        fetching.start()
+        while ward.verdict is None and not fetching.done:
+            ward.loop.wait()
+        self._hear_of(fetching)
+        self._timers.pop(self._ending.look_at_lease, None)
+        ward.loop.forget(fetching.fd)
+        fetching.close()
+        if ward.verdict is None and fetching.fault:
+            raise StartFailed(fetching.fault)
+
+    def _hear_of(self, fetching: Fetching) -> None:
+        for words in fetching.told():
+            self._ward.log.say(words)
+            self._ward.teller.poke_soon()
 
     def find_environment(self, places: Places, path: str) -> Mount | None:
         """The environment that the file `path` of the code asks for, built if need be; None if it comes to nothing."""

@@ -17,6 +17,8 @@ class NodeSettings:
     cpus, memory: override what was detected (a number; text such as `64GiB`); 0 and empty leave it.
     job_uid: the user and group that jobs run as when the agent is root; it needs no account.
     isolation: empty for the strongest level that works here; or the one level that the node must reach to start.
+    container_socket: the socket of a container engine; empty for Docker's or Podman's usual place, `none` for no containers.
+    container_options: security options that each container gets, such as `apparmor=trellis-job,label=type:trellis_t`.
     package_index: where packages of jobs' requirements come from, such as the address of a PEP 503 index; empty for nowhere.
     package_links: a folder with wheels, or a page that links to some, beside the index or in its place.
     environment_cache: how much room environments of jobs may take; what was used longest ago goes first.
@@ -34,6 +36,8 @@ class NodeSettings:
     job_uid: int = 65533
     isolation: str = ""
     timezone: str = ""
+    container_socket: str = ""
+    container_options: str = ""
     code_cache: str = "10GiB"
     package_index: str = ""
     package_links: str = ""

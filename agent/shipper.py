@@ -34,8 +34,14 @@ _REMEMBERED = 100_000
 class Shipper:
     """Two threads: one hears pokes, one ships. Only the second touches a replica's cargo."""
 
-    def __init__(self, home: Home, link: Link, unknown: Callable[[], None]) -> None:
-        """`unknown` is called when the control plane does not know this node's token."""
+    def __init__(
+        self, home: Home, link: Link, unknown: Callable[[], None], take_up: Callable[[ReplicaDir], bool]
+    ) -> None:
+        """`unknown` is called when the control plane does not know this node's token.
+
+        `take_up` gives a replica another supervisor in place of one that died; it says whether that can be.
+        """
+        self._take_up = take_up
         self._home = home
         self._link = link
         self._unknown = unknown
@@ -188,6 +194,8 @@ class Shipper:
             cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
+            elif cargo.forgotten and cargo.replica.container.exists() and not cargo.replica.alive():
+                self._end_leftovers(cargo.replica)
             self._touch(name)
 
     def _bury(self, cargo: Cargo) -> None:
@@ -195,14 +203,19 @@ class Shipper:
         entries = journal.read(cargo.replica.journal, 0)
         if entries and entries[-1].ended:
             return
-        for executor in EXECUTORS.values():
-            if running := executor.adopt(cargo.replica):
-                executor.signal(running, signal.SIGKILL)
+        if cargo.replica.spec.exists() and self._take_up(cargo.replica):
+            return
+        self._end_leftovers(cargo.replica)
         replica, verdict = cargo.replica, verdicts.SUPERVISOR_GONE
         book = journal.Journal.resume(replica.journal)
         report = Report(replica.replica_id, replica.fence, 0, verdict.state, stamp(), verdict.cause)
         book.append(dataclasses.replace(report, message=verdict.message))
         book.close()
+
+    def _end_leftovers(self, replica: ReplicaDir) -> None:
+        for executor in EXECUTORS.values():
+            if running := executor.adopt(replica):
+                executor.signal(running, signal.SIGKILL)
 
     def _ship_touched(self) -> None:
         with self._lock:

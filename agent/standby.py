@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent import privileges
-from agent.frames import receive, send
+from agent.frames import TAKE_UP, receive, send
 from agent.ground import Ground
 from agent.layout import lock_file
 from agent.supervisor import HELD_BACK, Supervisor, hear_signals
@@ -153,11 +153,17 @@ def attend(ground: Ground, stream: socket.socket, told: int) -> None:
         packed = receive(stream)
         if packed is None:
             return
-        spec = unpack(ReplicaSpec, packed)
-        replica = ground.home.replica(spec.replica_id, spec.fence)
-        if not Supervisor(ground, replica, spec, heard).run() or HELD_BACK & signal.sigpending():
+        if not _supervisor(ground, packed, heard).run() or HELD_BACK & signal.sigpending():
             return
         try:
             os.write(told, os.getpid().to_bytes(4, "big"))
         except BrokenPipeError:
             return
+
+
+def _supervisor(ground: Ground, packed: dict[str, Any], heard: int) -> Supervisor:
+    """Of a spec, or, where a supervisor died, of what that left."""
+    if TAKE_UP in packed:
+        return Supervisor.again(ground, ground.home.named(packed[TAKE_UP]), heard)
+    spec = unpack(ReplicaSpec, packed)
+    return Supervisor(ground, ground.home.replica(spec.replica_id, spec.fence), spec, heard)

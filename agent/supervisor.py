@@ -8,23 +8,24 @@ files (see `agent.layout`); whoever lives reads them.
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
-from agent import debugging, metric_socket, processes, verdicts, workspace
+from agent import clock, debugging, metering, metric_socket, verdicts, workspace
 from agent.ending import SWEEP_EVERY_S, Ending
-from agent.executors.base import Exit, Running, StartFailed
+from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
-from agent.layout import ReplicaDir, read_json
+from agent.layout import ReplicaDir, read_json, write_json
 from agent.loop import Loop
 from agent.metering import Meter
-from agent.output import OutputLog
+from agent.output import OutputLog, ResumedLog
 from agent.preparing import Preparing
 from agent.sampling import EVERY_S, Sampler
 from agent.telling import Teller
 from agent.verdicts import Verdict
 from agent.ward import Ward
 from trellis.vocabulary import ReplicaState, StopReason
-from trellis.wire import ReplicaSpec
+from trellis.wire import ReplicaSpec, pack, unpack
 
 # That it runs is told a little later, together with its first line, or with its end if that comes before.
 FIRST_POKE_S = 0.02
@@ -41,28 +42,51 @@ def hear_signals() -> int:
     return heard
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the next supervisor of a replica needs to know: the name of its socket, and when it started (boot time)."""
+
+    spec: ReplicaSpec
+    socket: str
+    started_at: float
+
+
 class Supervisor:
     """Lives as long as its replica. The process holds the replica's lock and has no other children."""
 
-    def __init__(self, ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, heard: int) -> None:
-        """`heard` is what `hear_signals` returned."""
+    def __init__(
+        self, ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, heard: int, kept: Kept | None = None
+    ) -> None:
+        """`heard` is what `hear_signals` returned; `kept` what an earlier supervisor of the replica left."""
+        self._kept = kept
         self._heard = heard
         self._replica = replica
         self._spec = spec
-        self._socket = metric_socket.new_name()
+        self._socket = kept.socket if kept else metric_socket.new_name()
         self._loop = Loop()
         self._timers = self._loop.timers
         self._teller = Teller(ground.home, replica, spec, self._loop)
-        self._log = OutputLog(replica.log)
+        self._log = ResumedLog(replica.log) if kept else OutputLog(replica.log)
         self._ward = Ward(ground, replica, spec, self._log, self._loop, self._teller)
         self._ending = Ending(self._ward)
         self._holding = self._ending.holding
         self._preparing = Preparing(self._ward, self._ending, self._watch, self._obey_wish)
         self._child_ended = False
 
+    @classmethod
+    def again(cls, ground: Ground, replica: ReplicaDir, heard: int) -> "Supervisor":
+        """One for a replica whose supervisor died. Raises ValueError where that left nothing to go on with."""
+        said = read_json(replica.spec)
+        if said is None:
+            raise ValueError(f"nothing of {replica.path.name} can be taken up")
+        kept = unpack(Kept, said)
+        return cls(ground, replica, kept.spec, heard, kept)
+
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
         self._listen()
+        if self._kept:
+            return self._take_up(self._kept)
         self._teller.tell(ReplicaState.STARTING)
         ward = self._ward
         try:
@@ -70,11 +94,35 @@ class Supervisor:
                 workspace.take_restored(ward.ground, self._replica)
             if self._spec.code is not None:
                 self._preparing.await_code(self._spec.code)
+            if self._spec.container is not None:
+                self._preparing.await_image(self._spec.container)
             self._start()
         except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             ward.verdict = verdicts.start_failed(str(error))
+        return self._await_end(verdicts.NODE_CUT_OFF)
+
+    def _take_up(self, kept: Kept) -> bool:
+        """Go on with a replica that outlived its supervisor."""
+        ward = self._ward
+        self._teller.go_on(self._replica)
+        ward.started_at = time.monotonic() - (clock.boottime() - kept.started_at)
+        program = workspace.prepared_before(ward.ground, self._replica, self._spec, self._socket)
+        if ward.resume(partial(Start, ward.ground, self._replica, self._spec, program)):
+            self._log.say("its supervisor died; another one has taken it up")
+            if self._teller.state is ReplicaState.SUSPENDED:
+                self._holding.still.begin(time.monotonic())
+            elif self._teller.state is not ReplicaState.RUNNING:
+                self._teller.tell(ReplicaState.RUNNING)
+            self._set_timers()
+            self._measure()  # what it used before is no rate of now
+            self._obey_wish()
+        return self._await_end(verdicts.SUPERVISOR_GONE)
+
+    def _await_end(self, otherwise: Verdict) -> bool:
+        """`otherwise` is what became of one that does not run."""
+        ward = self._ward
         if ward.running is None:
-            self._finish(Exit(None), ward.verdict or verdicts.NODE_CUT_OFF)
+            self._finish(Exit(None), ward.verdict or otherwise)
             return False
         ended = self._watch(ward.running)
         self._finish(ended, ward.verdict or self._ending.judge(ended))
@@ -83,8 +131,10 @@ class Supervisor:
     def _listen(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self._loop.on(self._heard, self._hear_signals)
-        self._replica.job.mkdir(mode=0o711)
-        self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket))
+        if not self._kept:
+            self._replica.job.mkdir(mode=0o711)
+        kept = metering.count(self._replica.metrics) if self._kept else 0
+        self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket), kept)
         self._loop.on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _start(self) -> None:
@@ -105,6 +155,8 @@ class Supervisor:
         if spec.checkpoint:
             workspace.open_checkpoints(ward.ground, self._replica, spec)
         ward.started_at = time.monotonic()
+        if spec.container:
+            write_json(self._replica.spec, pack(Kept(spec, self._socket, clock.boottime())))
         ward.launch(spec, program, self._log, began_at)
         self._teller.tell(ReplicaState.RUNNING)
         self._set_timers()
@@ -121,9 +173,13 @@ class Supervisor:
     def _sample(self) -> None:
         if self._ward.running is None:
             return
-        self._meter.note(self._sampler.sample(processes.descendants(os.getpid()), self._ward.running.cpu_s))
+        self._meter.note(self._measure())
         self._timers[self._sample] = time.monotonic() + EVERY_S
         self._teller.poke_soon()
+
+    def _measure(self) -> dict[str, float]:
+        running = self._ward.running
+        return self._sampler.sample(self._ward.executor.members(running), running.cpu_s) if running else {}
 
     def _watch(self, running: Running) -> Exit:
         while True:
@@ -172,6 +228,8 @@ class Supervisor:
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
         self._tell_end(ended, verdict)
+        if self._ward.running:
+            self._ward.executor.release(self._ward.running)
         self._let_go()
         self._teller.poke_last()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from agent import profiles
-from agent.ground import Confinement
+from agent import clock, profiles
+from agent.ground import Ground
 from agent.nvml import Nvml
 from agent.settings import NodeSettings
 from trellis.units import parse_bytes, parse_milli
@@ -40,20 +40,20 @@ class Telemetry:
         """The slices that partitioned devices are cut into, as `Ground.slices`."""
         return self._nvml.slices() if self._nvml else {}
 
-    def describe(self, confinement: Confinement) -> NodeDescription:
+    def describe(self, ground: Ground) -> NodeDescription:
         """The node as it is to be registered."""
         gpus = profiles.describe_gpus(self._profile, self.name) if self._profile else ()
         return NodeDescription(
             name=self.name,
             hostname=socket.gethostname(),
-            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            boot_id=clock.boot_id(),
             version=VERSION,
             cpu_milli=self._cpu_milli(),
             memory_bytes=self._memory_bytes(),
             gpus=self._nvml.describe() if self._nvml else gpus,
-            isolation=confinement.level,
-            isolation_detail=confinement.detail,
-            executors=(ExecutorKind.PROCESS,),
+            isolation=ground.confinement.level,
+            isolation_detail=ground.confinement.detail,
+            executors=(ExecutorKind.PROCESS, *((ExecutorKind.CONTAINER,) if ground.site.socket else ())),
             profile=self._settings.profile,
             labels={"os": platform.system().lower(), "arch": platform.machine()},
         )

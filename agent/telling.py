@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from agent import clock, pokes
 from agent.executors.base import Exit, Usage
-from agent.journal import Journal
+from agent.journal import Journal, read
 from agent.layout import Home, ReplicaDir
 from agent.loop import Loop
 from agent.verdicts import Verdict
@@ -21,15 +21,24 @@ class Teller:
     """One replica's."""
 
     def __init__(self, home: Home, replica: ReplicaDir, spec: ReplicaSpec, loop: Loop) -> None:
+        """`state` is what was told last."""
         self._home = home
         self._spec = spec
         self._loop = loop
         self._journal = Journal(replica.journal)
+        self.state: ReplicaState | None = None
         self._name = f"{replica.path.name}\n".encode()
         self._poked_at = 0.0
 
+    def go_on(self, replica: ReplicaDir) -> None:
+        """Tell behind what an earlier supervisor told; `state` is what it said last."""
+        self._journal = Journal.resume(replica.journal)
+        told = read(replica.journal, 0)
+        self.state = told[-1].report.state if told else None
+
     def tell(self, state: ReplicaState) -> None:
         """That it is in this state."""
+        self.state = state
         self._append(self._report(state))
 
     def tell_end(self, verdict: Verdict, ended: Exit, usage: Usage | None, run_s: float) -> None:

@@ -57,6 +57,8 @@ def of_exit(ended: Exit) -> Verdict:
     """The verdict on a replica that ended by itself."""
     if ended.start_error:
         return start_failed(ended.start_error)
+    if ended.fault:
+        return Verdict(ReplicaState.LOST, Cause.NODE_LOST, ended.fault)
     if ended.signal is not None:
         message = "; ".join((f"ended by signal {ended.signal}", *ended.remarks))
         return Verdict(ReplicaState.FAILED, Cause.SIGNAL, message)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -64,6 +65,14 @@ class Ward:
             for line in debugging.told_at_start(start, *times_s):
                 self.log.say(line)
         processes.set_oom_preference(usual)
+        for end in ends:
+            os.close(end)
+        return self.running
+
+    def resume(self, start: Callable[[int, int], Start]) -> Running | None:
+        """Go on with what an earlier supervisor started; None where that can't be."""
+        ends = self._open_outputs(self.log)
+        self.running = self.executor.resume(start(*ends))
         for end in ends:
             os.close(end)
         return self.running

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
+import trellis
 from agent import trees
 from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
@@ -20,6 +21,8 @@ _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 # Read by the loader, libc or the shell before the job's own code is.
 _REFUSED = frozenset({"GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "BASH_ENV", "ENV", "IFS"})
 _REFUSED_PREFIX = "LD_"
+LIBRARY_INSIDE = "/opt/trellis"
+"""Where a container sees the folder that this library's package is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,14 @@ class Program:
     refused: tuple[str, ...]
 
 
-def places(ground: Ground, replica: ReplicaDir, socket: str) -> Places:
-    """In a namespace of its own a job sees short paths that tell nothing of the host."""
-    if ground.confinement.level is Isolation.NAMESPACES:
+def library() -> str:
+    """Where this library's package lies, which a container is shown so that its programs can import it."""
+    return os.path.dirname(os.path.realpath(trellis.__file__))
+
+
+def places(ground: Ground, replica: ReplicaDir, socket: str, *, contained: bool = False) -> Places:
+    """In a namespace of its own, and in a container, a job sees short paths that tell nothing of the host."""
+    if contained or ground.confinement.level is Isolation.NAMESPACES:
         return Places("/job/work", "/job/artifacts", "/job/tmp", f"/job/{socket}", "/job/checkpoints")
     work, artifacts, tmp, checkpoints = map(str, (replica.work, replica.artifacts, replica.tmp, replica.checkpoints))
     return Places(work, artifacts, tmp, f"{replica.job}/{socket}", checkpoints)
@@ -120,10 +128,15 @@ def prepare(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str)
 
     `socket` is the name, in that directory, of the socket for metric points.
     """
-    seen = places(ground, replica, socket)
+    seen = places(ground, replica, socket, contained=spec.container is not None)
     argv = (*(spec.command or _write_script(ground, replica, spec, seen)), *(() if spec.command else spec.arguments))
     environment, refused = _environment(ground, spec, seen)
     return Program(argv, environment, seen, refused)
+
+
+def prepared_before(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, socket: str) -> Program:
+    """What of `prepare` can still be said of one that runs: where its directories are."""
+    return Program((), {}, places(ground, replica, socket, contained=spec.container is not None), ())
 
 
 def _give(path: Path, ground: Ground) -> None:
@@ -147,7 +160,8 @@ def _write_script(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, seen: 
     inside = f"{seen.work}/{name}"
     if text.startswith("#!"):
         return (inside,)
-    return (sys.executable, inside) if name.endswith(".py") else ("/bin/sh", inside)
+    python = "python3" if spec.container else sys.executable
+    return (python, inside) if name.endswith(".py") else ("/bin/sh", inside)
 
 
 def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -168,8 +182,12 @@ def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[
         # By uuid: an index means another device wherever only some device nodes can be seen.
         "CUDA_VISIBLE_DEVICES": ",".join((*(grant.uuid for grant in spec.gpus), *_slices(ground, spec))),
     }
-    path = ":".join(dict.fromkeys((os.path.dirname(sys.executable), *_SYSTEM_PATH)))
-    defaults = {"PATH": path, "HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
+    defaults = {"HOME": seen.work, "LANG": "C.UTF-8", "USER": "job"}
+    if spec.container:  # it has a path of its own, and what it says of devices to NVIDIA's tools is not for it to say
+        wished["PYTHONPATH"] = ":".join(filter(None, (wished.get("PYTHONPATH"), LIBRARY_INSIDE)))
+        fixed["NVIDIA_VISIBLE_DEVICES"] = fixed["CUDA_VISIBLE_DEVICES"] or "void"
+    else:
+        defaults["PATH"] = ":".join(dict.fromkeys((os.path.dirname(sys.executable), *_SYSTEM_PATH)))
     if ground.timezone:
         defaults["TZ"] = ground.timezone
     refused = tuple(sorted((spec.environment.keys() - wished.keys()) | (wished.keys() & fixed.keys())))

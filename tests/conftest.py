@@ -12,7 +12,7 @@ from tests.support.services import Services
 from tests.support.stack import Stack
 from tests.support.world import World, a_world
 
-pytest_plugins = ["tests.support.services"]
+pytest_plugins = ["tests.support.services", "tests.support.engine"]
 
 
 def pytest_collection_finish() -> None:

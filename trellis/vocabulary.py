@@ -199,7 +199,16 @@ class ExecutorKind(StrEnum):
     """How a node runs a replica. A node that simulates plays whatever it is given: no job asks for that."""
 
     PROCESS = "process"
+    CONTAINER = "container"
     SIMULATED = "simulated"
+
+
+class PullPolicy(StrEnum):
+    """When a node fetches a container's image: when it has none of that name, each time anew, or never."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 class NetworkPolicy(StrEnum):

@@ -10,7 +10,15 @@ from functools import cache, partial
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trellis.vocabulary import Cause, ExecutorKind, Isolation, NetworkPolicy, ReplicaState, StopReason
+from trellis.vocabulary import (
+    Cause,
+    ExecutorKind,
+    Isolation,
+    NetworkPolicy,
+    PullPolicy,
+    ReplicaState,
+    StopReason,
+)
 
 VERSION = 1
 # How long after the end of a node's lease its jobs may take to end: no job is given to another node before that.
@@ -68,6 +76,15 @@ class CheckpointPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """The image that a replica runs in, when to fetch it, and whether what the image holds can't be written to."""
+
+    image: str
+    pull: PullPolicy = PullPolicy.MISSING
+    read_only_root: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSpec:
     """All a node needs to run one replica; exactly one of `command` and `script` is set.
 
@@ -107,6 +124,7 @@ class ReplicaSpec:
     debug: bool = False
     code: Code | None = None
     checkpoint: CheckpointPlan | None = None
+    container: Container | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,17 @@ class Running:
     group: Group | None = None
 
 
+# The signals that end a process by themselves: 128 + one of them, from a shell or whatever keeps the job in, tells of a
+# signal.
+DEADLY = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 24, 25, 31})
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How it ended. A replica that a signal ended has code 128 + signal, as in every shell; both None: unknown.
 
     `start_error` is set if it never came to run; `out_of_memory` if it failed after the kernel had to end some of it
-    for the memory it held. `remarks` are for its owner.
+    for the memory it held. `remarks` are for its owner; `fault` says why it is unknown how it ended, where it is.
     """
 
     code: int | None
@@ -59,6 +64,7 @@ class Exit:
     start_error: str = ""
     out_of_memory: bool = False
     remarks: tuple[str, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Usage:
 
 
 class Executor(Protocol):
-    """Seven verbs. All but `adopt` are called by the replica's one supervisor, which has no other children."""
+    """Ten verbs. All but `adopt` are called by the replica's one supervisor, which has no other children."""
 
     def start(self, start: Start) -> Running:
         """Start it and return at once. Raises StartFailed."""
@@ -97,8 +103,23 @@ class Executor(Protocol):
         """Signal those of its processes that have a handler for it; whether any has. Nobody is ended by it."""
         ...
 
+    def members(self, running: Running) -> list[int]:
+        """The processes, by this host's numbers, whose use of the machine is the replica's."""
+        ...
+
     def usage(self, running: Running) -> Usage:
         """What it used."""
+        ...
+
+    def release(self, running: Running) -> None:
+        """Keep nothing of it: it has ended, and its end is written down."""
+        ...
+
+    def resume(self, start: Start) -> Running | None:
+        """Go on with what a supervisor that died left running, or left ended; None where that can't be.
+
+        Its output is told again from the first byte.
+        """
         ...
 
     def adopt(self, replica: ReplicaDir) -> Running | None:

@@ -10,14 +10,12 @@ from typing import NoReturn
 
 from agent import bubblewrap, processes, sandbox, seccomp
 from agent.cgroups import Group, Limits
-from agent.executors.base import Exit, Running, Start, StartFailed, Usage
+from agent.executors.base import DEADLY, Exit, Running, Start, StartFailed, Usage
 from agent.layout import ReplicaDir
 from trellis.vocabulary import Isolation
 
 _EXEC_FAILED = "exec"
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
-# The signals that end a process by themselves: 128 + one of them, from a shell or bubblewrap, tells of a signal.
-_DEADLY = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 24, 25, 31})
 
 
 class ProcessExecutor:
@@ -91,11 +89,22 @@ class ProcessExecutor:
         processes.send(targets, signum)
         return bool(targets)
 
+    def members(self, running: Running) -> list[int]:
+        """See Executor.members: all that is below the supervisor."""
+        return processes.descendants(os.getpid()) if running.ours else list(running.strays)
+
     def usage(self, running: Running) -> Usage:
         """See Executor.usage: CPU seconds of those that ended, bytes of those that live."""
         below = processes.descendants(os.getpid()) if running.ended is None else []
         over = bool(below and running.group and running.group.out_of_memory)
         return Usage(running.cpu_s, running.peak_memory_bytes, processes.memory_bytes(below), over)
+
+    def release(self, running: Running) -> None:
+        """See Executor.release: there is nothing left, once all of it is gone."""
+
+    def resume(self, start: Start) -> Running | None:  # whatever it is
+        """See Executor.resume: it goes with its supervisor, for nobody else would learn how it ends."""
+        return None
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
         """See Executor.adopt: whoever bears the replica's mark in its environment."""
@@ -214,7 +223,7 @@ def _exit_of(running: Running) -> Exit:
     code = os.WEXITSTATUS(status)
     if running.status is not None and code and not _told_exit_code(running.status):
         return Exit(code, None, "the sandbox could not be built; its own words are the last lines of the log")
-    return Exit(code, code - 128 if code - 128 in _DEADLY else None)
+    return Exit(code, code - 128 if code - 128 in DEADLY else None)
 
 
 def _with_limits(ended: Exit, group: Group | None) -> Exit:

@@ -11,10 +11,11 @@ import pytest
 from agent.executors import EXECUTORS
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
+from tests.support.engine import IMAGE
 from tests.support.stages import SimulatedNode
 from trellis.simulation import Behaviour, Simulation
 from trellis.vocabulary import Cause, ExecutorKind, Isolation, ReplicaState, StopReason
-from trellis.wire import ReplicaSpec, SliceGrant
+from trellis.wire import Container, ReplicaSpec, SliceGrant
 
 IN_A_ROLE: dict[str, Any] = {"role": "worker", "count": 3, "slices": (SliceGrant(7, "GPU-of-a-test", "3g.40gb", 4),)}
 
@@ -74,6 +75,17 @@ class Processes:
         return a_spec("r1", "/bin/sh", "-c", script, executor=self.kind)
 
 
+class Containers(Processes):
+    """The same in containers, of an image that has a shell and little else."""
+
+    def that_uses(self, cpu_s: float, memory_bytes: int) -> ReplicaSpec:
+        burn = "i=0; while [ $i -lt 400000 ]; do i=$((i + 1)); done"
+        return self._shell(f"dd if=/dev/zero of=/dev/null bs={memory_bytes + (1 << 20)} count=4; {burn}; {burn}")
+
+    def _shell(self, script: str) -> ReplicaSpec:
+        return replace(super()._shell(script), container=Container(IMAGE))
+
+
 class Plays:
     """Jobs that say how they are to be played."""
 
@@ -115,7 +127,9 @@ class Plays:
         return a_spec("r1", "true", environment={f"SIMULATE_{name}": text for name, text in wishes.items()})
 
 
-KINDS = [(kind, level) for kind in EXECUTORS for level in Isolation] + [(ExecutorKind.SIMULATED, "")]
+PROCESSES = [(ExecutorKind.PROCESS, str(level)) for level in Isolation]
+CONTAINERS = [(ExecutorKind.CONTAINER, "")]
+KINDS = [*PROCESSES, *CONTAINERS, (ExecutorKind.SIMULATED, "")]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(filter(None, kind)))
@@ -123,12 +137,20 @@ def acts(
     request: pytest.FixtureRequest, plane: ControlPlane, home: Path, make_node: Callable[..., Node]
 ) -> Iterator[Acts]:
     kind, level = request.param
+    if kind is ExecutorKind.CONTAINER:
+        engine = request.getfixturevalue("container_engine")
+        yield Containers(kind, make_node(container_socket=engine.socket))
+        return
     if kind is not ExecutorKind.SIMULATED:
         yield Processes(kind, make_node(level))
         return
     node = SimulatedNode(plane, home, Simulation(speed=20, jobs=(Behaviour(cpu=0.9, memory=0.5),))).start()
     yield Plays(node)
     node.stop()
+
+
+def test_every_executor_is_asked() -> None:
+    assert {kind for kind, _ in KINDS} == {*EXECUTORS, ExecutorKind.SIMULATED}
 
 
 def test_starts_a_job_and_hands_over_its_output(acts: Acts, plane: ControlPlane) -> None:
@@ -200,13 +222,15 @@ def test_what_gives_up_its_room_ends_as_preempted(acts: Acts, plane: ControlPlan
     assert (end.state, end.cause, end.signal) == (ReplicaState.PREEMPTED, Cause.PREEMPTED, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(
-    "acts", [kind for kind in KINDS if kind[0] is ExecutorKind.PROCESS], indirect=True, ids="-".join
-)
+def _real(kinds: list[tuple[ExecutorKind, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("acts", kinds, indirect=True, ids=lambda kind: "-".join(filter(None, kind)))
+
+
+@_real(PROCESSES + CONTAINERS)
 def test_signals_every_process_of_the_replica(acts: Processes, plane: ControlPlane) -> None:
     child = "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.02; done)"
     script = f"echo err >&2; {child} & trap 'wait; echo parent; exit 0' TERM; wait"
-    acts.run(a_spec("r1", "/bin/bash", "-c", script, executor=acts.kind))
+    acts.run(acts._shell(script))
     wait_until(lambda: "up" in plane.lines("r1"))
     plane.wish_end("r1", StopReason.CANCELLED)
     assert plane.end_of("r1").state == ReplicaState.CANCELLED

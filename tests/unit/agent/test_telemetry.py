@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.ground import Confinement
+from agent.ground import Confinement, Ground
 from agent.nvml import Nvml, capability_nodes
 from agent.profiles import PROFILES, describe_gpus, find, read_gpus
 from agent.settings import NodeSettings
@@ -14,11 +14,11 @@ from agent.telemetry import Telemetry
 from trellis.settings import SettingsError
 from trellis.vocabulary import Isolation
 
-BASIC = Confinement(Isolation.BASIC, "why")
+GROUND = Ground("/nowhere", Confinement(Isolation.BASIC, "why"), 65533)
 
 
 def test_a_profile_gives_its_devices_cpus_and_memory(tmp_path: Path) -> None:
-    node = Telemetry(NodeSettings("http://x", name="n", home=tmp_path, profile="h100x8")).describe(BASIC)
+    node = Telemetry(NodeSettings("http://x", name="n", home=tmp_path, profile="h100x8")).describe(GROUND)
     assert (len(node.gpus), node.profile, node.cpu_milli) == (8, "h100x8", 96_000)
     assert {gpu.memory_bytes for gpu in node.gpus} == {80 * 2**30}
     assert [gpu.numa for gpu in node.gpus] == [0] * 4 + [1] * 4
@@ -27,7 +27,7 @@ def test_a_profile_gives_its_devices_cpus_and_memory(tmp_path: Path) -> None:
 
 def test_settings_override_what_was_found(tmp_path: Path) -> None:
     settings = NodeSettings("http://x", home=tmp_path, profile="h100x8", cpus=2.5, memory="4GiB")
-    node = Telemetry(settings).describe(BASIC)
+    node = Telemetry(settings).describe(GROUND)
     assert (node.cpu_milli, node.memory_bytes) == (2500, 4 * 2**30)
 
 

@@ -1,0 +1,141 @@
+"""A container engine of the tests' own: Podman, with a folder for all it keeps, a socket, and an image made here."""
+
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.containers.engine import Engine, EngineGone
+from tests.support.agent_api import wait_until
+
+IMAGE = "localhost/trellis-test:1"
+_APPLETS = (
+    "sh",
+    "sleep",
+    "echo",
+    "cat",
+    "id",
+    "ls",
+    "touch",
+    "env",
+    "kill",
+    "dd",
+    "true",
+    "ln",
+    "printf",
+    "head",
+    "test",
+)
+
+
+@dataclass(frozen=True)
+class TestEngine:
+    """Where it listens."""
+
+    __test__ = False
+    socket: str
+
+    @property
+    def engine(self) -> Engine:
+        return Engine(self.socket)
+
+    def names(self) -> list[str]:
+        """Every container that there is."""
+        listed = self.engine._ask("GET", "/containers/json?all=1")
+        return sorted(name.strip("/") for one in listed for name in one["Names"])
+
+    def inspect(self, replica_id: str) -> dict[str, object]:
+        """The container of a replica's first fence."""
+        found = self.engine.inspect(f"trellis-{replica_id}.1")
+        assert found is not None
+        return found
+
+
+def why_not() -> str:
+    """What this machine lacks to run containers; empty where nothing is."""
+    if os.geteuid() != 0:
+        return "containers of tests take root"
+    for program in ("podman", "conmon", "runc", "busybox", "catatonit"):
+        if shutil.which(program, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin") is None:
+            return f"{program} is not installed"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> Iterator[TestEngine]:
+    """One service a session; skipped, with the reason, where there can be none."""
+    if lacks := why_not():
+        pytest.skip(lacks)
+    with tempfile.TemporaryDirectory(prefix="trellis-podman-", ignore_cleanup_errors=True) as folder:
+        yield from _serve(Path(folder))
+
+
+def _serve(folder: Path) -> Iterator[TestEngine]:
+    _configure(folder)
+    socket = str(folder / "engine.sock")
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(folder), "TMPDIR": str(folder),
+        "CONTAINERS_CONF": str(folder / "containers.conf"), "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+    }  # fmt: skip
+    command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
+    with (folder / "service.log").open("wb") as log:
+        service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        test_engine = TestEngine(socket)
+        wait_until(lambda: _answers(test_engine.engine), within_s=30.0)
+        _make_image(socket, environment)
+        yield test_engine
+        for name in test_engine.names():
+            test_engine.engine.remove(name)
+    finally:
+        service.terminate()
+        service.wait()
+        subprocess.run(["umount", "-q", str(folder / "graph")], check=False, stderr=subprocess.DEVNULL)
+
+
+def _configure(folder: Path) -> None:
+    """Podman needs to be told of what a container without privileges of its own, such as a CI machine, lacks.
+
+    The runtime is one that takes both versions of control groups at once; limits that are as they are need no right to
+    raise them.
+    """
+    files = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    (folder / "containers.conf").write_text(
+        '[engine]\nruntime="runc"\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
+        f'[containers]\ndefault_ulimits=["nofile={files}:{files}","nproc=4096:4096"]\n'
+    )
+    (folder / "storage.conf").write_text(
+        f'[storage]\ndriver="vfs"\ngraphroot="{folder}/graph"\nrunroot="{folder}/run"\n'
+    )
+
+
+def _answers(engine: Engine) -> bool:
+    try:
+        engine.describe()
+    except EngineGone:
+        return False
+    return True
+
+
+def _make_image(socket: str, environment: dict[str, str]) -> None:
+    """From the one program that needs no other file."""
+    block = io.BytesIO()
+    with tarfile.open(fileobj=block, mode="w") as tar:
+        tar.add(shutil.which("busybox") or "", "bin/busybox")
+        for name in _APPLETS:
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    command = ["podman", "import", "--quiet", "-", IMAGE]
+    done = subprocess.run(command, env=environment, input=block.getvalue(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.dumps(Engine(socket).image(IMAGE))
