@@ -194,8 +194,6 @@ class Shipper:
             cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
-            elif cargo.forgotten and cargo.replica.container.exists() and not cargo.replica.alive():
-                self._end_leftovers(cargo.replica)
             self._touch(name)
 
     def _bury(self, cargo: Cargo) -> None:
@@ -304,6 +302,8 @@ class Shipper:
                 if len(self._settled) > _REMEMBERED:
                     del self._settled[next(iter(self._settled))]
             self._aside.pop(name, None)
+            if cargo.replica.container.exists():  # nobody was there to let go of it
+                self._end_leftovers(cargo.replica)
             self._porter.remove(cargo.replica)
 
 

@@ -110,6 +110,7 @@ class Constraints:
 
     `within` names a topology level that shall hold all of them: one domain if `within_required`, else as few as
     there can be; none named: anywhere. `data` are keys of what it reads: a node that `caches` more of them is better.
+    A `container` runs on nodes with `containers` alone.
     """
 
     pool_id: str = ""
@@ -124,6 +125,7 @@ class Constraints:
     spot: bool = True
     min_isolation: int = 0
     data: tuple[str, ...] = ()
+    container: bool = False
 
 
 ANYWHERE = Constraints()
@@ -298,6 +300,7 @@ class Node:
     caches: frozenset[str] = frozenset()
     gpu_memory_bytes: int = 0
     cuts: tuple[tuple[str, int], ...] = ()
+    containers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

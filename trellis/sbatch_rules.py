@@ -240,6 +240,7 @@ RULES: dict[str, Callable[[Draft, str], None]] = {
     "requeue": _as_always,
     "no-requeue": _no_requeue,
     "signal": _signal,
+    "container-image": _into("image"),
     "test-only": _dry_run,
 }
 _FLAGS = frozenset({"requeue", "test-only", "no-requeue", "hold", "wait", "parsable", "verbose", "quiet", "overcommit",
@@ -270,7 +271,8 @@ UNSUPPORTED = {
     "export-file": "say --export=NAME=VALUE",
     "get-user-env": "no login environment is carried along",
     **dict.fromkeys(("licenses", "reservation", "tmp", "bb", "bbf", "network", "profile", "wckey"), "there is no such thing"),
-    **dict.fromkeys(("kill-on-invalid-dep", "no-kill", "reboot", "power", "propagate", "container"), "there is no such thing"),
+    **dict.fromkeys(("kill-on-invalid-dep", "no-kill", "reboot", "power", "propagate"), "there is no such thing"),
+    "container": "name an image, with --container-image",
     **dict.fromkeys(("uid", "gid"), "a job belongs to whoever submits it"),
     "wrap": "write `trellis submit -- sh -c '...'`",
     "hetjob": "submit each part as a job of its own",

@@ -73,6 +73,13 @@ class RoleBody(TypedDict, total=False):
     min_replicas: int
     max_replicas: int
     command: Sequence[str]
+    image: str
+
+
+class SecurityBody(TypedDict, total=False):
+    """What of a container's keeping in is not as always."""
+
+    read_only_root: bool
 
 
 class DependencyBody(TypedDict, total=False):
@@ -167,6 +174,9 @@ class JobBody(TypedDict, total=False):
     labels: Mapping[str, str]
     network: str
     executor: str
+    image: str
+    pull: str
+    security: SecurityBody
     bundle: str
     requirements: str
     dry_run: bool

@@ -2,6 +2,8 @@
 
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from agent import clock, processes
 from agent.cgroups import Limits
@@ -21,7 +23,7 @@ _LOST = "its container can't be seen from here: the agent must share its host's 
 class Contained(Running):
     """`pid` is the container's first process as the host sees it, which only waits for the job; 0 if it had none left.
 
-    `born` tells it from a later process of that number.
+    `born` tells it from a later process of that number. `kept` is the file that the next supervisor would look into.
     """
 
     engine: Engine = field(default_factory=lambda: Engine(""))
@@ -29,6 +31,7 @@ class Contained(Running):
     born: int | None = None
     enclosure: Enclosure | None = None
     follower: Follower | None = None
+    kept: Path = field(default_factory=Path)
 
     def alive(self) -> bool:
         """Whether it runs, as the host sees it."""
@@ -69,7 +72,7 @@ class ContainerExecutor:
         """See Executor.signal. With its first process go all the others: the kernel sees to that."""
         contained = _own(running)
         if not contained.ours:
-            contained.engine.remove(contained.container)
+            _abandon(contained.engine, contained.container, contained.enclosure)
         elif signum == signal.SIGKILL:
             processes.send([contained.pid] if contained.alive() else [], signum)
         else:
@@ -114,7 +117,8 @@ class ContainerExecutor:
             found = engine.inspect(kept["id"])
         except (EngineError, EngineGone):  # if there is something, nobody can say so
             return None
-        return Contained(0, ours=False, engine=engine, container=kept["id"]) if found else None
+        enclosure = _kept_enclosure(kept)
+        return Contained(0, ours=False, engine=engine, container=kept["id"], enclosure=enclosure) if found else None
 
     def resume(self, start: Start) -> Running | None:
         """See Executor.resume."""
@@ -126,14 +130,15 @@ class ContainerExecutor:
             found = engine.inspect(kept["id"])
             if found is None or found["State"]["Status"] in ("created", "configured", "initialized"):
                 return None
-            return _attached(engine, start, kept["id"], _enclosure(start) if kept["enclosed"] else None)
+            return _attached(engine, start, kept["id"], _kept_enclosure(kept))
         except (EngineError, EngineGone, StartFailed):
             return None
 
     def release(self, running: Running) -> None:
         """See Executor.release."""
         contained = _own(running)
-        _abandon(contained.engine, contained.container, contained.enclosure)
+        if _abandon(contained.engine, contained.container, contained.enclosure):
+            contained.kept.unlink(missing_ok=True)
 
 
 def _own(running: Running) -> Contained:
@@ -162,10 +167,14 @@ def _write_down(start: Start, container: str, enclosure: Enclosure | None) -> No
     write_json(
         start.replica.container,
         {
-            "socket": start.ground.site.socket, "id": container, "enclosed": enclosure is not None,
-            "boot_id": clock.boot_id(),
+            "socket": start.ground.site.socket, "id": container, "boot_id": clock.boot_id(),
+            "enclosure": enclosure and [enclosure.hierarchies, enclosure.path],
         },
     )  # fmt: skip
+
+
+def _kept_enclosure(kept: dict[str, Any]) -> Enclosure | None:
+    return Enclosure(*kept["enclosure"]) if kept["enclosure"] else None
 
 
 def _attached(engine: Engine, start: Start, container: str, enclosure: Enclosure | None) -> Running:
@@ -177,7 +186,9 @@ def _attached(engine: Engine, start: Start, container: str, enclosure: Enclosure
         again = engine.inspect(container)
         if again and again["State"]["Running"]:
             raise StartFailed(_LOST)
-    contained = Contained(pid, engine=engine, container=container, born=born, enclosure=enclosure)
+    contained = Contained(
+        pid, engine=engine, container=container, born=born, enclosure=enclosure, kept=start.replica.container
+    )
     contained.follower = Follower(engine, container, (start.stdout, start.stderr), contained.alive)
     contained.follower.start()
     return contained
@@ -201,12 +212,13 @@ def _exit_of(outcome: Outcome, enclosure: Enclosure | None) -> Exit:
     return Exit(outcome.code, number if number in DEADLY else None, out_of_memory=out_of_memory)
 
 
-def _abandon(engine: Engine, container: str, enclosure: Enclosure | None) -> None:
-    """Keep nothing of it; what the engine won't give up now, the next daemon removes."""
+def _abandon(engine: Engine, container: str, enclosure: Enclosure | None) -> bool:
+    """Keep nothing of it; False if the engine won't give it up now: the daemon sees to that."""
     try:
         if container:
             engine.remove(container)
     except (EngineError, EngineGone):
-        return
+        return False
     if enclosure:
         enclosure.remove()
+    return True

@@ -34,7 +34,7 @@ SERVER_TUNING = names(Settings) - {f"TRELLIS_{name}{suffix}" for name in _WIRED 
 NODE_TUNING = frozenset(
     {
         "TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE",
-        "TRELLIS_CODE_CACHE", "TRELLIS_ENVIRONMENT_CACHE", "TRELLIS_PACKAGE_INDEX", "TRELLIS_PACKAGE_LINKS",
+        "TRELLIS_CONTAINER_SOCKET", "TRELLIS_CONTAINER_OPTIONS", "TRELLIS_CODE_CACHE", "TRELLIS_ENVIRONMENT_CACHE", "TRELLIS_PACKAGE_INDEX", "TRELLIS_PACKAGE_LINKS",
     }
 )  # fmt: skip
 SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"

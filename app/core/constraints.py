@@ -59,6 +59,7 @@ class Constraints:
     """`labels` are those a node must have, levels of the topology included, as terms of `selector` with one value are.
 
     `pool` is a name, or the pool's id once it is kept for the scheduler. `tolerates` are keys of taints, or `key=value`.
+    `container` is not for users to say: a job that names an image needs nodes that run containers.
     """
 
     exclusive: bool = False
@@ -74,6 +75,7 @@ class Constraints:
     spot: bool = True
     min_isolation: Isolation = Isolation.BASIC
     data: tuple[str, ...] = ()
+    container: bool = False
 
     def stored(self) -> dict[str, Any]:
         """As JSON, without what is as it is by default."""

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from uuid import UUID
 
 from app.core.constraints import KNOWN_TO_SCHEDULER, Constraints
 from app.jobs.spec import JobSpec, RoleSpec
+from trellis.vocabulary import Isolation
 from trellis.wire import pack, unpack
 
 
@@ -58,9 +59,12 @@ def asks_of(spec: JobSpec, pool_id: UUID | None) -> Asks:
     """What a submission asks for; `pool_id` is that of the pool which its constraints name."""
     known = {name: value for name, value in spec.labels.items() if name.startswith(KNOWN_TO_SCHEDULER)}
     parts = spec.parts()
+    constraints = spec.constraints.settled("" if pool_id is None else str(pool_id))
+    if spec.in_containers:  # which keep a job in as far as the strongest level does, whatever the node's own is
+        constraints = replace(constraints, container=True, min_isolation=Isolation.BASIC)
     return Asks(
         () if len(parts) == 1 and _in_columns(parts[0]) else tuple(map(_role, parts)),
-        spec.constraints.settled("" if pool_id is None else str(pool_id)),
+        constraints,
         known,
         spec.preemptible,
         spec.checkpointable,

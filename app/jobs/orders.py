@@ -19,8 +19,28 @@ from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
 from app.storage.checkpoints import Place
-from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, OnNodeLost, ReplicaState, StopReason
-from trellis.wire import CheckpointPlan, GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, Save, SliceGrant, Stop
+from trellis.vocabulary import (
+    ENDED_REPLICA_STATES,
+    ExecutorKind,
+    NetworkPolicy,
+    OnNodeLost,
+    PullPolicy,
+    ReplicaState,
+    StopReason,
+)
+from trellis.wire import (
+    CheckpointPlan,
+    Container,
+    GpuGrant,
+    Heartbeat,
+    Held,
+    Orders,
+    Pause,
+    ReplicaSpec,
+    Save,
+    SliceGrant,
+    Stop,
+)
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
 JUST_PLACED = timedelta(seconds=2)
@@ -161,11 +181,16 @@ def _rows_of(uow: UnitOfWork, replica_ids: Iterable[UUID], node_ids: Iterable[UU
     return uow.execute(_TO_LAUNCH, {"ids": list(replica_ids), "node_ids": list(node_ids)})
 
 
+def _container(image: str, kept: dict[str, Any]) -> Container:
+    return Container(image, PullPolicy(kept.get("pull", PullPolicy.MISSING)), kept.get("read_only_root", True))
+
+
 def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
     """All that the node needs of a job."""
     kept, needs = row.spec, roles_in(row)[row.role]
     role: dict[str, Any] = kept["roles"][row.role] if kept.get("roles") else {"name": "", "command": None}
     command = role["command"] or kept["command"]
+    image = role.get("image") or kept.get("image", "")
     environment = dict(kept["environment"])
     if row.array_index is not None:
         environment |= {"TRELLIS_ARRAY_ID": str(row.array_id), "TRELLIS_ARRAY_INDEX": str(row.array_index)}
@@ -196,7 +221,8 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],
-        executor=ExecutorKind(kept["executor"]),
+        executor=ExecutorKind.CONTAINER if image else ExecutorKind.PROCESS,
+        container=_container(image, kept) if image else None,
         network=NetworkPolicy(kept["network"]),
         code=on_wire(kept.get("code")),
         checkpoint=checkpoint,

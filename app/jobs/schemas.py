@@ -29,6 +29,7 @@ from trellis.vocabulary import (
     MetricMode,
     NetworkPolicy,
     OnNodeLost,
+    PullPolicy,
     WarnSignal,
 )
 
@@ -40,6 +41,12 @@ ENVIRONMENT_NAME = validate.Regexp(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", error="mus
 FILE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", error="must be a plain file name")
 # Names with which a variable would change how the platform's own helpers or the loader behave.
 RESERVED = re.compile(r"LD_.*|TRELLIS_.*|BASH_ENV|ENV|IFS|GCONV_PATH|PATH|HOME|CUDA_VISIBLE_DEVICES")
+# The grammar of references that engines read: nothing in it is a path of the host's, an option, or another transport.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?\Z"
+)
 RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
@@ -90,6 +97,23 @@ class ResourcesSchema(Strict):
         return Resources(**data, **several)
 
 
+class Image(fields.String):
+    """A container's image: its name with a registry before it, a tag or a digest behind it, or both."""
+
+    def __init__(self, metadata: dict[str, Any] | None = None) -> None:
+        said = {"example": "docker.io/library/python:3.12-slim", **(metadata or {})}
+        shape = validate.Regexp(
+            IMAGE, error="must be such as python:3.12, registry.example/team/tool:1 or tool@sha256:…"
+        )
+        super().__init__(validate=[validate.Length(1, 512), shape], metadata=said)
+
+
+class SecuritySchema(Strict):
+    """What of a container's keeping in is not as always; nothing gives a job rights."""
+
+    read_only_root = Flag(metadata={"description": "whether what the image holds can't be written to"})
+
+
 class ReplicaFields(Strict):
     """How many replicas alike."""
 
@@ -122,6 +146,7 @@ class ReplicaRoleSchema(ReplicaFields):
     name = fields.String(required=True, validate=ROLE_NAME, metadata={"example": "worker"})
     resources = fields.Nested(ResourcesSchema)
     command = fields.List(Text(longest=131_072, lines=True), validate=validate.Length(1, 1000))
+    image = Image(metadata={"description": "in place of the job's"})
 
     @validates_schema(skip_on_field_errors=True)
     def a_program(self, data: dict[str, Any], **_: Any) -> None:
@@ -296,7 +321,10 @@ class JobSubmitSchema(ReplicaFields):
     labels = fields.Dict(fields.String(validate=LABEL_NAME), Text(longest=200), validate=validate.Length(max=64))
     network = fields.Enum(NetworkPolicy, by_value=True)
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
-    executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
+    executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value, ExecutorKind.CONTAINER.value]))
+    image = Image(metadata={"description": "runs in a container of this image"})
+    pull = fields.Enum(PullPolicy, by_value=True, metadata={"description": "when a node fetches the image"})
+    security = fields.Nested(SecuritySchema)
     debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
     dry_run = fields.Boolean(truthy={True}, falsy={False})
     bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
@@ -326,6 +354,22 @@ class JobSubmitSchema(ReplicaFields):
             raise ValidationError(reserved, "environment")
 
     @validates_schema(skip_on_field_errors=True)
+    def one_way_to_run(self, data: dict[str, Any], **_: Any) -> None:
+        """What is said of containers goes with an image, and an image with a container."""
+        images = "image" in data or any(role.image for role in data.get("roles", ()))
+        if images and data.get("executor") == ExecutorKind.PROCESS:
+            raise ValidationError("runs no image: leave it out, or leave the image out", "executor")
+        if images and "requirements" in data:
+            raise ValidationError("goes without an image, which brings packages of its own", "requirements")
+        if images:
+            return
+        for name in ("pull", "security"):
+            if name in data:
+                raise ValidationError("is of a container: name its image", name)
+        if data.get("executor") == ExecutorKind.CONTAINER:
+            raise ValidationError("is missing: a container runs one", "image")
+
+    @validates_schema(skip_on_field_errors=True)
     def consistent_roles(self, data: dict[str, Any], **_: Any) -> None:
         """What replicas there are is said in one place, and no role twice."""
         roles: list[RoleSpec] = data.get("roles", [])
@@ -345,6 +389,9 @@ class JobSubmitSchema(ReplicaFields):
             data["code"] = CodeSpec(data.pop("bundle"), data.pop("requirements", ""))
         if "executor" in data:
             data["executor"] = ExecutorKind(data["executor"])
+        if "image" in data:
+            data["executor"] = ExecutorKind.CONTAINER
+        data |= data.pop("security", {})
         if "from_checkpoint" in data:  # what goes on from one has a folder for it, and may as well save its own
             data.setdefault("checkpoint", CheckpointSpec())
         if "checkpoint" in data:

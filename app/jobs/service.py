@@ -29,6 +29,7 @@ from trellis.vocabulary import (
     JobState,
     NetworkPolicy,
     OnNodeLost,
+    PullPolicy,
     StopReason,
 )
 
@@ -219,6 +220,7 @@ def spec_of(job: Job) -> JobSpec:
     kept["arguments"] = tuple(kept["arguments"])
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
+    kept["pull"] = PullPolicy(kept.get("pull", PullPolicy.MISSING))
     kept["roles"] = tuple(map(_role, kept.get("roles", ())))
     kept["constraints"] = Constraints.read(kept.get("constraints", {}))
     kept["code"] = of_stored(kept.get("code"))

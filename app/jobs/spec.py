@@ -9,7 +9,7 @@ from app.core.amounts import NAMES, NOTHING, Amounts
 from app.core.constraints import Constraints
 from app.storage.retention import Keep
 from scheduler.amounts import slice_milli
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost
+from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost, PullPolicy
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
 PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
@@ -50,6 +50,7 @@ class RoleSpec:
     replicas: int = 1
     max_replicas: int | None = None
     command: tuple[str, ...] | None = None
+    image: str = ""
 
     @property
     def most(self) -> int:
@@ -203,6 +204,14 @@ class JobSpec:
     code: CodeSpec | None = None
     checkpoint: CheckpointSpec | None = None
     from_checkpoint: UUID | None = None
+    image: str = ""
+    pull: PullPolicy = PullPolicy.MISSING
+    read_only_root: bool = True
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether all or some of its replicas run in containers."""
+        return bool(self.image or any(role.image for role in self.roles))
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""
@@ -252,9 +261,10 @@ _STORED = (
 )  # fmt: skip
 _SELDOM = {
     "max_replicas": None, "preemptible": True, "checkpointable": False, "on_node_lost": OnNodeLost.REQUEUE,
-    "warn_signal": "", "warn_before_s": 60, "debug": False,
+    "warn_signal": "", "warn_before_s": 60, "debug": False, "image": "", "pull": PullPolicy.MISSING,
+    "read_only_root": True,
 }  # fmt: skip
-_SELDOM_OF_RESOURCES = ("gpu_types", "mig_profile")
+_SELDOM_OF_PARTS = ("gpu_types", "mig_profile", "image")
 
 
 def _plain_but(value: RetryRule, *left_out: str) -> dict[str, Any]:
@@ -263,4 +273,4 @@ def _plain_but(value: RetryRule, *left_out: str) -> dict[str, Any]:
 
 def _plain(value: Resources | RoleSpec) -> dict[str, Any]:
     kept = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {name: each for name, each in kept.items() if each or name not in _SELDOM_OF_RESOURCES}
+    return {name: each for name, each in kept.items() if each or name not in _SELDOM_OF_PARTS}

@@ -63,6 +63,7 @@ def constraints_of(said: Constraints) -> plain.Constraints:
         spot=said.spot,
         min_isolation=ISOLATION[said.min_isolation],
         data=said.data,
+        container=said.container,
     )
 
 

@@ -23,7 +23,10 @@ from app.scheduling.shares import account_id, past_use
 from app.tenancy.models import Organisation, Project
 from app.tenancy.quotas import Subject, list_quotas
 from scheduler import snapshot as plain
-from trellis.vocabulary import NodeState, QueueState
+from trellis.vocabulary import ExecutorKind, NodeState, QueueState
+
+# A node that simulates plays whatever it is given.
+_CONTAINERS = frozenset({ExecutorKind.CONTAINER, ExecutorKind.SIMULATED})
 
 
 def load_snapshot(uow: UnitOfWork, classes: Classes, expected: Expected) -> plain.Snapshot:
@@ -91,6 +94,7 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
             spot=node.spot,
             usd_micros_hour=node.usd_micros_hour,
             caches=frozenset(node.caches),
+            containers=not _CONTAINERS.isdisjoint(node.executors),
         )
 
 

@@ -150,6 +150,8 @@ def _refusals(terrain: Terrain, constraints: Constraints) -> Iterator[Callable[[
         yield _refusal_of(terrain, term, f"selector {in_words(term)}")
     if not constraints.spot:
         yield lambda number: "being spot nodes" if nodes[number].spot else None
+    if constraints.container:
+        yield lambda number: None if nodes[number].containers else "having no container engine"
     if constraints.min_isolation:
         least = constraints.min_isolation
         yield lambda number: None if nodes[number].isolation >= least else f"isolation below {least}"

@@ -16,6 +16,7 @@ import pytest
 
 from agent.containers.engine import Engine, EngineGone
 from tests.support.agent_api import wait_until
+from tests.support.registry import Registry
 
 IMAGE = "localhost/trellis-test:1"
 _APPLETS = (
@@ -43,6 +44,7 @@ class TestEngine:
 
     __test__ = False
     socket: str
+    registry: Registry
 
     @property
     def engine(self) -> Engine:
@@ -75,22 +77,27 @@ def container_engine() -> Iterator[TestEngine]:
     """One service a session; skipped, with the reason, where there can be none."""
     if lacks := why_not():
         pytest.skip(lacks)
+    registry = Registry(_layer())
+    registry.start()
     with tempfile.TemporaryDirectory(prefix="trellis-podman-", ignore_cleanup_errors=True) as folder:
-        yield from _serve(Path(folder))
+        yield from _serve(Path(folder), registry)
+    registry.stop()
 
 
-def _serve(folder: Path) -> Iterator[TestEngine]:
+def _serve(folder: Path, registry: Registry) -> Iterator[TestEngine]:
     _configure(folder)
+    (folder / "registries.conf").write_text(f'[[registry]]\nlocation="{registry.place}"\ninsecure=true\n')
     socket = str(folder / "engine.sock")
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(folder), "TMPDIR": str(folder),
         "CONTAINERS_CONF": str(folder / "containers.conf"), "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
     }  # fmt: skip
     command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
     with (folder / "service.log").open("wb") as log:
         service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        test_engine = TestEngine(socket)
+        test_engine = TestEngine(socket, registry)
         wait_until(lambda: _answers(test_engine.engine), within_s=30.0)
         _make_image(socket, environment)
         yield test_engine
@@ -126,8 +133,8 @@ def _answers(engine: Engine) -> bool:
     return True
 
 
-def _make_image(socket: str, environment: dict[str, str]) -> None:
-    """From the one program that needs no other file."""
+def _layer() -> bytes:
+    """The one program that needs no other file, by its many names."""
     block = io.BytesIO()
     with tarfile.open(fileobj=block, mode="w") as tar:
         tar.add(shutil.which("busybox") or "", "bin/busybox")
@@ -135,7 +142,11 @@ def _make_image(socket: str, environment: dict[str, str]) -> None:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
+    return block.getvalue()
+
+
+def _make_image(socket: str, environment: dict[str, str]) -> None:
     command = ["podman", "import", "--quiet", "-", IMAGE]
-    done = subprocess.run(command, env=environment, input=block.getvalue(), capture_output=True, check=False)
+    done = subprocess.run(command, env=environment, input=_layer(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert json.dumps(Engine(socket).image(IMAGE))

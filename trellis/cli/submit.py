@@ -29,7 +29,7 @@ from trellis.cli.options import (
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
-from trellis.vocabulary import JobState, NetworkPolicy, OnNodeLost, Strategy
+from trellis.vocabulary import JobState, NetworkPolicy, OnNodeLost, PullPolicy, Strategy
 
 TIMED_OUT = 124
 CANCELLED = 130
@@ -119,6 +119,11 @@ def submit(  # one parameter an option, that is how Typer declares them
     requirements: Annotated[
         str | None, typer.Option("--requirements", "-r", metavar="FILE", help="The packages that it runs with.")
     ] = None,
+    image: Annotated[str | None, typer.Option(help="Run in a container of this image.")] = None,
+    pull: Annotated[PullPolicy | None, typer.Option(help="When its node fetches the image.")] = None,
+    writable_root: Annotated[
+        bool, typer.Option("--writable-root", help="What the image holds can be written to, for as long as it runs.")
+    ] = False,
     network: Annotated[NetworkPolicy | None, typer.Option(help="What it may reach.")] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
@@ -141,6 +146,8 @@ def submit(  # one parameter an option, that is how Typer declares them
     A submission:    trellis submit job.json
 
     A directory:     trellis submit --dir . --requirements requirements.txt -- python -m train
+
+    A container:     trellis submit --image docker.io/library/python:3.12-slim -- python -c "print(1)"
 
     Lines that begin with #SBATCH are read, and so is a submission as the API takes it; options given here win over them.
 
@@ -180,6 +187,9 @@ def submit(  # one parameter an option, that is how Typer declares them
         "grace": grace,
         "debug": debug or None,
         "deadline": when("deadline", deadline),
+        "image": image,
+        "pull": None if pull is None else str(pull),
+        "security": {"read_only_root": False} if writable_root else None,
         "network": None if network is None else str(network),
         "bundle": bundle,
         "requirements": requirements if bundle else None,
