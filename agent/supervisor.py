@@ -229,6 +229,7 @@ class Supervisor:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
         self._tell_end(ended, verdict)
         if self._ward.running:
+            self._teller.poke()  # letting go may take a while
             self._ward.executor.release(self._ward.running)
         self._let_go()
         self._teller.poke_last()

@@ -15,8 +15,8 @@ from agent.cgroups import Limits
 from agent.reading import read_small
 
 _LEAST_BYTES = 16 << 20
-_REMOVED_WITHIN_S = 1.0
-_AGAIN_S = 0.01
+_REMOVED_WITHIN_S = 5.0
+_AGAIN_S = 0.02
 _CONTROLLERS = "+memory +pids +cpu"
 
 
@@ -83,9 +83,9 @@ class Enclosure:
     def remove(self) -> None:
         """Let go of it, in every hierarchy; what is still in it keeps it in being."""
         until = time.monotonic() + _REMOVED_WITHIN_S
-        for place in set(self.hierarchies.values()):
-            while not _removed(place + self.path) and time.monotonic() < until:
-                time.sleep(_AGAIN_S)  # the engine's own process beside the container is on its way out
+        left = set(self.hierarchies.values())
+        while (left := {place for place in left if not _removed(place + self.path)}) and time.monotonic() < until:
+            time.sleep(_AGAIN_S)  # the engine's own process beside the container is on its way out
 
     def _file(self, first: str, second: str = "") -> str:
         return (
@@ -94,10 +94,9 @@ class Enclosure:
 
 
 def leave(hierarchies: dict[str, str], home: str) -> None:
-    """Remove what the groups of a node's containers were in, where none is left."""
+    """Remove the groups of a node's containers in which nothing is left, and what they were in if all went."""
     for place in set(hierarchies.values()):
-        with suppress(OSError):
-            os.rmdir(f"{place}/{folder(home)}")
+        _removed(f"{place}/{folder(home)}")
 
 
 def _below(path: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import logging
 
+from agent.containers import enclosure
 from agent.containers.body import FENCE, HOME, REPLICA
 from agent.containers.engine import Engine, EngineError, EngineGone
 from agent.ground import Ground
@@ -22,6 +23,7 @@ def remove_orphans(ground: Ground) -> None:
         for found in engine.list(f"{HOME}={ground.home_path}"):
             if _is_orphan(ground, found["Labels"]):
                 engine.remove(found["Id"])
+        enclosure.leave(ground.site.hierarchies, ground.home_path)
     except (EngineError, EngineGone) as error:
         _log.warning("could not look for containers that were left behind: %s", error)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.containers.body import FENCE, HOME, REPLICA
+from agent.containers.enclosure import folder
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from tests.support.engine import IMAGE, TestEngine
@@ -198,8 +199,9 @@ def test_nothing_of_a_container_stays_when_it_has_ended(node: Node, plane: Contr
     run(node, plane, "echo it")
     wait_until(lambda: not list(node.home.find_replicas()))
     assert engine.names() == []
-    places = set(node.daemon._take_home().site.hierarchies.values())
-    assert not [found for place in places for found in Path(place).glob("trellis-*-containers/r1.1")]
+    ground = node.daemon._take_home()
+    places = set(ground.site.hierarchies.values())
+    assert not [place for place in places if Path(f"{place}/{folder(ground.home_path)}/r1.1").exists()]
 
 
 def test_what_somebody_else_removed_is_lost_and_not_a_success(

@@ -16,6 +16,7 @@ def parsed(*lines: str, **options: Any) -> dict[str, Any]:
 # What is written, and what of the submission it makes: the table that a change of meaning has to change.
 GOLDEN: list[tuple[str, dict[str, Any]]] = [
     ("--job-name=train", {"name": "train"}),
+    ("--container-image=docker.io/library/python:3.12", {"image": "docker.io/library/python:3.12"}),
     ("--job-name train", {"name": "train"}),
     ("-J train", {"name": "train"}),
     ("-Jtrain", {"name": "train"}),
@@ -110,6 +111,7 @@ def test_a_directive_means_what_it_means_in_slurm(line: str, means: dict[str, An
 
 
 WRONG = [
+    ("--container=/bundles/x", "--container is not supported: name an image, with --container-image"),
     ("--frobnicate=3", "--frobnicate is not a directive known here"),
     ("-Z 3", "--Z is not a directive known here"),
     ("--output=train.log", "--output is not supported: the platform keeps the log"),

@@ -50,6 +50,13 @@ def test_options_win_over_directives_and_add_to_them(accepted: CommandLine) -> N
     assert (body["environment"]["A"], body["environment"]["B"]) == ("1", "2")
 
 
+def test_an_image_and_what_goes_with_it_reach_the_body(accepted: CommandLine) -> None:
+    done = accepted.run("submit", "--image", "tool:1", "--pull", "always", "--writable-root", "--", "true")
+    assert done.exit_code == 0, done.stderr
+    body = sent(accepted)
+    assert (body["image"], body["pull"], body["security"]) == ("tool:1", "always", {"read_only_root": False})
+
+
 def test_every_option_reaches_the_body(accepted: CommandLine) -> None:
     done = accepted.run(
         "submit", "-J", "n", "-A", "p", "-p", "q", "-G", "2", "--gpu-type", "H100", "-c", "500m", "--mem", "2GiB",
