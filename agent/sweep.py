@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from agent.executors import EXECUTORS
 from agent.layout import Home, ReplicaDir
+from trellis.vocabulary import ExecutorKind
 
 _HARD_S = 5.0
 _LOOK_EVERY_S = 0.02
@@ -25,7 +27,16 @@ def stop_all(home: Path, timeout_s: float) -> int:
     found = len(alive)
     for signum, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGTERM, _HARD_S), (signal.SIGKILL, _HARD_S)):
         alive = _end(alive, signum, wait_s)
+    for replica in Home(home.resolve()).find_replicas():
+        _end_container(replica)
     return found
+
+
+def _end_container(replica: ReplicaDir) -> None:
+    """End what outlives its supervisor. Replicas without a container cost a look at a file that is not there."""
+    executor = EXECUTORS[ExecutorKind.CONTAINER]
+    if not replica.alive() and (running := executor.adopt(replica)):
+        executor.signal(running, signal.SIGKILL)
 
 
 def _end(replicas: list[ReplicaDir], signum: int, wait_s: float) -> list[ReplicaDir]:

@@ -9,6 +9,7 @@ from agent.containers.engine import Engine, EngineError, EngineGone
 
 USUAL = ("/var/run/docker.sock", "/run/podman/podman.sock")
 NONE = "none"
+_COUNTED = frozenset({"memory", "cpuacct"})
 # Where Podman looks for what is to be a container's first process; Docker brings its own.
 _INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/local/libexec/podman/catatonit")
 
@@ -87,7 +88,7 @@ def _hierarchies(mounts: str = "/proc/self/mountinfo") -> dict[str, str]:
         if kind == "cgroup2":
             found[""] = place
         elif kind == "cgroup":
-            names = [word for word in options.split(",") if os.path.basename(place) in (word, *options.split(","))]
+            names = _COUNTED.intersection(options.split(","))
             found |= dict.fromkeys(names or [place], place)
     accessible = all(os.access(place, os.W_OK) for place in found.values())
     return found if accessible and ("" in found or "memory" in found) else {}

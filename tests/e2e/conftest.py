@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engine import why_not
 from tests.support.platform import Platform, running
 
 
@@ -21,7 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
-    """A platform as `trellis up` starts it, with the strongest isolation that this machine has."""
-    with running(TRELLIS_CPUS="8") as found:
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """A platform as `trellis up` starts it, with the strongest isolation and the containers that this machine has."""
+    socket = "none" if why_not() else request.getfixturevalue("container_engine").socket
+    with running(TRELLIS_CPUS="8", TRELLIS_CONTAINER_SOCKET=socket) as found:
         yield found
