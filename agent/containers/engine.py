@@ -7,7 +7,7 @@ megabyte and each tenth of a second counts. Source: Docker Engine API, version 1
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -68,11 +68,6 @@ class Answer:
             if line.strip():
                 yield json.loads(line)
 
-    def hang_up(self) -> None:
-        """Have whoever reads come to an end; from another thread."""
-        if self._connection.sock is not None:
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """Let go of it."""
         self._response.close()
@@ -101,9 +96,14 @@ class Engine:
             raise
         return found
 
-    def pull(self, name: str, tag: str) -> Answer:
-        """Fetch an image; tells of its progress line by line. `tag` may be a digest."""
-        return self._open("POST", "/images/create?" + urlencode({"fromImage": name, "tag": tag}), timeout_s=None)
+    def pull(self, name: str, tag: str, connected: Callable[[socket.socket], None]) -> Answer:
+        """Fetch an image; tells of its progress line by line. `tag` may be a digest.
+
+        `connected` is given the socket before anything is asked for: who shuts that down need not wait for the answer.
+        """
+        connection = _Connection(self._path, None)
+        asked = "/images/create?" + urlencode({"fromImage": name, "tag": tag})
+        return self._request(connection, "POST", asked, None, connected)
 
     def create(self, name: str, body: dict[str, Any]) -> str:
         """Make a container of that name; its id."""
@@ -161,8 +161,16 @@ class Engine:
         return json.loads(block) if block.strip() else None
 
     def _open(self, method: str, path: str, body: Any = None, timeout_s: float | None = ANSWER_WITHIN_S) -> Answer:
-        connection = _Connection(self._path, timeout_s)
+        return self._request(_Connection(self._path, timeout_s), method, path, body)
+
+    def _request(
+        self, connection: _Connection, method: str, path: str, body: Any,
+        connected: Callable[[socket.socket], None] | None = None,
+    ) -> Answer:  # fmt: skip
         try:
+            connection.connect()
+            if connected:
+                connected(connection.sock)
             sent = None if body is None else json.dumps(body)
             connection.request(method, _VERSION + path, sent, {"Content-Type": "application/json"})
             response = connection.getresponse()

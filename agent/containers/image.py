@@ -1,6 +1,7 @@
 """Getting the image that a replica is to run in, beside whoever waits for it."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ class Fetching:
         self._engine = engine
         self._wanted = wanted
         self._said: list[str] = []
-        self._answer: Answer | None = None
+        self._socket: socket.socket | None = None
         self._abandoned = False
         self.fd, self._told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = Thread(target=self._run, name="fetching", daemon=True)
@@ -46,8 +47,8 @@ class Fetching:
         """End, whether it is there or not."""
         self._abandoned = True
         with suppress(OSError):
-            if self._answer is not None:
-                self._answer.hang_up()
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         os.close(self.fd)
         os.close(self._told)
@@ -71,14 +72,18 @@ class Fetching:
         self._say(f"image {reference} is {found['Id']}")
 
     def _pull(self, name: str, tag: str) -> None:
-        if self._abandoned:
-            return
         self._say(f"pulling the image {self._wanted.image}")
-        self._answer = self._engine.pull(name, tag)
+        answer = self._engine.pull(name, tag, self._connected)
         try:
-            _hear(self._answer, self._say)
+            _hear(answer, self._say)
         finally:
-            self._answer.close()
+            self._socket = None
+            answer.close()
+
+    def _connected(self, line: socket.socket) -> None:
+        self._socket = line
+        if self._abandoned:  # before there was anything to shut down
+            line.shutdown(socket.SHUT_RDWR)
 
     def _say(self, words: str) -> None:
         self._said.append(words)

@@ -1,6 +1,7 @@
 """Replicas as containers of an engine. They outlive their supervisor: the next one takes them up where they are."""
 
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from agent.cgroups import Limits
 from agent.containers import body
 from agent.containers.enclosure import Enclosure, folder
 from agent.containers.engine import Engine, EngineError, EngineGone
-from agent.containers.following import Follower, Outcome
+from agent.containers.following import PATIENCE_S, Follower, Outcome
 from agent.executors.base import DEADLY, Exit, Running, Start, StartFailed, Usage
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.reading import read_small
 from agent.sampling import consumed_by
 
 _LOST = "its container can't be seen from here: the agent must share its host's processes with the container engine"
+
+_AGAIN_S = 0.5
 
 
 @dataclass(slots=True)
@@ -127,7 +130,7 @@ class ContainerExecutor:
             return None
         engine = Engine(kept["socket"])
         try:
-            found = engine.inspect(kept["id"])
+            found = _inspect_patiently(engine, kept["id"])
             if found is None or found["State"]["Status"] in ("created", "configured", "initialized"):
                 return None
             return _attached(engine, start, kept["id"], _kept_enclosure(kept))
@@ -175,6 +178,18 @@ def _write_down(start: Start, container: str, enclosure: Enclosure | None) -> No
 
 def _kept_enclosure(kept: dict[str, Any]) -> Enclosure | None:
     return Enclosure(*kept["enclosure"]) if kept["enclosure"] else None
+
+
+def _inspect_patiently(engine: Engine, container: str) -> dict[str, Any] | None:
+    """An engine that is away for a moment must not cost a job that runs. Raises EngineGone, EngineError."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return engine.inspect(container)
+        except EngineGone:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 def _attached(engine: Engine, start: Start, container: str, enclosure: Enclosure | None) -> Running:

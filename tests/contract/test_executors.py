@@ -227,6 +227,33 @@ def _real(kinds: list[tuple[ExecutorKind, str]]) -> pytest.MarkDecorator:
 
 
 @_real(PROCESSES + CONTAINERS)
+def test_tells_a_job_who_it_is_and_keeps_what_it_leaves(acts: Processes, plane: ControlPlane) -> None:
+    says = (
+        'echo "$MINE $TRELLIS_JOB_ID $TRELLIS_REPLICA_INDEX $LD_PRELOAD"; echo 3 > "$TRELLIS_ARTIFACTS_DIR/kept"; pwd'
+    )
+    spec = acts._shell(says + '; [ "$PWD" = "$HOME" ] && echo at home; touch here "$TMPDIR/there" && echo written')
+    acts.run(replace(spec, environment={"MINE": "a b", "LD_PRELOAD": "/x.so", "TRELLIS_JOB_ID": "another"}))
+    assert plane.end_of("r1").state is ReplicaState.SUCCEEDED, plane.logs["r1"]
+    first, place, *rest = plane.lines("r1")
+    assert first == "a b job-of-r1 0 "
+    assert place.endswith("/work")
+    assert rest == ["at home", "written"]
+    assert plane.artifacts_at_end["r1"] == ["kept"]
+
+
+@_real(PROCESSES + CONTAINERS)
+def test_holds_a_job_still_and_lets_it_go_on(acts: Processes, plane: ControlPlane) -> None:
+    acts.run(acts._shell("i=0; while [ $i -lt 30 ]; do i=$((i + 1)); echo $i; sleep 0.05; done; exit 6"))
+    wait_until(lambda: "3" in plane.lines("r1"))
+    plane.wish_still("r1")
+    wait_until(lambda: plane.states_of("r1")[-1] == "suspended")
+    plane.wish_still("r1", paused=False)
+    assert plane.end_of("r1").exit_code == 6
+    assert plane.states_of("r1") == ["starting", "running", "suspended", "running", "failed"]
+    assert plane.lines("r1") == [str(number) for number in range(1, 31)]
+
+
+@_real(PROCESSES + CONTAINERS)
 def test_signals_every_process_of_the_replica(acts: Processes, plane: ControlPlane) -> None:
     child = "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.02; done)"
     script = f"echo err >&2; {child} & trap 'wait; echo parent; exit 0' TERM; wait"

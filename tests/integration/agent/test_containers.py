@@ -98,6 +98,38 @@ def test_a_job_sees_no_engine_no_host_and_no_other_devices(node: Node, plane: Co
     assert "lo" in said
 
 
+def test_a_job_sees_no_other_jobs_processes_or_files(node: Node, plane: ControlPlane) -> None:
+    node.run(contained("echo secret > mine; echo up; sleep 60", "neighbour"))
+    wait_until(lambda: "up" in plane.lines("neighbour"))
+    said = run(node, plane, "cat /proc/[0-9]*/cmdline; ls /job /job/work; kill -9 -1; true")
+    assert "secret" not in " ".join(said)
+    assert [line for line in said if "sleep" in line] == []
+    assert plane.states_of("neighbour") == ["starting", "running"]
+    plane.wish_end("neighbour", StopReason.CANCELLED, grace_s=0)
+    plane.end_of("neighbour")
+
+
+def test_links_among_the_artifacts_lead_nowhere(node: Node, plane: ControlPlane) -> None:
+    script = (
+        "cd $TRELLIS_ARTIFACTS_DIR; ln -s /etc/shadow shadow; ln -s ../../.. up; ln -s /job/work/x x; echo it > real"
+    )
+    run(node, plane, script)
+    assert plane.artifacts_at_end["r1"] == ["real"]
+
+
+def test_an_engine_that_is_away_for_a_while_costs_no_job(node: Node, plane: ControlPlane, engine: TestEngine) -> None:
+    node.run(contained(HOLD + "echo end; exit 3"))
+    wait_until(lambda: "up" in plane.lines("r1"))
+    aside = Path(engine.socket).rename(f"{engine.socket}.aside")
+    kill_supervisor(node)
+    replica = node.home.replica("r1", 1)
+    wait_until(replica.alive)
+    (replica.artifacts / "go").touch()
+    aside.rename(engine.socket)
+    assert plane.end_of("r1").exit_code == 3
+    assert plane.lines("r1") == ["up", "end"]
+
+
 def test_an_image_has_no_say_in_what_runs(node: Node, plane: ControlPlane, engine: TestEngine) -> None:
     image = f"{engine.registry.place}/tool:1"  # its entrypoint is /bin/false
     assert run(node, plane, "echo $FROM_IMAGE", container=Container(image, PullPolicy.ALWAYS)) == ["yes"]
