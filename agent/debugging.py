@@ -11,7 +11,10 @@ def told_at_start(start: Start, prepared_s: float, started_s: float) -> Iterator
     yield f"debug: prepared in {prepared_s * 1000:.1f} ms, started in {started_s * 1000:.1f} ms"
     yield f"debug: program {program.argv[0]!r} with {len(program.argv) - 1} arguments in {program.places.work}"
     yield f"debug: variables {', '.join(sorted(program.environment))}"
-    yield f"debug: isolation {ground.confinement.level} ({ground.confinement.detail}), network {spec.network}"
+    kept_in = f"isolation {ground.confinement.level} ({ground.confinement.detail})"
+    if spec.container:
+        kept_in = f"container of {spec.container.image} as user {ground.site.user} by {ground.site.socket}"
+    yield f"debug: {kept_in}, network {spec.network}"
     limit_s = "none" if spec.time_limit_s is None else f"{spec.time_limit_s} s"
     yield f"debug: {spec.cpu_milli} milli CPU, {spec.memory_bytes} bytes, time limit {limit_s}, grace {spec.grace_s} s"
     devices = [*(f"{one.uuid} ({one.milli} milli)" for one in spec.gpus), *(one.profile for one in spec.slices)]

@@ -1,11 +1,11 @@
 """A container engine of the tests' own: Podman, with a folder for all it keeps, a socket, and an image made here."""
 
 import io
-import json
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -45,6 +45,14 @@ class TestEngine:
     __test__ = False
     socket: str
     registry: Registry
+    environment: dict[str, str]
+
+    def load(self, layer: bytes, name: str) -> str:
+        """Make an image of a tar; its name."""
+        command = ["podman", "import", "--quiet", "-", name]
+        done = subprocess.run(command, env=self.environment, input=layer, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return name
 
     @property
     def engine(self) -> Engine:
@@ -54,12 +62,6 @@ class TestEngine:
         """Every container that there is."""
         listed = self.engine._ask("GET", "/containers/json?all=1")
         return sorted(name.strip("/") for one in listed for name in one["Names"])
-
-    def inspect(self, replica_id: str) -> dict[str, object]:
-        """The container of a replica's first fence."""
-        found = self.engine.inspect(f"trellis-{replica_id}.1")
-        assert found is not None
-        return found
 
 
 def why_not() -> str:
@@ -97,9 +99,9 @@ def _serve(folder: Path, registry: Registry) -> Iterator[TestEngine]:
     with (folder / "service.log").open("wb") as log:
         service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        test_engine = TestEngine(socket, registry)
+        test_engine = TestEngine(socket, registry, environment)
         wait_until(lambda: _answers(test_engine.engine), within_s=30.0)
-        _make_image(socket, environment)
+        test_engine.load(_layer(), IMAGE)
         yield test_engine
         for name in test_engine.names():
             test_engine.engine.remove(name)
@@ -125,6 +127,27 @@ def _configure(folder: Path) -> None:
     )
 
 
+def make_python_image(test_engine: TestEngine, *modules: str) -> str:
+    """The image with this Python as well: the program, what it links to, and the files of these modules' imports."""
+    python = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # that below the environment
+    listing = f"import sys, runpy, {', '.join(modules)}\nfor m in list(sys.modules.values()): print(getattr(m, '__file__', '') or '')"
+    loaded = subprocess.run(
+        [python, "-c", listing], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    linked = subprocess.run(["ldd", python], capture_output=True, text=True, check=True).stdout
+    prefix = os.path.realpath(sys.base_prefix)
+    files = {name for name in loaded.stdout.split("\n") if name.startswith(f"{prefix}/")}
+    files |= {word for line in linked.splitlines() for word in line.split() if word.startswith("/")}
+    block = io.BytesIO(_layer())
+    with tarfile.open(fileobj=block, mode="a") as tar:
+        for name in sorted(files | {python}):
+            tar.add(os.path.realpath(name), name)
+        link = tarfile.TarInfo("bin/python3")
+        link.type, link.linkname = tarfile.SYMTYPE, python
+        tar.addfile(link)
+    return test_engine.load(block.getvalue(), "localhost/trellis-python:1")
+
+
 def _answers(engine: Engine) -> bool:
     try:
         engine.describe()
@@ -143,10 +166,3 @@ def _layer() -> bytes:
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
     return block.getvalue()
-
-
-def _make_image(socket: str, environment: dict[str, str]) -> None:
-    command = ["podman", "import", "--quiet", "-", IMAGE]
-    done = subprocess.run(command, env=environment, input=_layer(), capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert json.dumps(Engine(socket).image(IMAGE))

@@ -11,9 +11,10 @@ import pytest
 
 from agent.containers.body import FENCE, HOME, REPLICA
 from agent.containers.enclosure import folder
+from agent.containers.engine import Engine
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
-from tests.support.engine import IMAGE, TestEngine
+from tests.support.engine import IMAGE, TestEngine, make_python_image
 from trellis.vocabulary import Cause, ExecutorKind, NetworkPolicy, PullPolicy, ReplicaState, StopReason
 from trellis.wire import Container, ReplicaSpec
 
@@ -130,6 +131,12 @@ def test_an_engine_that_is_away_for_a_while_costs_no_job(node: Node, plane: Cont
     assert plane.lines("r1") == ["up", "end"]
 
 
+def test_debugging_says_how_it_is_kept_in(node: Node, plane: ControlPlane, engine: TestEngine) -> None:
+    run(node, plane, "true", debug=True)
+    user = node.daemon._take_home().site.user
+    assert f"debug: container of {IMAGE} as user {user} by {engine.socket}, network none" in plane.lines("r1", "s")
+
+
 def test_an_image_has_no_say_in_what_runs(node: Node, plane: ControlPlane, engine: TestEngine) -> None:
     image = f"{engine.registry.place}/tool:1"  # its entrypoint is /bin/false
     assert run(node, plane, "echo $FROM_IMAGE", container=Container(image, PullPolicy.ALWAYS)) == ["yes"]
@@ -215,7 +222,7 @@ def test_all_of_it_stands_still_and_goes_on_where_it_was(node: Node, plane: Cont
     wait_until(lambda: "3" in plane.lines("r1"))
     plane.wish_still("r1")
     wait_until(lambda: "suspended" in plane.states_of("r1"))
-    pid = int(engine_of(node).inspect("trellis-r1.1")["State"]["Pid"])
+    pid = pid_of(node)
     below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert {Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] for child in below} == {"T"}
     plane.wish_still("r1", paused=False)
@@ -223,8 +230,34 @@ def test_all_of_it_stands_still_and_goes_on_where_it_was(node: Node, plane: Cont
     assert plane.lines("r1") == [str(number) for number in range(1, 61)]
 
 
-def engine_of(node: Node) -> Any:
-    return TestEngine(node.daemon._take_home().site.socket, None).engine  # type: ignore[arg-type]
+def engine_of(node: Node) -> Engine:
+    return Engine(node.daemon._take_home().site.socket)
+
+
+def pid_of(node: Node, name: str = "trellis-r1.1") -> int:
+    """A container's first process, as this host counts it."""
+    found = engine_of(node).inspect(name)
+    assert found is not None
+    return int(found["State"]["Pid"])
+
+
+def test_where_the_image_has_python_a_program_speaks_with_the_platform(
+    node: Node, plane: ControlPlane, engine: TestEngine
+) -> None:
+    image = make_python_image(engine, "trellis.runtime", "json", "socket", "shutil")
+    script = (
+        "from trellis import runtime\nruntime.log_metric('loss', 0.25, step=3)\n"
+        "open('model', 'w').write('it')\nruntime.save_artifact('model')\nprint(runtime.context().job_id)\n"
+    )
+    spec = a_spec(
+        "r1", script=script, script_name="train.py", executor=ExecutorKind.CONTAINER, container=Container(image)
+    )
+    node.run(spec)
+    end = plane.end_of("r1")
+    assert end.state is ReplicaState.SUCCEEDED, plane.logs["r1"]
+    assert plane.lines("r1") == ["job-of-r1"]
+    wait_until(lambda: [(point.name, point.value, point.step) for point in plane.metrics["r1"]] == [("loss", 0.25, 3)])
+    assert plane.artifacts_at_end["r1"] == ["model"]
 
 
 def test_nothing_of_a_container_stays_when_it_has_ended(node: Node, plane: ControlPlane, engine: TestEngine) -> None:
@@ -264,7 +297,7 @@ def test_a_job_that_ended_while_nobody_looked_is_told_by_the_next(node: Node, pl
     node.daemon.stop()
     kill_supervisor(node)
     replica = node.home.replica("r1", 1)
-    pid = int(engine_of(node).inspect("trellis-r1.1")["State"]["Pid"])
+    pid = pid_of(node)
     (replica.artifacts / "go").touch()
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
     node.start()
