@@ -106,4 +106,4 @@ def test_the_document_says_which_openapi_it_follows(document: dict[str, Any]) ->
 
 
 def test_only_what_a_job_may_ask_for_is_offered(document: dict[str, Any]) -> None:
-    assert document["components"]["schemas"]["JobSubmit"]["properties"]["executor"]["enum"] == ["process"]
+    assert document["components"]["schemas"]["JobSubmit"]["properties"]["executor"]["enum"] == ["process", "container"]
