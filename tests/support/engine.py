@@ -17,6 +17,7 @@ import pytest
 from agent.containers.engine import Engine, EngineGone
 from tests.support.agent_api import wait_until
 from tests.support.registry import Registry
+from tests.support.services import ROOT
 
 IMAGE = "localhost/trellis-test:1"
 _APPLETS = (
@@ -95,9 +96,13 @@ def _serve(folder: Path, registry: Registry) -> Iterator[TestEngine]:
         "CONTAINERS_CONF": str(folder / "containers.conf"), "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
     }  # fmt: skip
-    command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
+    # A test session that is killed leaves no engine behind.
+    program = [shutil.which("podman") or "podman", "system", "service", "--time=0", f"unix://{socket}"]
+    command = [sys.executable, "-m", "tests.support.leash", *program]
     with (folder / "service.log").open("wb") as log:
-        service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        service = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
     try:
         test_engine = TestEngine(socket, registry, environment)
         wait_until(lambda: _answers(test_engine.engine), within_s=30.0)
