@@ -19,6 +19,7 @@
            shipped.json     how far the control plane has all that
            wanted.json      the code that it waits for; supplied.json says that it is there, or why not
            code/            that code, until the job starts: then it is job/work
+           world.json       of one of a gang: that all of it is ready, and where the others are
            plan.json        of one that saves checkpoints: where these go and when
            saved.json       which of them is the latest
            from.json        which checkpoint it goes on from
@@ -105,6 +106,11 @@ class ReplicaDir:
     def code(self) -> Path:
         """The code, laid out, from when it is whole until the job starts."""
         return self.path / "code"
+
+    @property
+    def world(self) -> Path:
+        """Of a replica of a gang: a `trellis.wire.World`, once all of it is ready."""
+        return self.path / "world.json"
 
     @property
     def plan(self) -> Path:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from agent import clock, debugging, environments, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.checkpoint_folder import CheckpointFolder, Marker
@@ -25,6 +27,7 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
+from agent.rendezvous import LATE, ROBBED, SAY_S, WAITING, WITHIN_S, Seat
 from agent.sampling import EVERY_S, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
@@ -40,9 +43,8 @@ POKE_EVERY_S = 0.005
 FIRST_POKE_S = 0.02
 SWEEP_EVERY_S = 0.02
 FULL_DISK_LOOK_S = 1.0
-# For how long the code of a job is waited for, and after how long its owner hears of that.
+# For how long the code of a job is waited for.
 CODE_WITHIN_S = 900.0
-CODE_SAY_S = 1.0
 LOCK_LOOK_S = 0.2
 # How much of its grace a program that listens for wishes to save has before it is told to end.
 SAVE_SHARE, SAVE_LOOK_S = 0.7, 0.05
@@ -87,6 +89,7 @@ class Supervisor:
         self._child_ended = False
         self._poked_at = 0.0
         self._held: int | None = None
+        self._seat: Seat | None = None
         self._save_by: tuple[float, Marker | None] = (0.0, None)
 
     def run(self) -> bool:
@@ -95,7 +98,7 @@ class Supervisor:
         self._report(ReplicaState.STARTING)
         try:
             if self._spec.checkpoint:
-                workspace.take_restored(self._ground, self._replica)
+                workspace.take_restored(self._ground, self._replica, self._spec)
             if self._spec.code is not None:
                 self._await_code(self._spec.code)
             self._start()
@@ -120,23 +123,32 @@ class Supervisor:
     def _await_code(self, code: Code) -> None:
         """Until the daemon has laid it out, or the replica is to start no more; see `agent.provisioning`."""
         write_json(self._replica.wanted, {"project_id": self._spec.project_id, "digest": code.digest})
-        began = time.monotonic()
         say = partial(self._log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
-        timers: dict[Callable[[], None], float] = {say: CODE_SAY_S, self._lose_patience: CODE_WITHIN_S}
+        late = verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s")
+        supplied = self._await(self._replica.supplied, {say: SAY_S, partial(self._stop, late, 0): CODE_WITHIN_S})
+        if supplied and supplied["fault"]:
+            raise StartFailed(supplied["fault"])
+
+    def _await(self, path: Path, timers: dict[Callable[[], None], float]) -> Any:
+        """What the daemon writes there; None if the replica is to start no more. `timers`: what to do after how long."""
         if self._spec.leased:
             timers[self._look_at_lease] = 0.0
-        self._timers |= {action: began + after_s for action, after_s in timers.items()}
+        self._timers |= {action: time.monotonic() + after_s for action, after_s in timers.items()}
         self._poke()
         self._obey_wish()
-        while self._verdict is None and (supplied := read_json(self._replica.supplied)) is None:
+        while self._verdict is None and (told := read_json(path)) is None:
             self._wait()
         for action in timers:
             self._timers.pop(action, None)
-        if self._verdict is None and supplied["fault"]:
-            raise StartFailed(supplied["fault"])
+        return None if self._verdict else told
 
-    def _lose_patience(self) -> None:
-        self._stop(verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s"), 0)
+    def _await_gang(self, program: workspace.Program) -> workspace.Program:
+        """The program as it runs among the others, once all of them are ready."""
+        self._seat = Seat.take(self._ground, self._replica, self._spec)
+        self._report(ReplicaState.STARTING)
+        say, give_up = partial(self._log.say, WAITING), partial(self._stop, LATE, 0)
+        told = self._await(self._replica.world, {say: SAY_S, give_up: WITHIN_S})
+        return self._seat.begin(self._replica, self._spec, program, told, self._log.say) if told else program
 
     def _start(self) -> None:
         self._obey_wish()
@@ -150,8 +162,11 @@ class Supervisor:
             mount = self._find_environment(program.places, self._spec.code.requirements)
             if mount is None:
                 return
-            program = workspace.in_environment(program, mount)
-            leased_s = self._leased_s()
+            program, leased_s = workspace.in_environment(program, mount), self._leased_s()
+        if self._spec.gang:
+            program, leased_s = self._await_gang(program), self._leased_s()
+        if self._verdict:
+            return
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
         if self._spec.checkpoint:
@@ -384,7 +399,7 @@ class Supervisor:
     def _ask_to_save(self, until: float) -> None:
         """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
         folder = CheckpointFolder(self._replica)
-        if folder.listens():
+        if folder.listens() or (self._spec.checkpoint and not self._spec.checkpoint.saves):  # another saves for it
             before = folder.marker()
             with suppress(OSError):  # a full disk: TERM still tells it
                 folder.ask()
@@ -447,6 +462,8 @@ class Supervisor:
         nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
         if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(self._spec.memory_bytes)
+        if ended.code and self._seat and self._seat.was_robbed(time.monotonic() - self._started_at):
+            return ROBBED
         return verdicts.of_exit(ended)
 
     # Holding it still
@@ -535,12 +552,15 @@ class Supervisor:
             reader.close()
         for file in (self._meter, self._log, self._journal):
             file.close()
+        if self._seat:
+            self._seat.close()
         if self._held is not None:
             os.close(self._held)
         self._replica.lock.unlink(missing_ok=True)
 
     def _report(self, state: ReplicaState, verdict: Verdict | None = None, ended: Exit | None = None) -> None:
-        report = Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp())
+        ready = self._seat.ready if self._seat and state is ReplicaState.STARTING else None
+        report = Report(self._spec.replica_id, self._spec.fence, 0, state, clock.stamp(), ready=ready)
         if verdict:
             report = replace(report, cause=verdict.cause, message=verdict.message)
         if ended and self._running:
