@@ -11,7 +11,7 @@ from app.core.uow import UnitOfWork
 from app.jobs.models import Replica
 from app.jobs.service import ask_stop
 from app.resources.models import Node
-from trellis.vocabulary import ENDED_REPLICA_STATES, ReplicaState, StopReason
+from trellis.vocabulary import ENDED_REPLICA_STATES, NetworkPolicy, ReplicaState, StopReason
 from trellis.wire import Ready, World, pack
 
 _MEMBERS = (
@@ -50,6 +50,15 @@ def is_gang(spec: dict[str, Any]) -> bool:
     """Whether a job, as it was stored, has replicas that begin together; an elastic one also while it is but one."""
     roles = spec.get("roles") or [spec]
     return sum(int(role.get("max_replicas") or role["replicas"]) for role in roles) > 1
+
+
+def notes_on(spec: dict[str, Any]) -> list[str]:
+    """What whoever submits this may not have thought of."""
+    if not is_gang(spec) or spec["network"] != NetworkPolicy.NONE:
+        return []
+    return [
+        "its replicas can't reach each other, for its network is none: submit it with `network: host` where they should"
+    ]
 
 
 def numbered(seats: Sequence[S]) -> Sequence[S]:
