@@ -61,9 +61,9 @@ class Port:
 
 def parse_ports(text: str) -> tuple[int, int]:
     """`"20000-29999"` as the first and the last. Raises ValueError."""
-    first, _, last = text.partition("-")
+    first, dash, last = text.partition("-")
     with suppress(ValueError):
-        ends = int(first), int(last or first)
+        ends = int(first), int(last if dash else first)
         if 1024 <= ends[0] <= ends[1] <= 65535:
             return ends
     raise ValueError(f"{text!r} must be ports from 1024 to 65535, such as 20000-29999")

@@ -70,20 +70,13 @@ def test_a_gang_on_two_nodes_that_is_evicted_in_the_middle_ends_with_the_same_lo
     assert (ended.state, ended.attempt) == ("succeeded", 2)
     (saved,) = steps(platform, job)
     assert 0 < saved < 40
-    assert (
-        sorted(lines(platform, job, "starting"))[SIZE:]
-        == [f"starting at epoch {saved} as rank {rank} of {SIZE}" for rank in range(SIZE)]
-        or saved < 10
-    )
+    assert sorted(lines(platform, job, f"starting at epoch {saved} ")) == [
+        f"starting at epoch {saved} as rank {rank} of {SIZE}" for rank in range(SIZE)
+    ]
     assert lines(platform, job, "ended") == lines(platform, undisturbed, "ended")
 
 
-def test_one_replica_that_is_killed_ends_the_others_and_is_named(platform: Platform) -> None:
-    job = train(platform, "train_distributed.py", "--epochs", "10000", "--pause", "0.1", checkpoint={"every": 0})
-    wait_until(lambda: len(lines(platform, job, "starting")) == SIZE, 60, "all of them to begin")
-    platform.client.jobs.cancel(job)
-    assert platform.client.jobs.wait(job, timeout=60).state == "cancelled"
-    # Rank 2 ends by itself while the others wait for it.
+def test_one_replica_that_fails_ends_the_others_and_is_named(platform: Platform) -> None:
     script = "[ $RANK = 2 ] && exit 7; sleep 600"
     fails = platform.client.jobs.submit(
         command=["/bin/sh", "-c", script], replicas=SIZE, resources={"cpus": 1, "memory": "64MiB"}, grace=2
