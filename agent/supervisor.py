@@ -462,9 +462,8 @@ class Supervisor:
         nearly_full = 0 < self._spec.memory_bytes < self._peak_bytes * 10 / 9
         if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(self._spec.memory_bytes)
-        if ended.code and self._seat and self._seat.was_robbed(time.monotonic() - self._started_at):
-            return ROBBED
-        return verdicts.of_exit(ended)
+        robbed = ended.code and self._seat and self._seat.was_robbed(time.monotonic() - self._started_at)
+        return ROBBED if robbed else verdicts.of_exit(ended)
 
     # Holding it still
 

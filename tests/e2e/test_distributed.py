@@ -76,6 +76,18 @@ def test_a_gang_on_two_nodes_that_is_evicted_in_the_middle_ends_with_the_same_lo
     assert lines(platform, job, "ended") == lines(platform, undisturbed, "ended")
 
 
+@needs_torch
+def test_torchrun_finds_the_others_by_itself(platform: Platform) -> None:
+    training = (EXAMPLES / "train_torch.py").read_text()
+    script = f"cat > train.py <<'END'\n{training}\nEND\nexec python -m torch.distributed.run train.py --epochs 5\n"
+    job = train(platform, "train_distributed.py", script=script, script_name="torchrun", arguments=[])
+    ended = platform.client.jobs.wait(job, timeout=120)
+    assert ended.state == "succeeded", platform.client.jobs.get(job).message
+    assert sorted(lines(platform, job, "starting")) == [
+        f"starting at epoch 0 as rank {rank} of {SIZE}" for rank in range(SIZE)
+    ]
+
+
 def test_one_replica_that_fails_ends_the_others_and_is_named(platform: Platform) -> None:
     script = "[ $RANK = 2 ] && exit 7; sleep 600"
     fails = platform.client.jobs.submit(

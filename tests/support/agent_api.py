@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class ControlPlane:
 
     def let_begin(self, *replica_ids: str) -> World:
         """Wait until these are ready, and tell their node, in this order, of each other."""
-        ready = [wait_until(lambda name=name: self.ready_of(name)) for name in replica_ids]
+        ready = [wait_until(partial(self.ready_of, name)) for name in replica_ids]
         ranks = {f"{name}.1": rank for rank, name in enumerate(replica_ids)}
         places = (0,) * len(ready)
         world = World(ranks, (ready[0].address,), places, tuple(one.port for one in ready), places)

@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_replicas_wait_for_each_other_and_then_know_each_other(confined_node: No
     confined_node.run(
         one_of("r0", 0, environment={"RANK": "9", "MASTER_ADDR": "evil", "GLOO_SOCKET_IFNAME": "mine"}), one_of("r1", 1)
     )
-    world_at = [wait_until(lambda name=name: plane.ready_of(name)) for name in ("r0", "r1")]
+    world_at = [wait_until(partial(plane.ready_of, name)) for name in ("r0", "r1")]
     assert plane.states_of("r0") == plane.states_of("r1") == ["starting", "starting"]
     assert len({one.port for one in world_at}) == 2
     world = plane.let_begin("r0", "r1")

@@ -221,7 +221,7 @@ def test_a_checkpointable_gang_gives_room_up_by_beginning_again_with_fewer(
     pairs = run_all(stack, nodes)
     assert len(pairs) == 4
     urgent = gang(stack, member, replicas=2)
-    stops = {}
+    stops: dict[str, str] = {}
     for node in nodes:
         held = [wire.Held(spec.replica_id, spec.fence, ReplicaState.RUNNING) for at, spec in pairs if at is node]
         stops |= {stop.replica_id: stop.reason for stop in node.beat(*held).stop}
