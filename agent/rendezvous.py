@@ -117,6 +117,8 @@ def variables(spec: ReplicaSpec, world: World, rank: int) -> dict[str, str]:
         "PET_NNODES": str(size),
         "PET_NPROC_PER_NODE": str(max(1, len(spec.gpus) + len(spec.slices))),
         "PET_RDZV_BACKEND": "c10d",
+        # Else each says its host's name, which others may not know; inside a namespace not even this one does.
+        "PET_LOCAL_ADDR": world.hosts[node],
         "PET_RDZV_ENDPOINT": where,
         "PET_RDZV_ID": f"{spec.job_id}.{spec.fence}",
         # Several replicas may be on rank 0's host: by the address alone each would take itself for it.

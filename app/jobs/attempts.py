@@ -218,6 +218,7 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
 def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Report) -> None:
     """One new report of a live replica."""
     replica.report_seq = report.seq
+    before = replica.state
     advance(uow, replica, report.state)
     if report.state in ENDED_REPLICA_STATES:
         replica.exit_code, replica.signal, replica.cause = report.exit_code, report.signal, report.cause
@@ -227,6 +228,8 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
     job = family.jobs[replica.job_id]
     if report.ready is not None and replica.ready is None and report.state is ReplicaState.STARTING:
         note_ready(uow, replica, report.ready, family.members[replica.attempt_id])
+        if before is ReplicaState.STARTING:  # its state follows from nothing new
+            return
     if report.state is ReplicaState.SUSPENDED:  # what it held is released with this, whoever wished it
         replica.suspend_asked_at = replica.suspend_asked_at or uow.clock.now()
     if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:

@@ -77,10 +77,9 @@ def note_ready(uow: UnitOfWork, replica: Replica, ready: Ready, members: Collect
     """A replica waits for the others. The last one to do so lets all of them begin: their nodes are told to ask."""
     port = ready.port if 0 <= ready.port < 1 << 16 else 0
     replica.ready = pack(Ready(_plain(ready.address, _ADDRESS_LENGTH), port, _plain(ready.restored, _NAMED_LENGTH)))
-    waiting = [one for one in members if one.state not in ENDED_REPLICA_STATES]
-    if not all(one.ready is not None or one.stop_reason is StopReason.SURPLUS for one in waiting):
+    if any(one.ready is None and _counts(one) for one in members):  # most often the first that is looked at
         return
-    fresh = [one for one in waiting if one.state is ReplicaState.STARTING and one.stop_reason is None]
+    fresh = [one for one in members if one.state is ReplicaState.STARTING and one.stop_reason is None]
     if len({one.ready["restored"] for one in fresh if one.ready}) > 1:
         for one in fresh:
             ask_stop(uow, one, StopReason.UNMATCHED, 0)
@@ -89,7 +88,11 @@ def note_ready(uow: UnitOfWork, replica: Replica, ready: Ready, members: Collect
     for one in fresh:
         if one.node_id not in told:
             told.add(one.node_id)
-            uow.emit("replica.gang_ready", one, node_id=str(one.node_id), fence=one.fence, replicas=len(waiting))
+            uow.emit("replica.gang_ready", one, node_id=str(one.node_id), fence=one.fence, replicas=len(fresh))
+
+
+def _counts(replica: Replica) -> bool:
+    return replica.state not in ENDED_REPLICA_STATES and replica.stop_reason is not StopReason.SURPLUS
 
 
 def _plain(text: str, length: int) -> str:

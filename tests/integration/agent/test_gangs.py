@@ -101,3 +101,33 @@ def test_what_the_others_go_on_from_and_is_damaged_here_keeps_a_replica_from_sta
     node.run(one_of("r1", 1, checkpoint=plan))
     end = plane.end_of("r1")
     assert (end.cause, "can't be restored" in end.message) == (Cause.START_FAILED, True)
+
+
+def test_who_does_not_save_for_the_others_is_told_so_and_not_waited_for_at_its_end(
+    node: Node, plane: ControlPlane, tmp_path: Path
+) -> None:
+    LocalStore(tmp_path).write(SIGN, [b"a store"])
+    plan = CheckpointPlan(f"file://{tmp_path}", "00" * 32, 0, 5, saves=False, shared=True)
+    script = (
+        "cd $TRELLIS_CHECKPOINT_DIR; echo x > part; echo {} > m; mv m .complete; while [ ! -e go ]; do sleep 0.05; done"
+    )
+    node.run(one_of("r1", 0, "/bin/sh", "-c", script, size=1, checkpoint=plan))
+    plane.let_begin("r1")
+    wait_until(lambda: any("replica 0 saves" in line for line in plane.lines("r1", "s")))
+    Path(node.home.replica("r1", 1).checkpoints, "go").touch()
+    assert plane.end_of("r1").state is ReplicaState.SUCCEEDED
+    assert not plane.saved["r1"]
+
+
+def test_who_does_not_save_leaves_the_one_who_does_the_time_for_it(
+    node: Node, plane: ControlPlane, tmp_path: Path
+) -> None:
+    LocalStore(tmp_path).write(SIGN, [b"a store"])
+    plan = CheckpointPlan(f"file://{tmp_path}", "00" * 32, 0, 5, saves=False, shared=True)
+    script = "trap 'echo told; exit 0' TERM; echo up; while :; do [ -e ../checkpoint.asked ] && [ -z $asked ] && asked=1 && echo asked; sleep 0.05; done"
+    node.run(one_of("r1", 0, "/bin/bash", "-c", script, size=1, checkpoint=plan))
+    plane.let_begin("r1")
+    wait_until(lambda: plane.lines("r1") == ["up"])
+    plane.wish_end("r1", StopReason.PREEMPTED, grace_s=2)
+    assert plane.end_of("r1").state is ReplicaState.PREEMPTED
+    assert plane.lines("r1") == ["up", "asked", "told"]  # asked first; TERM only after its share of the grace

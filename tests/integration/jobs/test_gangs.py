@@ -243,3 +243,30 @@ def test_who_submits_hears_that_replicas_without_a_network_reach_nobody(
     (note,) = member.post("/jobs", {**alone, "replicas": 2}).json["notes"]
     assert "network: host" in note
     assert member.post("/jobs", {**alone, "replicas": 2, "network": "host"}).json["notes"] == []
+
+
+def test_a_node_that_talks_nonsense_of_where_it_is_breaks_nothing(
+    stack: Stack, member: Caller, nodes: list[FakeNode]
+) -> None:
+    job = gang(stack, member, replicas=2)
+    pairs = live(stack, nodes)
+    for node, spec in pairs:
+        ready = wire.Ready("a\0b" * 1000, 99_999_999, "\0" * 1000)
+        node.ship(node.report(spec, ReplicaState.STARTING), node.report(spec, ReplicaState.STARTING, ready=ready))
+    (world,) = begun(pairs[0][0], pairs[0][1])
+    assert world.ports == (0, 0)
+    assert all(len(host) == 255 and "\0" not in host for host in world.hosts)
+    assert shown(member, job)["state"] == "starting"
+
+
+def test_a_node_can_not_say_that_the_replica_of_another_is_ready(
+    stack: Stack, member: Caller, nodes: list[FakeNode]
+) -> None:
+    gang(stack, member)
+    pairs = live(stack, nodes)
+    for node, spec in pairs[:-1]:
+        get_ready(node, spec)
+    stranger = next(node for node in nodes if node is not pairs[-1][0])
+    receipt = stranger.ship(stranger.report(pairs[-1][1], ReplicaState.STARTING, ready=wire.Ready("evil", 1)))
+    assert receipt.stale == (pairs[-1][1].replica_id,)
+    assert begun(pairs[0][0], pairs[0][1]) == ()
