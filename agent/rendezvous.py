@@ -116,13 +116,17 @@ def variables(spec: ReplicaSpec, world: World, rank: int) -> dict[str, str]:
         "TRELLIS_PORT": str(world.ports[rank]),
         "PET_NNODES": str(size),
         "PET_NPROC_PER_NODE": str(max(1, len(spec.gpus) + len(spec.slices))),
-        "PET_RDZV_BACKEND": "c10d",
-        # Else each says its host's name, which others may not know; inside a namespace not even this one does.
-        "PET_LOCAL_ADDR": world.hosts[node],
+        # Fixed ranks: c10d tells replicas apart by address and process id, and on one node, each in a namespace of its own,
+        # they may have both in common.
+        "PET_RDZV_BACKEND": "static",
+        "PET_NODE_RANK": str(rank),
+        "PET_MASTER_ADDR": host,
+        "PET_MASTER_PORT": port,
+        # For those that ask for c10d all the same.
         "PET_RDZV_ENDPOINT": where,
         "PET_RDZV_ID": f"{spec.job_id}.{spec.fence}",
-        # Several replicas may be on rank 0's host: by the address alone each would take itself for it.
         "PET_RDZV_CONF": f"is_host={int(rank == 0)}",
+        "PET_LOCAL_ADDR": world.hosts[node],
     }
 
 

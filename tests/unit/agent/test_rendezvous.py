@@ -42,7 +42,8 @@ def test_with_a_device_of_its_own_the_first_device_is_its_own() -> None:
 def test_torchrun_finds_its_others_without_being_told_on_the_command_line() -> None:
     told = variables(a_spec("r", "true", job_id="j", fence=3), a_world(0, 1, host="fd00::{}"), 1)
     assert {name: value for name, value in told.items() if name.startswith("PET_")} == {
-        "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ID": "j.3",
+        "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_RDZV_BACKEND": "static", "PET_NODE_RANK": "1",
+        "PET_MASTER_ADDR": "fd00::0", "PET_MASTER_PORT": "20000", "PET_RDZV_ID": "j.3",
         "PET_RDZV_ENDPOINT": "[fd00::0]:20000", "PET_RDZV_CONF": "is_host=0", "PET_LOCAL_ADDR": "fd00::1",
     }  # fmt: skip
 
