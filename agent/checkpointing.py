@@ -132,6 +132,9 @@ class Checkpointer:
         ending = one.ending  # asked first: what it saved before it ended is there by now
         if one.plan is None and not self._begin(one):
             return ending
+        if one.plan and not one.plan.saves:
+            self._pass_over(one)
+            return ending
         if monotonic() < one.not_before and not ending:
             return False
         try:
@@ -165,6 +168,14 @@ class Checkpointer:
                     "%s is saved whole: what it could build upon can't be read: %s", one.replica.path.name, error
                 )
         return True
+
+    def _pass_over(self, one: _Watched) -> None:
+        """Another replica's checkpoints are those that count: what this one saves is said to be of no use, once."""
+        marker = one.folder.marker()
+        if marker is not None and not one.marker:
+            with closing(OutputLog(one.replica.log)) as log:
+                log.say("a checkpoint was not stored: replica 0 saves for all of them; see `checkpoint.by`")
+            one.marker = marker.identity
 
     def _what(self, one: _Watched, *, ending: bool) -> tuple[Marker | None, SaveReason | None]:
         """Whether there is something to save now, and why."""

@@ -17,7 +17,9 @@ from agent.ground import Ground
 from agent.launching import Launcher
 from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
 from agent.link import Link, Specs
+from agent.ports import parse_ports
 from agent.provisioning import Caches, Order, Provisioner
+from agent.rendezvous import own_address
 from agent.restoring import Restorer
 from agent.settings import NodeSettings
 from agent.shipper import Shipper
@@ -48,6 +50,7 @@ class Daemon:
             _bytes("TRELLIS_CODE_CACHE", settings.code_cache),
             _bytes("TRELLIS_ENVIRONMENT_CACHE", settings.environment_cache),
         )
+        self._ports = _ports("TRELLIS_PORTS", settings.ports)
         self._telemetry = Telemetry(settings)
         self._shipper = Shipper(self._home, link, self._rejoin, self._take_up)
         self._taken_up: Counter[str] = Counter()
@@ -130,7 +133,8 @@ class Daemon:
                 raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
             keep_sources(self._home, Sources(self._settings.package_index, self._settings.package_links))
             ground = isolation.settle(self._settings, self._telemetry.devices())
-            self._ground = replace(ground, slices=self._telemetry.slices())
+            address = self._settings.address or own_address(self._settings.url)
+            self._ground = replace(ground, slices=self._telemetry.slices(), address=address, ports=self._ports)
         return self._ground
 
     def _register(self, ground: Ground) -> Welcome:
@@ -187,6 +191,8 @@ class Daemon:
         for pause in orders.pause:
             self._shipper.pause(pause)
         self._shipper.save(orders.save)
+        for world in orders.begin:
+            self._shipper.begin(world)
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
@@ -282,6 +288,13 @@ class Daemon:
 def _is_there(replica: ReplicaDir) -> bool:
     """Whether anything of a replica still runs: its supervisor, or what that left when it died."""
     return replica.alive() or any(executor.adopt(replica) for executor in EXECUTORS.values())
+
+
+def _ports(name: str, text: str) -> tuple[int, int]:
+    try:
+        return parse_ports(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
 
 
 def _bytes(name: str, text: str) -> int:

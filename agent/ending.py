@@ -7,6 +7,7 @@ from agent import verdicts
 from agent.executors.base import Exit
 from agent.holding import Holding
 from agent.loop import NEVER
+from agent.rendezvous import ROBBED
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
 from agent.ward import Ward
@@ -102,7 +103,8 @@ class Ending:
         nearly_full = 0 < ward.spec.memory_bytes < ward.peak_bytes * 10 / 9
         if ended.out_of_memory or (ended.signal == signal.SIGKILL and nearly_full):
             return verdicts.out_of_memory(ward.spec.memory_bytes)
-        return verdicts.of_exit(ended)
+        robbed = ended.code and ward.seat and ward.seat.was_robbed(time.monotonic() - ward.started_at)
+        return ROBBED if robbed else verdicts.of_exit(ended)
 
     def _warn_of_limit(self) -> None:
         spec = self._ward.spec

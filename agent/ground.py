@@ -40,7 +40,8 @@ class Confinement:
 class Ground:
     """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
     `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's. `cgroups` says where limits
-    are set that hold for all processes of a job together, `site` with what containers are run.
+    are set that hold for all processes of a job together, `site` with what containers are run. `address` is the one by
+    which other nodes reach this one, `ports` the first and the last that replicas of gangs may be given.
     """
 
     home_path: str
@@ -51,6 +52,8 @@ class Ground:
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cgroups: Cgroups = field(default_factory=Cgroups)
     site: Site = field(default_factory=Site)
+    address: str = "127.0.0.1"
+    ports: tuple[int, ...] = (20000, 29999)
 
     def device_nodes(self, spec: ReplicaSpec) -> list[str]:
         """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""

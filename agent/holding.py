@@ -45,7 +45,8 @@ class Holding:
     def end_when_saved(self, until: float) -> None:
         """Wish for a checkpoint from a program that listens to wishes; TERM when it has saved, or at `until`."""
         folder = CheckpointFolder(self._ward.replica)
-        if folder.listens():
+        plan = self._ward.spec.checkpoint
+        if folder.listens() or (plan and not plan.saves):  # another saves for it
             self._ask(folder, until)
         self._await_save()
 

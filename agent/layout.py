@@ -21,6 +21,7 @@
            code/            that code, until the job starts: then it is job/work
            container.json   of one in a container: which, and of which engine
            spec.json        of one in a container: what a supervisor needs that takes it up (0600)
+           world.json       of one of a gang: that all of it is ready, and where the others are
            plan.json        of one that saves checkpoints: where these go and when
            saved.json       which of them is the latest
            from.json        which checkpoint it goes on from
@@ -117,6 +118,11 @@ class ReplicaDir:
     def spec(self) -> Path:
         """What a supervisor needs that takes up a container: JSON with `spec`, `socket` and `started_at`."""
         return self.path / "spec.json"
+
+    @property
+    def world(self) -> Path:
+        """Of a replica of a gang: a `trellis.wire.World`, once all of it is ready."""
+        return self.path / "world.json"
 
     @property
     def plan(self) -> Path:

@@ -3,9 +3,11 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from agent import clock, environments, verdicts
 from agent.containers.engine import Engine
@@ -14,14 +16,16 @@ from agent.ending import Ending
 from agent.executors.base import Exit, Running, StartFailed
 from agent.layout import read_json, write_json
 from agent.output import RememberingLog
+from agent.rendezvous import LATE, SAY_S, WAITING, WITHIN_S, Seat
 from agent.ward import Ward
-from agent.workspace import Mount, Places
+from agent.workspace import Mount, Places, Program
+from trellis.vocabulary import ReplicaState
 from trellis.wire import Code, Container
 
-# For how long the code of a job is waited for, and after how long its owner hears of that.
+# For how long the code of a job is waited for.
 CODE_WITHIN_S = 900.0
-CODE_SAY_S = 1.0
 LOCK_LOOK_S = 0.2
+Timers = Mapping[Callable[[], None], float]
 
 
 class Preparing:
@@ -42,17 +46,33 @@ class Preparing:
         ward = self._ward
         write_json(ward.replica.wanted, {"project_id": ward.spec.project_id, "digest": code.digest})
         say = partial(ward.log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
-        began = time.monotonic()
-        self._timers |= {say: began + CODE_SAY_S, self._lose_patience: began + CODE_WITHIN_S}
+        late = verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s")
+        timers: Timers = {say: SAY_S, partial(self._ending.stop, late, 0): CODE_WITHIN_S}
+        supplied = self._await(ward.replica.supplied, timers)
+        if supplied and supplied["fault"]:
+            raise StartFailed(supplied["fault"])
+
+    def await_gang(self, program: Program) -> Program:
+        """The program as it runs among the others, once all of them are ready. Raises OSError, ValueError."""
+        ward = self._ward
+        ward.seat = seat = Seat.take(ward.ground, ward.replica, ward.spec)
+        ward.teller.tell(ReplicaState.STARTING, seat.ready)
+        timers: Timers = {partial(ward.log.say, WAITING): SAY_S, partial(self._ending.stop, LATE, 0): WITHIN_S}
+        told = self._await(ward.replica.world, timers)
+        return seat.begin(ward.replica, ward.spec, program, told, ward.log.say) if told else program
+
+    def _await(self, path: Path, timers: Timers) -> Any:
+        """What the daemon writes there; None if the replica is to start no more. `timers`: what to do after how long."""
+        ward, began = self._ward, time.monotonic()
+        self._timers |= {action: began + after_s for action, after_s in timers.items()}
         self._ending.watch_lease()
         ward.teller.poke()
         self._obey()
-        while ward.verdict is None and (supplied := read_json(ward.replica.supplied)) is None:
+        while ward.verdict is None and (told := read_json(path)) is None:
             ward.loop.wait()
-        for action in (say, self._lose_patience, self._ending.look_at_lease):
+        for action in (*timers, self._ending.look_at_lease):
             self._timers.pop(action, None)
-        if ward.verdict is None and supplied["fault"]:
-            raise StartFailed(supplied["fault"])
+        return None if ward.verdict else told
 
     def await_image(self, container: Container) -> None:
         """Until the node has the image, or the replica is to start no more. Raises StartFailed where it can't be had."""
@@ -95,9 +115,6 @@ class Preparing:
         except environments.Unbuildable as error:
             ward.verdict = ward.verdict or verdicts.environment_failed(str(error))
         return None
-
-    def _lose_patience(self) -> None:
-        self._ending.stop(verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s"), 0)
 
     def _build_or_wait(self, environment: environments.Environment, places: Places, path: str, began: float) -> None:
         """Build it, or look again a little later where another does. Raises Unbuildable, also where that one failed."""

@@ -93,7 +93,7 @@ class Restorer:
         half = self._home.restored / f".{name}"  # nobody's but ours to enter, whose its folder may be by then
         folder = half / RESTORED
         faults: list[str] = []
-        restored = ""
+        restored = named = ""
         for key in spec.checkpoint.restore:
             _make_empty(half)
             try:
@@ -104,12 +104,12 @@ class Restorer:
                 _log.warning("the checkpoint %s is of no use: %s", key, error)
                 faults.append(f"{key} {_words(error)}")
             else:
-                restored = key
+                restored, named = key, f"{manifest.about.get('attempt')}/{manifest.about.get('step')}"
                 break
         if not restored:
             _make_empty(half)
         self._give(str(folder))
-        write_json(half / RESTORED_FROM, {"key": restored})
+        write_json(half / RESTORED_FROM, {"key": restored, "named": named})
         self._tell(spec, Restored(spec.fence, restored, tuple(faults)))
         half.rename(self._home.restored / name)
 

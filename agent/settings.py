@@ -23,6 +23,10 @@ class NodeSettings:
     package_links: a folder with wheels, or a page that links to some, beside the index or in its place.
     environment_cache: how much room environments of jobs may take; what was used longest ago goes first.
     code_cache: how much code of jobs the node keeps for the next ones; what was used longest ago goes first.
+    address: by which other nodes reach this one, for jobs with replicas on several; empty for the one that it reaches the
+        control plane from.
+    ports: of which ports replicas of such jobs are given one each, such as `20000-29999`; none of those that the kernel
+        gives to outgoing connections.
     timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
     """
 
@@ -41,4 +45,6 @@ class NodeSettings:
     code_cache: str = "10GiB"
     package_index: str = ""
     package_links: str = ""
+    address: str = ""
+    ports: str = "20000-29999"
     environment_cache: str = "20GiB"

@@ -20,7 +20,7 @@ from agent.link import Link
 from agent.uploads import Porter
 from trellis.errors import TrellisError, Unauthenticated, Unavailable
 from trellis.vocabulary import StopReason
-from trellis.wire import Held, Pause, Receipt, Report, Save, Shipment, Stop
+from trellis.wire import Held, Pause, Receipt, Report, Save, Shipment, Stop, World, pack
 
 _log = logging.getLogger(__name__)
 SHIPMENT_BYTES = 2 * 1024 * 1024
@@ -135,6 +135,16 @@ class Shipper:
         if known:
             write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
             replica.signal_supervisor(signal.SIGUSR1)
+
+    def begin(self, world: World) -> None:
+        """Tell the supervisors of a gang that all of it is ready; those that are not here are left alone."""
+        for name in world.ranks:
+            replica = self._home.named(name)
+            with self._lock:
+                known = name in self._cargos
+            if known and not replica.world.exists():
+                write_json(replica.world, pack(world))
+                replica.signal_supervisor(signal.SIGUSR1)
 
     # Hearing
 

@@ -91,7 +91,7 @@ class Supervisor:
         ward = self._ward
         try:
             if self._spec.checkpoint:
-                workspace.take_restored(ward.ground, self._replica)
+                workspace.take_restored(ward.ground, self._replica, self._spec)
             if self._spec.code is not None:
                 self._preparing.await_code(self._spec.code)
             if self._spec.container is not None:
@@ -150,6 +150,10 @@ class Supervisor:
             if mount is None:
                 return
             program = workspace.in_environment(program, mount)
+        if spec.gang:
+            program = self._preparing.await_gang(program)
+        if ward.verdict:
+            return
         for name in program.refused:
             self._log.say(f"{name} was not passed on to the job")
         if spec.checkpoint:
@@ -256,6 +260,8 @@ class Supervisor:
             reader.close()
         for file in (self._meter, self._log, self._teller):
             file.close()
+        if self._ward.seat is not None:
+            self._ward.seat.close()
         if self._ward.held is not None:
             os.close(self._ward.held)
         self._replica.lock.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from agent.layout import Home, ReplicaDir
 from agent.loop import Loop
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState
-from trellis.wire import ReplicaSpec, Report
+from trellis.wire import Ready, ReplicaSpec, Report
 
 POKE_EVERY_S = 0.005
 FULL_DISK_LOOK_S = 1.0
@@ -36,10 +36,10 @@ class Teller:
         told = read(replica.journal, 0)
         self.state = told[-1].report.state if told else None
 
-    def tell(self, state: ReplicaState) -> None:
-        """That it is in this state."""
+    def tell(self, state: ReplicaState, ready: Ready | None = None) -> None:
+        """That it is in this state; of one of a gang also that it is ready to begin with the others."""
         self.state = state
-        self._append(self._report(state))
+        self._append(replace(self._report(state), ready=ready))
 
     def tell_end(self, verdict: Verdict, ended: Exit, usage: Usage | None, run_s: float) -> None:
         """How it ended; `usage` is None for one that never ran. Returns when that is on disk: late beats lost."""

@@ -29,6 +29,10 @@ BY_REASON = {
     StopReason.SURPLUS: Verdict(
         ReplicaState.PREEMPTED, Cause.PREEMPTED, "gave up its room; its job goes on without it"
     ),
+    StopReason.RESIZED: Verdict(ReplicaState.PREEMPTED, Cause.RESIZED, "begins again with another number of replicas"),
+    StopReason.UNMATCHED: Verdict(
+        ReplicaState.FAILED, Cause.RENDEZVOUS_FAILED, "its replicas were given different checkpoints to go on from"
+    ),
     StopReason.MIGRATED: Verdict(ReplicaState.PREEMPTED, Cause.MIGRATED, "moves to another node"),
     StopReason.DISPLACED: Verdict(
         ReplicaState.PREEMPTED, Cause.SUSPENDED, "was suspended, and its room went to others: a new attempt goes on"
@@ -46,6 +50,11 @@ def out_of_memory(limit_bytes: int) -> Verdict:
 def start_failed(message: str) -> Verdict:
     """It never came to run; `message` says why."""
     return Verdict(ReplicaState.FAILED, Cause.START_FAILED, message)
+
+
+def rendezvous_failed(message: str) -> Verdict:
+    """The replicas of its gang did not find together; `message` says why."""
+    return Verdict(ReplicaState.FAILED, Cause.RENDEZVOUS_FAILED, message)
 
 
 def environment_failed(message: str) -> Verdict:

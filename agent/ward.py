@@ -14,6 +14,7 @@ from agent.ground import Ground
 from agent.layout import ReplicaDir
 from agent.loop import Loop
 from agent.output import LineReader, OutputLog
+from agent.rendezvous import Seat
 from agent.telling import Teller
 from agent.verdicts import Verdict
 from agent.workspace import Program
@@ -27,7 +28,7 @@ class Ward:
     """`verdict` is why the platform ends it, once it does; `started_at` is in monotonic seconds, 0 before its start.
 
     `peak_bytes` is the most that its processes were seen to hold together. `held` is a lock that must be kept while it
-    lives.
+    lives, `seat` its place in a gang.
     """
 
     ground: Ground
@@ -41,6 +42,7 @@ class Ward:
     started_at: float = 0.0
     peak_bytes: int = 0
     held: int | None = None
+    seat: Seat | None = None
     outputs: list[LineReader] = field(default_factory=list)
 
     @property

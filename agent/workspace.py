@@ -69,13 +69,15 @@ def places(ground: Ground, replica: ReplicaDir, socket: str, *, contained: bool 
     return Places(work, artifacts, tmp, f"{replica.job}/{socket}", checkpoints)
 
 
-def take_restored(ground: Ground, replica: ReplicaDir) -> None:
+def take_restored(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
     """Take over what it goes on from, before it waits for anything: a daemon that starts clears away what nobody took.
 
-    Raises OSError.
+    Raises OSError; ValueError where the others go on from something that is not to be had here.
     """
     restored = ground.home.restored / replica.path.name
-    if read_json(restored / RESTORED_FROM):
+    if said := read_json(restored / RESTORED_FROM):
+        if spec.checkpoint and spec.checkpoint.shared and not said["key"]:
+            raise ValueError("what all its replicas were to go on from can't be restored here")
         (restored / RESTORED).rename(replica.checkpoints)
         (restored / RESTORED_FROM).rename(replica.restored_from)
         trees.remove(restored)

@@ -41,14 +41,15 @@ def grow(site: Site, claims: Sequence[Claim], config: Config, now: float, but: C
     """Take room for replicas beyond the least, where no claim is in the way and no limit; in the order of age, `but` these.
 
     A job that runs already restarts for it, which must be worth it: what the new replicas do until it ends is more than
-    what all of it does not do in `restart_s`. One that starts now restarts for nothing.
+    what all of it does not do in `restart_s`. One that starts now restarts for nothing;
+    one that started less than `restart_s` ago is left in peace.
     """
     if not config.elastic:
         return []
     useless = set(but)
     while True:
         mark, books = site.ledger.mark(), site.lending.books.mark()
-        grown = _fill(site, claims, useless, now)
+        grown = _fill(site, claims, useless, now, config.restart_s)
         vain = [one for one in grown if not _pays(one, config, now)]
         if not vain:
             return sorted(grown, key=lambda one: (one.occupant.started_at, one.occupant.id))
@@ -61,10 +62,11 @@ def grow(site: Site, claims: Sequence[Claim], config: Config, now: float, but: C
         site.lending.books.rollback(books)
 
 
-def _fill(site: Site, claims: Sequence[Claim], useless: set[str], now: float) -> list[Growth]:
+def _fill(site: Site, claims: Sequence[Claim], useless: set[str], now: float, rest_s: float) -> list[Growth]:
     heap: list[tuple[Turn, Growth]] = []
     for job_id, occupant in site.occupants.elastic.items():
-        if occupant.releasing_at is None and not occupant.leaving and job_id not in useless:
+        resting = 0 < now - occupant.started_at < rest_s  # its size changed a moment ago: not to and fro
+        if occupant.releasing_at is None and not occupant.leaving and not resting and job_id not in useless:
             claimed = binding(claims, occupant.job_class)
             one = Growth(occupant, Guard(claimed, occupant.ends_by, site.within(occupant.job_class)))
             heap.append((_turn(site, one), one))

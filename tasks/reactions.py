@@ -90,6 +90,7 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "replica.suspend_asked": [STOP],
     "replica.resume_asked": [STOP],
     "replica.checkpoint_asked": [STOP],
+    "replica.gang_ready": [STOP],
     "node.joined": [PLAN],
     "node.ready": [PLAN],
     "node.lost": [PLAN],

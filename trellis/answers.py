@@ -48,12 +48,13 @@ class RoleOfJob(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaOfJob(Answer):
-    """One member of an attempt, on one node."""
+    """One member of an attempt, on one node; `index` is its rank."""
 
     id: str = ""
     index: int = 0
     role: str = ""
     node: str | None = None
+    address: str = ""
     state: str = ""
     exit_code: int | None = None
     gpus: tuple[Mapping[str, Any], ...] = ()
@@ -145,6 +146,7 @@ class Job(Answer):
     workflow_id: str | None = None
     workflow: str = ""
     group: JobGroup | None = None
+    notes: tuple[str, ...] = ()
     version: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     depends_on: tuple[Mapping[str, Any], ...] = ()
@@ -265,6 +267,7 @@ class Checkpoint(Answer):
     size_bytes: int = 0
     new_bytes: int = 0
     stored_bytes: int = 0
+    parts: int = 1
     damaged: bool = False
     created_at: datetime | None = None
     url: str = ""

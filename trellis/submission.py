@@ -128,11 +128,15 @@ class KeepBody(TypedDict, total=False):
 
 
 class CheckpointBody(TypedDict, total=False):
-    """`every` how long one is asked for; a folder counts as complete after `settle` without a change."""
+    """`every` how long one is asked for; a folder counts as complete after `settle` without a change.
+
+    `by` is a `CheckpointBy`: whose count where there are several replicas.
+    """
 
     every: int | str | timedelta
     settle: int | str | timedelta
     keep: KeepBody
+    by: str
 
 
 class JobBody(TypedDict, total=False):
@@ -166,6 +170,8 @@ class JobBody(TypedDict, total=False):
     warn_signal: str
     warn_before: int | str | timedelta
     on_node_lost: str
+    on_replica_failure: str
+    on_resize: str
     debug: bool
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]

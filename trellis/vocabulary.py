@@ -97,12 +97,15 @@ class Cause(StrEnum):
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
     ENVIRONMENT_FAILED = "environment_failed"
+    RENDEZVOUS_FAILED = "rendezvous_failed"
+    RESIZED = "resized"
 
 
 class StopReason(StrEnum):
     """Why the control plane asks a node to end a replica; of a `surplus` one the job goes on without it.
 
-    A `displaced` one stood still, suspended, where its room is needed for something else.
+    A `displaced` one stood still, suspended, where its room is needed for something else; `unmatched` ones were given
+    different checkpoints to go on from; `resized` ones begin again together, more or fewer of them.
     """
 
     CANCELLED = "cancelled"
@@ -111,6 +114,8 @@ class StopReason(StrEnum):
     SURPLUS = "surplus"
     DISPLACED = "displaced"
     MIGRATED = "migrated"
+    RESIZED = "resized"
+    UNMATCHED = "unmatched"
     STALE = "stale"
 
 
@@ -120,6 +125,30 @@ class OnNodeLost(StrEnum):
     REQUEUE = "requeue"
     WAIT = "wait"
     FAIL = "fail"
+
+
+class OnReplicaFailure(StrEnum):
+    """What becomes of a job one of whose replicas fails: it ends, or goes on with one replica less, while it may."""
+
+    FAIL = "fail"
+    SHRINK = "shrink"
+
+
+class OnResize(StrEnum):
+    """How an elastic job gets more replicas or fewer: those that run stay, or all begin again from their checkpoint."""
+
+    JOIN = "join"
+    RESTART = "restart"
+
+
+class CheckpointBy(StrEnum):
+    """Whose checkpoints count where a job has several replicas: the first one's, which all go on from; one part of each
+    replica, of the same step; or each replica's own, whatever the others have.
+    """
+
+    RANK0 = "rank0"
+    ALL = "all"
+    EACH = "each"
 
 
 class WarnSignal(StrEnum):

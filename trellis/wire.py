@@ -64,7 +64,9 @@ class CheckpointPlan:
 
     `every_s` is how often one is asked for (0: never unasked); a folder that says nothing of being complete counts as
     complete when nothing in it changed for `settle_s`. `restore` are the keys of the manifests it may go on from, the
-    one to try first first; `base` is the one it need not store again what that holds, "" for none.
+    one to try first first; `base` is the one it need not store again what that holds, "" for none. One that does not
+    `saves` goes on from what another replica saves. What is `shared` the other replicas go on from too: where it can't be
+    restored none of them starts.
     """
 
     store_url: str
@@ -73,6 +75,8 @@ class CheckpointPlan:
     settle_s: int
     base: str = ""
     restore: tuple[str, ...] = ()
+    saves: bool = True
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class ReplicaSpec:
     `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
     One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
     `debug`: the node tells more of what it does in the replica's log.
+    One of a `gang` says when it is ready, and starts its program when it is told the `World`.
     """
 
     replica_id: str
@@ -125,6 +130,7 @@ class ReplicaSpec:
     code: Code | None = None
     checkpoint: CheckpointPlan | None = None
     container: Container | None = None
+    gang: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +151,38 @@ class SaveFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """That a replica of a gang has all it needs, and where others reach it: `port` is kept free there, 0 for none.
+
+    `restored` names what it goes on from; "" for nothing.
+    """
+
+    address: str
+    port: int = 0
+    restored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The replicas of an attempt that begin together, told to each of their nodes when all of them are ready.
+
+    `ranks`: of those on the node told, as `<replica id>.<fence>`. `hosts` are the addresses of all nodes, in the order of
+    their first ranks. The others go by rank: the number of its node in `hosts`, the port kept for it, and of its role.
+    """
+
+    ranks: dict[str, int]
+    hosts: tuple[str, ...]
+    places: tuple[int, ...]
+    ports: tuple[int, ...]
+    roles: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a replica. `seq` counts a replica's reports from 1 under one fence."""
+    """What became of a replica. `seq` counts a replica's reports from 1 under one fence.
+
+    One that is starting, of a gang, says with `ready` that it waits for the others.
+    """
 
     replica_id: str
     fence: int
@@ -160,6 +196,7 @@ class Report:
     run_s: float = 0.0
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +377,10 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The answer to a heartbeat: renews the lease for `lease_s`, says what should run, rest, not be, and who saves."""
+    """The answer to a heartbeat: renews the lease for `lease_s`, says what should run, rest, not be, and who saves.
+
+    `begin` are gangs whose replicas are all ready.
+    """
 
     lease_s: float
     heartbeat_s: float
@@ -348,6 +388,7 @@ class Orders:
     stop: tuple[Stop, ...]
     save: tuple[Save, ...] = ()
     pause: tuple[Pause, ...] = ()
+    begin: tuple[World, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

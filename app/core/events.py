@@ -22,9 +22,9 @@ JOB_CHANNEL = "trellis_jobs"
 KINDS = frozenset(
     {f"{noun}.{state}" for noun, machine in MACHINES.items() for state in machine.moves}
     | {
-        "job.submitted", "job.cancel_asked", "job.eviction_asked", "job.resized", "job.promised",
+        "job.submitted", "job.cancel_asked", "job.eviction_asked", "job.resized", "job.shrunk", "job.promised",
         "job.suspend_asked", "job.resume_asked", "job.displaced", "job.migration_asked",
-        "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
+        "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked", "replica.gang_ready",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved", "bundle.created", "bundle.removed",
@@ -42,7 +42,7 @@ ANNOUNCED = frozenset(
     {
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
         "job.suspended", "replica.placed", "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
-        "replica.checkpoint_asked",
+        "replica.checkpoint_asked", "replica.gang_ready",
         "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",

@@ -33,6 +33,7 @@ class ReplicaSchema(Strict):
     index = fields.Integer()
     role = fields.String()
     node = fields.String()
+    address = fields.String(metadata={"description": "where others of its job reach it; empty before it is ready"})
     state = fields.Enum(ReplicaState, by_value=True)
     exit_code = fields.Integer(allow_none=True)
     gpus = fields.List(fields.Dict())
@@ -54,7 +55,7 @@ class AttemptSchema(Strict):
     ended_at = fields.AwareDateTime(allow_none=True)
     cause = fields.Enum(Cause, by_value=True, allow_none=True)
     message = fields.String()
-    replicas = fields.List(fields.Nested(ReplicaSchema))
+    replicas = fields.List(fields.Nested(ReplicaSchema), metadata={"description": "by index, which is the rank"})
 
 
 class JobSchema(Strict):
@@ -103,6 +104,7 @@ class JobSchema(Strict):
         "JobGroupSchema", metadata={"description": "in a grouped list: the array or workflow that it stands for"}
     )
     version = fields.Integer()
+    notes = fields.List(fields.String(), metadata={"description": "on a submission: what may not have been thought of"})
     spec = fields.Dict()
     depends_on = fields.List(fields.Dict())
     attempts = fields.List(fields.Nested(AttemptSchema))

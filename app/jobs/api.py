@@ -17,6 +17,7 @@ from app.jobs import answer_schemas as answers
 from app.jobs import (
     arrays,
     checkpoints,
+    gangs,
     groups,
     listing,
     losses,
@@ -109,7 +110,9 @@ class Jobs(MethodView):
         if spec.array is None:
             job, place = service.submit_job(uow, spec)
             return (
-                listing.present(job, listing.names_at(place), uow.clock.now()) | (_tried(job) if spec.dry_run else {}),
+                listing.present(job, listing.names_at(place), uow.clock.now())
+                | (_tried(job) if spec.dry_run else {})
+                | {"notes": gangs.notes_on(job.spec)},
                 200 if spec.dry_run else 201,
                 {"Location": f"/api/v1/jobs/{job.id}"},
             )

@@ -10,6 +10,7 @@ from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.jobs.asks import RoleAsks, is_exclusive, roles_in
 from app.jobs.endings import advance, conclude
+from app.jobs.gangs import note_ready, numbered
 from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop
 from app.jobs.suspensions import ask_pause, count_parked, go_on, rest
@@ -74,7 +75,7 @@ def open_attempt(uow: UnitOfWork, job: Job, seats: Sequence[Seat], reason: str) 
         state=ReplicaState.PLACED, reason=reason, message="",
     )  # fmt: skip
     uow.move(job, JobState.SCHEDULED, reason=reason)
-    replicas, grants = seat_all(uow, job, attempt, seats, len(seats))
+    replicas, grants = seat_all(uow, job, attempt, numbered(seats), len(seats))
     return Opened(attempt, replicas, grants)
 
 
@@ -217,6 +218,7 @@ def apply_reports(uow: UnitOfWork, family: Family, reports: Collection[Report], 
 def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Report) -> None:
     """One new report of a live replica."""
     replica.report_seq = report.seq
+    before = replica.state
     advance(uow, replica, report.state)
     if report.state in ENDED_REPLICA_STATES:
         replica.exit_code, replica.signal, replica.cause = report.exit_code, report.signal, report.cause
@@ -224,6 +226,10 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
         replica.run_ms, replica.cpu_ms = round(report.run_s * 1000), round(report.cpu_s * 1000)
         replica.peak_memory_bytes = report.peak_memory_bytes
     job = family.jobs[replica.job_id]
+    if report.ready is not None and replica.ready is None and report.state is ReplicaState.STARTING:
+        note_ready(uow, replica, report.ready, family.members[replica.attempt_id])
+        if before is ReplicaState.STARTING:  # its state follows from nothing new
+            return
     if report.state is ReplicaState.SUSPENDED:  # what it held is released with this, whoever wished it
         replica.suspend_asked_at = replica.suspend_asked_at or uow.clock.now()
     if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:

@@ -1,6 +1,6 @@
 """Checkpoints as jobs see them: asked for, taken in from nodes, and given to the replicas that go on from them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from app.core.access import Permission
 from app.core.uow import UnitOfWork
+from app.jobs.gangs import is_gang
 from app.jobs.models import Job, Replica
 from app.jobs.service import spec_of
 from app.jobs.spec import CheckpointSpec
@@ -16,7 +17,7 @@ from app.storage.checkpoints import Place, Source
 from app.storage.models import Checkpoint
 from trellis.errors import Conflict, Field, Invalid, StaleFence
 from trellis.stores.manifests import Manifest
-from trellis.vocabulary import ReplicaState, SaveReason
+from trellis.vocabulary import CheckpointBy, ReplicaState, SaveReason
 from trellis.wire import CheckpointPlan, Restored, SaveFailed
 
 # Of what nodes say in words: so much is read, and so much of it kept.
@@ -39,7 +40,9 @@ def ask_checkpoint(uow: UnitOfWork, job_id: UUID) -> Job:
     running = select(Replica).where(
         Replica.job_id == job.id, Replica.state == ReplicaState.RUNNING, Replica.stop_reason.is_(None)
     )
-    replicas = uow.session.execute(running.order_by(Replica.id)).scalars().all()
+    replicas = [
+        one for one in uow.session.execute(running.order_by(Replica.id)).scalars() if _saves(job.spec, one.index)
+    ]
     if not replicas:
         raise NotCheckpointed(f"job {job.id} is {job.state}: only what runs can save")
     for replica in replicas:
@@ -61,8 +64,11 @@ def take_in(uow: UnitOfWork, place: Place, replica_id: UUID, fence: int, block: 
         raise StaleFence(f"replica {replica_id} has ended or has another fence")
     job = uow.session.execute(select(Job).where(Job.id == replica.job_id)).scalar_one()
     wanted = spec_of(job).checkpoint or CheckpointSpec()
+    if not _saves(job.spec, replica.index):
+        raise Invalid(Field("/manifest", f"is of replica {replica.index}: of this job those of replica 0 are stored"))
+    parts = replica.count if is_gang(job.spec) and wanted.by is CheckpointBy.ALL else 1
     source = Source(
-        replica.project_id, replica.job_id, replica.id, replica.index, replica.number, replica.fence, wanted.keep
+        replica.project_id, replica.job_id, replica.id, replica.index, replica.number, replica.fence, wanted.keep, parts
     )
     saved = checkpoints.record(uow, place, source, manifest)
     if saved.reason is not SaveReason.INTERVAL:
@@ -126,8 +132,32 @@ def plans_for(uow: UnitOfWork, place: Place, rows: Iterable[Any]) -> dict[UUID, 
     if not wanting:
         return {}
     place.ensure()
-    known = checkpoints.offered(uow, {(row.job_id, row.replica_index) for row in wanting})
-    return {row.id: _plan(uow, place, row, known[row.job_id, row.replica_index]) for row in wanting}
+    known = checkpoints.offered(uow, {(row.job_id, index) for row in wanting for index in (0, row.replica_index)})
+    in_parts = {row.job_id for row in wanting if _by(row.spec) is CheckpointBy.ALL}
+    whole = checkpoints.whole_of(uow, in_parts) if in_parts else {}
+    return {row.id: _plan(uow, place, row, _keys_for(row, known, whole)) for row in wanting}
+
+
+def _by(spec: dict[str, Any]) -> CheckpointBy:
+    """Whose checkpoints count; a job of one replica has but its own."""
+    return CheckpointSpec.read(spec["checkpoint"]).by if is_gang(spec) else CheckpointBy.EACH
+
+
+def _saves(spec: dict[str, Any], index: int) -> bool:
+    return index == 0 or _by(spec) is not CheckpointBy.RANK0
+
+
+def _keys_for(
+    row: Any, known: Mapping[tuple[UUID, int], list[str]], whole: Mapping[UUID, Mapping[int, str]]
+) -> list[str]:
+    """What a replica may go on from. Where all go on from the same step there is no second choice for one of them."""
+    by = _by(row.spec)
+    if by is CheckpointBy.EACH:
+        return known[row.job_id, row.replica_index]
+    if by is CheckpointBy.RANK0:
+        return known[row.job_id, 0][:1]
+    part = whole.get(row.job_id, {}).get(row.replica_index)
+    return [] if part is None else [part]
 
 
 def _plan(uow: UnitOfWork, place: Place, row: Any, keys: list[str]) -> CheckpointPlan:
@@ -137,9 +167,11 @@ def _plan(uow: UnitOfWork, place: Place, row: Any, keys: list[str]) -> Checkpoin
         shared = checkpoints.shared_key(uow, UUID(origin), row.project_id)
         keys = [shared] if shared else []
     own = [key for key in keys if key.startswith(f"manifests/{row.project_id}/")]
+    saves = _saves(row.spec, row.replica_index)
     return CheckpointPlan(
-        place.url, place.public_key, wanted.every_s, wanted.settle_s, own[0] if own else "", tuple(keys)
-    )
+        place.url, place.public_key, wanted.every_s, wanted.settle_s, own[0] if own and saves else "", tuple(keys),
+        saves, _by(row.spec) is not CheckpointBy.EACH,
+    )  # fmt: skip
 
 
 def abandoned(uow: UnitOfWork, keys: Collection[str]) -> list[str]:

@@ -11,12 +11,13 @@ from app.core.uow import UnitOfWork
 from app.jobs import retries
 from app.jobs.models import Attempt, Job, Replica
 from app.jobs.service import spec_of
-from app.jobs.spec import Retries
-from app.jobs.suspensions import queue_again
-from trellis.vocabulary import Cause, JobState, ReplicaState, StopReason
+from app.jobs.shrinking import shrink
+from app.jobs.spec import PLATFORM_CAUSES, Retries
+from app.jobs.suspensions import holdings_of, queue_again
+from trellis.vocabulary import Cause, JobState, OnReplicaFailure, ReplicaState, StopReason
 
 # By which a job is preempted as its owner wished, and not for others.
-_WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED})
+_WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED, Cause.RESIZED})
 
 
 def advance(uow: UnitOfWork, subject: Replica | Attempt, state: ReplicaState) -> None:
@@ -39,28 +40,47 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
     """The attempt is over: it ended as the first of its replicas that did not succeed. `awaited`: others wait for it."""
     members = [m for m in every if m.stop_reason is not StopReason.SURPLUS] or every
     bad = [m for m in members if m.state is not ReplicaState.SUCCEEDED]
-    # Those that were stopped because another failed are not the reason.
-    reason = next((m for m in bad if m.stop_reason is None), bad[0] if bad else members[0])
+    reason = _first_to_fail(bad, cancelled=job.cancel_asked_at is not None) if bad else members[0]
+    message = _said_of(reason) if len(members) > 1 else reason.message
     advance(uow, attempt, reason.state)
     attempt.exit_code = job.exit_code = reason.exit_code
     attempt.cause = job.cause = reason.cause
-    attempt.message = reason.message
+    attempt.message = message
     if job.parked_at is not None:
         job.paused_ms += (uow.clock.now() - job.parked_at) // timedelta(milliseconds=1)
         job.parked_at = None
     spec = spec_of(job)
     ended = retries.Ended(
         reason.state, reason.cause, reason.exit_code, _tried(uow, job, reason.cause, spec.retries),
-        _chance(job), job.cancel_asked_at is not None,
+        _chance(job), job.cancel_asked_at is not None, len(members) > 1,
     )  # fmt: skip
     decision = retries.decide(ended, spec.retries, spec.on_node_lost)
-    if reason.message and not (job.cancel_asked_at and job.message):
-        job.message = reason.message
+    if spec.on_replica_failure is OnReplicaFailure.SHRINK and shrink(uow, job, reason, members):
+        decision = retries.Decision(JobState.RETRYING, spent=False)
+    if reason.cause is Cause.RESIZED:
+        job.owed = holdings_of(job, members) or None
+    if message and not (job.cancel_asked_at and job.message):
+        job.message = message
     # Told so that nobody is sent to look for dependents that there are not.
     unawaited = {} if awaited else {"awaited": False}
     why = {"reason": reason.message} if reason.message else {}
     cause = reason.cause and str(reason.cause)
     _decided(uow, job, decision, cause=cause, exit_code=reason.exit_code, **why, **unawaited)
+
+
+def _first_to_fail(bad: Sequence[Replica], *, cancelled: bool) -> Replica:
+    """Those that were stopped because another failed are not the reason; nor is who failed for want of a lost one."""
+    own = [m for m in bad if m.stop_reason is None]
+    if not own:
+        return bad[0]
+    lost = [m for m in bad if m.cause in PLATFORM_CAUSES and m.stop_reason in (None, StopReason.CANCELLED)]
+    among = own if cancelled else lost or own
+    return min(among, key=lambda m: (m.ended_at is None, m.ended_at, m.index))
+
+
+def _said_of(replica: Replica) -> str:
+    said = replica.message or ("" if replica.state is ReplicaState.SUCCEEDED else str(replica.state))
+    return said and f"replica {replica.index} on {replica.node_name}: {said}"
 
 
 def _tried(uow: UnitOfWork, job: Job, cause: Cause | None, rules: Retries) -> int:
@@ -87,7 +107,7 @@ def _decided(uow: UnitOfWork, job: Job, decision: retries.Decision, **data: obje
             queue_again(uow, job, ())
         return
     if again:
-        job.retries += decision.state is JobState.RETRYING
+        job.retries += decision.spent and decision.state is JobState.RETRYING
         job.preemptions += decision.state is JobState.PREEMPTED and job.cause not in _WISHED
         job.run_after = uow.clock.now() + timedelta(seconds=decision.delay_s)
     if again and decision.delay_s == 0 and job.state is JobState.SCHEDULED:  # it never began

@@ -275,8 +275,15 @@ def _replica(replica: Replica, roles: Sequence[Mapping[str, Any]]) -> dict[str, 
         "role": roles[replica.role]["name"] if roles else "",
         "slices": replica.slices or [],
         "node": replica.node_name,
+        "address": _address(replica.ready),
         "cpu_s": replica.cpu_ms / 1000,
     }
+
+
+def _address(ready: Mapping[str, Any] | None) -> str:
+    if ready is None:
+        return ""
+    return f"{ready['address']}:{ready['port']}" if ready["port"] else str(ready["address"])
 
 
 def list_events(uow: UnitOfWork, job: Job, kind: str | None, after: int, limit: int) -> Sequence[Event]:

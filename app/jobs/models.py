@@ -135,6 +135,7 @@ class Replica(ProjectOwned):
     """One member of an attempt, on one node. `report_seq`, `metric_seq` and `log_bytes` say what is settled.
 
     `role` is the number of its role in the job, `count` how many members the attempt had when this one was placed.
+    `ready` is what one of a gang said (`trellis.wire.Ready`) when it had all it needs to begin.
     One that is suspended with `suspend_asked_at` set is parked: its processes stand still, and it holds nothing.
     """
 
@@ -177,6 +178,7 @@ class Replica(ProjectOwned):
     metric_seq: Mapped[int] = mapped_column(default=0)
     log_bytes: Mapped[int] = mapped_column(default=0)
     checkpoint_asked_at: Mapped[datetime | None]
+    ready: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:

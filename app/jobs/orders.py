@@ -15,6 +15,7 @@ from app.core.uow import UnitOfWork
 from app.jobs.asks import roles_in
 from app.jobs.checkpoints import plans_for
 from app.jobs.code import on_wire
+from app.jobs.gangs import is_gang, worlds_for
 from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
@@ -77,7 +78,7 @@ _LIVE = (
     select(
         Replica.id, Replica.job_id, Replica.node_id, Replica.fence, Replica.state, Replica.created_at,
         Replica.started_at, Replica.stop_reason, Replica.stop_grace_s, Replica.suspend_asked_at,
-        Replica.checkpoint_asked_at,
+        Replica.checkpoint_asked_at, Replica.attempt_id, Replica.ready.is_not(None).label("waits"),
     )
     .where(Replica.node_id == any_(_NODE_IDS), Replica.ended_at.is_(None))
     .order_by(Replica.id)
@@ -120,11 +121,12 @@ def give_orders(
     plans = plans_for(uow, place, rows)
     for row in rows:
         launch.setdefault(row.node_id, []).append(_spec(row, plans.get(row.id)))
+    worlds = worlds_for(uow, heartbeats, [row for rows in live.values() for row in rows.values()])
     return {
         node_id: Orders(
             settings.lease_s, settings.heartbeat_s, tuple(launch.get(node_id, ())),
             tuple(_stops(heartbeat.replicas, live[node_id])), tuple(_saves(heartbeat.replicas, live[node_id])),
-            tuple(_pauses(heartbeat.replicas, live[node_id])),
+            tuple(_pauses(heartbeat.replicas, live[node_id])), tuple(worlds.get(node_id, ())),
         )
         for node_id, heartbeat in heartbeats.items()
     }  # fmt: skip
@@ -226,4 +228,5 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         network=NetworkPolicy(kept["network"]),
         code=on_wire(kept.get("code")),
         checkpoint=checkpoint,
+        gang=is_gang(kept),
     )

@@ -1,4 +1,4 @@
-"""Elastic jobs that get replicas more while they run, or give some up: the others go on meanwhile."""
+"""Elastic jobs that get replicas more while they run, or give some up: the others go on meanwhile, or begin again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,11 @@ from sqlalchemy import select
 
 from app.core.uow import UnitOfWork
 from app.jobs.attempts import Family, Seat, seat_all
-from app.jobs.models import Replica
+from app.jobs.models import Job, Replica
 from app.jobs.service import ask_stop
 from app.resources.allocations import Grant
 from app.resources.models import Allocation
-from trellis.vocabulary import ENDED_REPLICA_STATES, StopReason
+from trellis.vocabulary import ENDED_REPLICA_STATES, OnResize, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ def resize(uow: UnitOfWork, changes: Mapping[UUID, Change]) -> Joining:
         if leaving or len(held) != change.size or _is_ending(members):
             continue
         _let_go(uow, family, [held[place] for place in change.removed], change.grace_s)
+        if job.spec.get("on_resize") == OnResize.RESTART:
+            _begin_again(uow, job, members, change)
+            continue
         first = max(one.index for one in members) + 1
         seats = [replace(seat, index=index) for index, seat in enumerate(change.added, first)]
         staying = sum(one.stop_reason is None for one in members)
@@ -77,6 +80,15 @@ def _is_ending(members: Sequence[Replica]) -> bool:
         one.stop_reason is not StopReason.SURPLUS and (one.stop_reason is not None or one.state in ENDED_REPLICA_STATES)
         for one in members
     )
+
+
+def _begin_again(uow: UnitOfWork, job: Job, members: Sequence[Replica], change: Change) -> None:
+    """Have those that stay save and end: the next attempt has their room again, and more where there is some."""
+    grace_s = change.grace_s if change.removed else int(job.spec["grace_s"])
+    for one in members:
+        if one.stop_reason is None and one.state not in ENDED_REPLICA_STATES:
+            ask_stop(uow, one, StopReason.RESIZED, grace_s)
+    uow.emit("job.resized", job, added=len(change.added), removed=len(change.removed), reason=change.reason)
 
 
 def _let_go(uow: UnitOfWork, family: Family, replica_ids: Sequence[UUID], grace_s: int) -> None:

@@ -8,6 +8,8 @@ from trellis.vocabulary import Cause, JobState, OnNodeLost, ReplicaState
 # A job whose nodes keep dying under it is more likely the killer than the victim.
 PLATFORM_LIMIT = 20
 _AT_ONCE = RetryRule(PLATFORM_LIMIT, backoff_s=0)
+# Where one of several replicas can't be started, the fault is its node's as likely as the job's.
+_ELSEWHERE = RetryRule(3, backoff_s=5)
 _ENDS = {
     ReplicaState.SUCCEEDED: JobState.SUCCEEDED,
     ReplicaState.FAILED: JobState.FAILED,
@@ -23,7 +25,7 @@ class Ended:
     """How an attempt ended, and what its owner wishes should follow.
 
     `tried` counts the tries before it: those after the same cause where that has a rule of its own, else all of them.
-    `chance` is from 0 to 1: where in its jitter the pause lies.
+    `chance` is from 0 to 1: where in its jitter the pause lies. One of a `gang` is one of several replicas.
     """
 
     outcome: ReplicaState
@@ -32,14 +34,19 @@ class Ended:
     tried: int
     chance: float = 0.5
     cancel_asked: bool = False
+    gang: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The job's next state, and after how many seconds it may run again where that is one that waits."""
+    """The job's next state, and after how many seconds it may run again where that is one that waits.
+
+    `spent`: a next try counts as one.
+    """
 
     state: JobState
     delay_s: int = 0
+    spent: bool = True
 
 
 def decide(ended: Ended, retries: Retries, on_node_lost: OnNodeLost = OnNodeLost.REQUEUE) -> Decision:
@@ -73,4 +80,6 @@ def _rule_for(ended: Ended, retries: Retries, on_node_lost: OnNodeLost) -> Retry
         return own
     if cause in PLATFORM_CAUSES:
         return _AT_ONCE
+    if cause is Cause.START_FAILED and ended.gang and retries.limit < _ELSEWHERE.limit:
+        return _ELSEWHERE
     return retries if cause in retries.on and ended.outcome is not ReplicaState.PREEMPTED else None

@@ -24,11 +24,14 @@ from app.storage.retention import Keep
 from scheduler.placement.mig import profiles
 from trellis.vocabulary import (
     Cause,
+    CheckpointBy,
     DependencyKind,
     ExecutorKind,
     MetricMode,
     NetworkPolicy,
     OnNodeLost,
+    OnReplicaFailure,
+    OnResize,
     PullPolicy,
     WarnSignal,
 )
@@ -49,7 +52,12 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?"
 _TAG = r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 IMAGE = re.compile(rf"(?!{_TRANSPORT}:)(?:{_HOST}/)?{_PART}(?:/{_PART})*{_TAG}\Z")
-RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED}
+# And those by which replicas of one job find each other: in a job of one replica they are its own.
+OF_GANGS = re.compile(
+    r"RANK|WORLD_SIZE|MASTER_ADDR|MASTER_PORT|(LOCAL|GROUP|ROLE)_(RANK|WORLD_SIZE)|NODE_RANK|ROLE_NAME|PET_.*"
+    r"|(OMPI_MCA_orte|PRTE_MCA_prte)_default_hostfile|HYDRA_HOST_FILE"
+)
+RETRIED = frozenset(Cause) - {Cause.CANCELLED, Cause.SUSPENDED, Cause.MIGRATED, Cause.RESIZED}
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 
 
@@ -273,6 +281,10 @@ class CheckpointSchema(Strict):
     every_s = Amount("seconds", least=0, most=31_536_000, data_key="every", metadata={"example": "10m"})
     settle_s = Amount("seconds", least=1, most=3600, data_key="settle", metadata={"example": 5})
     keep = fields.Nested(KeepSchema)
+    by = fields.Enum(
+        CheckpointBy, by_value=True,
+        metadata={"description": "of several replicas: the first one saves, all save a part, or each goes on by itself"},
+    )  # fmt: skip
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> CheckpointSpec:
@@ -316,6 +328,13 @@ class JobSubmitSchema(ReplicaFields):
     on_node_lost = fields.Enum(
         OnNodeLost, by_value=True, metadata={"description": "whether it runs elsewhere, waits for the node, or is lost"}
     )
+    on_replica_failure = fields.Enum(
+        OnReplicaFailure, by_value=True, metadata={"description": "whether all end, or go on with one replica less"}
+    )
+    on_resize = fields.Enum(
+        OnResize, by_value=True,
+        metadata={"description": "how an elastic job gets more or fewer; restart is usual for a checkpointable one"},
+    )  # fmt: skip
     deadline_at = fields.AwareDateTime(data_key="deadline", allow_none=True)
     depends_on = fields.List(fields.Nested(DependencySchema), validate=validate.Length(max=1000))
     array = fields.Nested(ArraySchema)
@@ -372,6 +391,33 @@ class JobSubmitSchema(ReplicaFields):
             raise ValidationError("is missing: a container runs one", "image")
 
     @validates_schema(skip_on_field_errors=True)
+    def consistent_gang(self, data: dict[str, Any], **_: Any) -> None:
+        """What is asked of several replicas fits how many there are."""
+        least, most = self._sizes(data)
+        saves = bool(data.get("checkpoint") or data.get("from_checkpoint"))
+        resumes = data.get("checkpointable", saves)
+        if data.get("on_replica_failure") is OnReplicaFailure.SHRINK and least == most:
+            raise ValidationError("needs fewer to go on with: give min_replicas and max_replicas", "on_replica_failure")
+        if data.get("on_resize") is OnResize.RESTART and not resumes:
+            raise ValidationError("would lose what it has done: give checkpoint, or checkpointable", "on_resize")
+        if "checkpoint" in data and data["checkpoint"].by is CheckpointBy.ALL and least != most:
+            message = "is for a fixed number of replicas: parts that so many saved can't be shared out among others"
+            raise ValidationError({"by": [message]}, "checkpoint")
+        taken = [name for name in data.get("environment", ()) if most > 1 and OF_GANGS.fullmatch(name)]
+        if taken:
+            raise ValidationError(
+                {name: ["is set by the platform where there are several replicas"] for name in taken}, "environment"
+            )
+
+    @staticmethod
+    def _sizes(data: dict[str, Any]) -> tuple[int, int]:
+        """From how many replicas to how many."""
+        if roles := data.get("roles"):
+            return sum(role.replicas for role in roles), sum(role.most for role in roles)
+        most = data.get("max_replicas", data.get("replicas", 1))
+        return data.get("min_replicas", 1 if "max_replicas" in data else most), most
+
+    @validates_schema(skip_on_field_errors=True)
     def consistent_roles(self, data: dict[str, Any], **_: Any) -> None:
         """What replicas there are is said in one place, and no role twice."""
         roles: list[RoleSpec] = data.get("roles", [])
@@ -398,6 +444,9 @@ class JobSubmitSchema(ReplicaFields):
             data.setdefault("checkpoint", CheckpointSpec())
         if "checkpoint" in data:
             data.setdefault("checkpointable", True)
+        least, most = self._sizes(data)
+        if least < most and data.get("checkpointable"):  # who can go on is best told anew who the others are
+            data.setdefault("on_resize", OnResize.RESTART)
         return JobSpec(**self.counted(data) | {name: tuple(data[name]) for name in lists if name in data})
 
 

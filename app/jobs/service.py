@@ -29,6 +29,8 @@ from trellis.vocabulary import (
     JobState,
     NetworkPolicy,
     OnNodeLost,
+    OnReplicaFailure,
+    OnResize,
     PullPolicy,
     StopReason,
 )
@@ -216,6 +218,8 @@ def spec_of(job: Job) -> JobSpec:
     kept["resources"] = _resources(kept["resources"])
     kept["retries"] = Retries.read(kept["retries"])
     kept["on_node_lost"] = OnNodeLost(kept.get("on_node_lost", OnNodeLost.REQUEUE))
+    kept["on_replica_failure"] = OnReplicaFailure(kept.get("on_replica_failure", OnReplicaFailure.FAIL))
+    kept["on_resize"] = OnResize(kept.get("on_resize", OnResize.JOIN))
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
     kept["network"] = NetworkPolicy(kept["network"])

@@ -9,10 +9,21 @@ from app.core.amounts import NAMES, NOTHING, Amounts
 from app.core.constraints import Constraints
 from app.storage.retention import Keep
 from scheduler.amounts import slice_milli
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost, PullPolicy
+from trellis.vocabulary import (
+    Cause,
+    CheckpointBy,
+    DependencyKind,
+    ExecutorKind,
+    MetricMode,
+    NetworkPolicy,
+    OnNodeLost,
+    OnReplicaFailure,
+    OnResize,
+    PullPolicy,
+)
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
-PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
+PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED, Cause.RENDEZVOUS_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +161,21 @@ class CheckpointSpec:
     every_s: int = 600
     settle_s: int = 5
     keep: Keep = field(default_factory=Keep)
+    by: CheckpointBy = CheckpointBy.RANK0
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
         keep = {f.name: getattr(self.keep, f.name) for f in fields(Keep)}
-        return {"every_s": self.every_s, "settle_s": self.settle_s, "keep": keep}
+        by = {} if self.by is CheckpointBy.RANK0 else {"by": self.by}
+        return {"every_s": self.every_s, "settle_s": self.settle_s, "keep": keep} | by
 
     @classmethod
     def read(cls, kept: dict[str, Any]) -> "CheckpointSpec":
         """What `stored` wrote."""
         keep = dict(kept["keep"])
         keep["mode"] = MetricMode(keep["mode"])
-        return cls(kept["every_s"], kept["settle_s"], Keep(**keep))
+        by = CheckpointBy(kept.get("by", CheckpointBy.RANK0))
+        return cls(kept["every_s"], kept["settle_s"], Keep(**keep), by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +212,8 @@ class JobSpec:
     preemptible: bool = True
     checkpointable: bool = False
     on_node_lost: OnNodeLost = OnNodeLost.REQUEUE
+    on_replica_failure: OnReplicaFailure = OnReplicaFailure.FAIL
+    on_resize: OnResize = OnResize.JOIN
     warn_signal: str = ""
     warn_before_s: int = 60
     debug: bool = False
@@ -263,6 +279,7 @@ _SELDOM = {
     "max_replicas": None, "preemptible": True, "checkpointable": False, "on_node_lost": OnNodeLost.REQUEUE,
     "warn_signal": "", "warn_before_s": 60, "debug": False, "image": "", "pull": PullPolicy.MISSING,
     "read_only_root": True,
+    "on_replica_failure": OnReplicaFailure.FAIL, "on_resize": OnResize.JOIN,
 }  # fmt: skip
 _SELDOM_OF_PARTS = ("gpu_types", "mig_profile", "image")
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import and_, delete, func, insert, or_, select
 
 from app.core.access import Permission
 from app.core.crypto import Keyring
@@ -77,7 +77,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose checkpoint it is, and how many of them its owner wants kept."""
+    """Whose checkpoint it is, and how many of them its owner wants kept.
+
+    It is one of `parts`, which are of use together only: one of each replica, all of one step of one attempt.
+    """
 
     project_id: UUID
     job_id: UUID
@@ -86,6 +89,7 @@ class Source:
     attempt: int
     fence: int
     keep: Keep
+    parts: int = 1
 
 
 def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) -> Checkpoint:
@@ -96,6 +100,8 @@ def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) ->
     Raises: Invalid for a manifest that is not its replica's; PacksGone.
     """
     said = _Said.read(manifest.about)
+    if source.parts > 1 and said.step is None:
+        raise Invalid(Field("/manifest/about/step", "is missing: parts of one checkpoint are told by their step"))
     key = f"manifests/{source.project_id}/{source.job_id}/{source.replica_id}-{source.fence}-{said.save}"
     known = uow.session.execute(select(Checkpoint).where(Checkpoint.key == key)).scalar_one_or_none()
     if known is not None:
@@ -105,7 +111,7 @@ def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) ->
         id=new_id(), project_id=source.project_id, job_id=source.job_id, replica_index=source.replica_index,
         attempt=source.attempt, fence=source.fence, reason=said.reason, at_step=said.step, metrics=said.metrics,
         files=len(manifest.files), size_bytes=manifest.size_bytes, new_bytes=said.new_bytes,
-        stored_bytes=sum(said.packs.values()), key=key, created_at=uow.clock.now(),
+        stored_bytes=sum(said.packs.values()), key=key, created_at=uow.clock.now(), parts=source.parts,
     )  # fmt: skip
     about = {
         "id": str(checkpoint.id), "job_id": str(source.job_id), "project_id": str(source.project_id),
@@ -192,8 +198,10 @@ def _retain(uow: UnitOfWork, source: Source) -> None:
         Held(row.id, row.created_at, row.metrics.get(source.keep.metric), row.damaged_at is not None)
         for row in by_id.values()
     ]
+    whole = whole_of(uow, [source.job_id]).get(source.job_id, {}) if source.parts > 1 else {}
     for identity in decide_removed(held, source.keep, uow.clock.now()):
-        _remove(uow, by_id[identity], "retention")
+        if by_id[identity].key not in whole.values():  # others may be slower: what all of them have stays
+            _remove(uow, by_id[identity], "retention")
 
 
 def _remove(uow: UnitOfWork, checkpoint: Checkpoint, reason: str) -> None:
@@ -233,6 +241,33 @@ def offered(uow: UnitOfWork, replicas: Collection[tuple[UUID, int]]) -> dict[tup
     for row in uow.session.execute(select(good).where(good.c.rank <= OFFERED).order_by(good.c.rank)):
         found.setdefault((row.job_id, row.replica_index), []).append(row.key)
     return {(job_id, index): found.get((job_id, index)) or found.get((job_id, 0), []) for job_id, index in replicas}
+
+
+def whole_of(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, dict[int, str]]:
+    """By job, the newest checkpoint of which every part is there and good: manifests by replica index."""
+    step = (Checkpoint.job_id, Checkpoint.fence, Checkpoint.at_step)
+    good = (Checkpoint.job_id.in_(job_ids), Checkpoint.damaged_at.is_(None), Checkpoint.parts > 1)
+    newest = func.row_number().over(
+        partition_by=Checkpoint.job_id, order_by=(func.max(Checkpoint.created_at).desc(), Checkpoint.fence.desc())
+    )
+    sets = (
+        select(*step, newest.label("rank"))
+        .where(*good)
+        .group_by(*step)
+        .having(func.count(Checkpoint.replica_index.distinct()) >= func.max(Checkpoint.parts))
+        .subquery()
+    )
+    same = [column == sets.c[column.key] for column in step]
+    rows = (
+        select(Checkpoint.job_id, Checkpoint.replica_index, Checkpoint.key)
+        .join(sets, and_(*same))
+        .where(*good, sets.c.rank == 1)
+        .order_by(Checkpoint.created_at, Checkpoint.id)
+    )
+    found: dict[UUID, dict[int, str]] = {}
+    for row in uow.session.execute(rows):  # of one saved twice the later counts
+        found.setdefault(row.job_id, {})[row.replica_index] = row.key
+    return found
 
 
 def shared_key(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> str | None:
@@ -286,7 +321,7 @@ def read_manifest(place: Place, checkpoint: Checkpoint) -> Manifest:
 
 def present(row: Checkpoint, place: Place) -> dict[str, Any]:
     """As it is answered."""
-    names = ("id", "job_id", "project_id", "attempt", "reason", "metrics", "files", "size_bytes", "new_bytes")
+    names = ("id", "job_id", "project_id", "attempt", "reason", "metrics", "files", "size_bytes", "new_bytes", "parts")
     more = ("stored_bytes", "created_at")
     return {name: getattr(row, name) for name in (*names, *more)} | {
         "replica": row.replica_index,

@@ -108,6 +108,7 @@ class Checkpoint(ProjectOwned):
     size_bytes: Mapped[int]
     new_bytes: Mapped[int]
     stored_bytes: Mapped[int]
+    parts: Mapped[int] = mapped_column(default=1, server_default="1")
     key: Mapped[str] = mapped_column(String(255), unique=True)
     damaged_at: Mapped[datetime | None]
 

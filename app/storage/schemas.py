@@ -110,6 +110,7 @@ class SavedCheckpointSchema(Strict):
     size_bytes = fields.Integer()
     new_bytes = fields.Integer(metadata={"description": "what the checkpoints before it did not hold"})
     stored_bytes = fields.Integer(metadata={"description": "what it took in the store"})
+    parts = fields.Integer(metadata={"description": "of use only with so many of its step, one of each replica"})
     damaged = fields.Boolean()
     created_at = fields.AwareDateTime()
     url = fields.String(metadata={"description": "its signed manifest in the store"})

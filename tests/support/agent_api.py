@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from trellis.wire import (
     NodeDescription,
     Orders,
     Pause,
+    Ready,
     Receipt,
     ReplicaSpec,
     Report,
@@ -38,6 +40,7 @@ from trellis.wire import (
     Shipment,
     Stop,
     Welcome,
+    World,
     pack,
     unpack,
 )
@@ -102,6 +105,7 @@ class ControlPlane:
     save_faults: list[str] = field(default_factory=list)
     restores: dict[str, Restored] = field(default_factory=dict)
     saves: tuple[Save, ...] = ()
+    worlds: tuple[World, ...] = ()
     refuse_saves: list[tuple[int, str]] = field(default_factory=list)
     store: LocalStore | None = None
     shipments: int = 0
@@ -134,6 +138,19 @@ class ControlPlane:
         self.code[replica_id] = files
         self.manifests[replica_id] = manifest = a_manifest(files, *links)
         return Code(manifest.digest, manifest.size_bytes, len(manifest.files))
+
+    def let_begin(self, *replica_ids: str) -> World:
+        """Wait until these are ready, and tell their node, in this order, of each other."""
+        ready = [wait_until(partial(self.ready_of, name)) for name in replica_ids]
+        ranks = {f"{name}.1": rank for rank, name in enumerate(replica_ids)}
+        places = (0,) * len(ready)
+        world = World(ranks, (ready[0].address,), places, tuple(one.port for one in ready), places)
+        self.worlds = (*self.worlds, world)
+        return world
+
+    def ready_of(self, replica_id: str) -> Ready | None:
+        """What a replica of a gang said when it was ready."""
+        return next((report.ready for report in self.reports[replica_id] if report.ready), None)
 
     def wish_end(self, replica_id: str, reason: StopReason, grace_s: int = 5) -> None:
         self.stops[replica_id] = Stop(replica_id, 1, reason, grace_s)
@@ -185,7 +202,7 @@ class ControlPlane:
         launch = tuple(spec for name, spec in self.wanted.items() if name not in held and not self._ended(name))
         stop = tuple(stop for name, stop in self.stops.items() if name in held)
         pause = tuple(pause for name, pause in self.pauses.items() if name in held)
-        return Orders(self.lease_s, self.heartbeat_s, launch, stop, self.saves, pause)
+        return Orders(self.lease_s, self.heartbeat_s, launch, stop, self.saves, pause, self.worlds)
 
     def specs(self, body: Any) -> Any:
         asked = [name for name, _ in body["replicas"]]

@@ -107,9 +107,10 @@ def topology(within: str | None, near: str | None) -> dict[str, Any] | None:
     return {"level": near} if near else None
 
 
-def checkpoints(wanted: bool, every: str | None) -> dict[str, Any] | None:
-    """`--checkpoint` and `--checkpoint-every` as the body has them; None where neither was given."""
+def checkpoints(wanted: bool, every: str | None, by: str | None = None) -> dict[str, Any] | None:
+    """`--checkpoint`, `--checkpoint-every` and `--checkpoint-by` as the body has them; None where none was given."""
+    given = wanted or every is not None or by is not None
     try:
-        return {"every": parse_seconds(every or "10m")} if wanted or every is not None else None
+        return {"every": parse_seconds(every or "10m"), **({"by": str(by)} if by else {})} if given else None
     except ValueError as error:
         raise Invalid(Field("--checkpoint-every", str(error))) from error

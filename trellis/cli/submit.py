@@ -29,7 +29,16 @@ from trellis.cli.options import (
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
-from trellis.vocabulary import JobState, NetworkPolicy, OnNodeLost, PullPolicy, Strategy
+from trellis.vocabulary import (
+    CheckpointBy,
+    JobState,
+    NetworkPolicy,
+    OnNodeLost,
+    OnReplicaFailure,
+    OnResize,
+    PullPolicy,
+    Strategy,
+)
 
 TIMED_OUT = 124
 CANCELLED = 130
@@ -93,6 +102,10 @@ def submit(  # one parameter an option, that is how Typer declares them
     checkpointable: Annotated[bool, typer.Option("--checkpointable", help="It goes on where it was.")] = False,
     checkpoint: Annotated[bool, typer.Option("--checkpoint", help="It saves what it can go on from.")] = False,
     checkpoint_every: Annotated[str | None, typer.Option(help="The same, asked for so often, such as 10m.")] = None,
+    checkpoint_by: Annotated[
+        CheckpointBy | None,
+        typer.Option(help="Of several replicas: the first saves, all save parts, or each for itself."),
+    ] = None,
     from_checkpoint: Annotated[str | None, typer.Option(help="Go on from this one of another job.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="K=V; may be given again.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V; may be given again.")] = None,
@@ -108,6 +121,12 @@ def submit(  # one parameter an option, that is how Typer declares them
     retry_codes: Annotated[str | None, typer.Option(help="Of exit codes only these, such as 75,76.")] = None,
     backoff: Annotated[str | None, typer.Option(help="Pause before the next try, doubled each time.")] = None,
     on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
+    on_replica_failure: Annotated[
+        OnReplicaFailure | None, typer.Option(help="When one of several fails: all end, or one less goes on.")
+    ] = None,
+    on_resize: Annotated[
+        OnResize | None, typer.Option(help="When an elastic job gets more or fewer: all begin again, or they join.")
+    ] = None,
     warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
     grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="More of what the node does in its log.")] = False,
@@ -145,6 +164,8 @@ def submit(  # one parameter an option, that is how Typer declares them
 
     A submission:    trellis submit job.json
 
+    Several at once: trellis submit --replicas 4 --network host --checkpoint train.py
+
     A directory:     trellis submit --dir . --requirements requirements.txt -- python -m train
 
     A container:     trellis submit --image docker.io/library/python:3.12-slim -- python -c "print(1)"
@@ -173,7 +194,7 @@ def submit(  # one parameter an option, that is how Typer declares them
         "constraints": _present(constraints),
         "preemptible": False if no_preempt else None,
         "checkpointable": checkpointable or None,
-        "checkpoint": checkpoints(checkpoint, checkpoint_every),
+        "checkpoint": checkpoints(checkpoint, checkpoint_every, checkpoint_by),
         "from_checkpoint": from_checkpoint,
         "environment": pairs("env", env),
         "labels": pairs("label", label),
@@ -183,6 +204,8 @@ def submit(  # one parameter an option, that is how Typer declares them
             {"limit": retries, "by_cause": rules(retry), "exit_codes": codes(retry_codes), "backoff_s": backoff}
         ),
         "on_node_lost": None if on_node_lost is None else str(on_node_lost),
+        "on_replica_failure": None if on_replica_failure is None else str(on_replica_failure),
+        "on_resize": None if on_resize is None else str(on_resize),
         **warning(warn),
         "grace": grace,
         "debug": debug or None,
@@ -322,6 +345,8 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         run.answer(made_array, lambda: _say_array(run, made_array))
         return
     made = run.client.jobs.submit(**job)
+    for note in made.notes:
+        run.note(f"Note: {note}.")
     if follow:
         run.note(f"Submitted job {made.id}.")
         logs.show(run, made.id, run.client.jobs.logs(made, follow=True))

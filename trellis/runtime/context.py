@@ -12,7 +12,12 @@ class NotInAJob(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The replica that this process belongs to. `replica_index` runs from 0 to `replica_count` - 1."""
+    """The replica that this process belongs to. `replica_index` runs from 0 to `replica_count` - 1.
+
+    Of several that began together `rank` is this one's number among the `world_size`, `local_rank` that among the
+    `local_world_size` on this node, and `node_rank` the node's among the `node_count`. `host_file` names the nodes as
+    MPI wants it. `master` is the host and port kept for rank 0; None where they can't reach each other.
+    """
 
     job_id: str
     job_name: str
@@ -23,6 +28,17 @@ class Context:
     artifacts_dir: Path
     metrics_socket: str
     checkpoint_dir: Path | None = None
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    node_rank: int = 0
+    node_count: int = 1
+    host_file: Path | None = None
+    master: tuple[str, int] | None = None
+
+
+_PLACE = {"rank": 0, "world_size": 1, "local_rank": 0, "local_world_size": 1, "node_rank": 0, "node_count": 1}
 
 
 @cache
@@ -41,6 +57,9 @@ def find_context() -> Context | None:
         artifacts_dir=Path(env["TRELLIS_ARTIFACTS_DIR"]),
         metrics_socket=env["TRELLIS_RUNTIME_SOCKET"],
         checkpoint_dir=Path(env["TRELLIS_CHECKPOINT_DIR"]) if "TRELLIS_CHECKPOINT_DIR" in env else None,
+        **{name: int(env.get(f"TRELLIS_{name.upper()}", usual)) for name, usual in _PLACE.items()},
+        host_file=Path(env["TRELLIS_HOSTFILE"]) if "TRELLIS_HOSTFILE" in env else None,
+        master=(env["TRELLIS_MASTER_ADDR"], int(env["TRELLIS_MASTER_PORT"])) if "TRELLIS_MASTER_PORT" in env else None,
     )
 
 

@@ -11,6 +11,7 @@ from app.jobs.spec import JobSpec
 from scheduler.placement.mig import profiles
 from scheduler.snapshot import Operator, Strategy
 from trellis import vocabulary
+from trellis.vocabulary import OnResize
 
 ROLE = {"name": "a"}
 
@@ -96,6 +97,18 @@ def test_a_job_of_roles_needs_no_command_where_each_has_its_own() -> None:
         ({"constraints": {"node": "a"}}, "/constraints/node", "is not known here"),
         ({"preemptible": 1}, "/preemptible", "true or false"),
         ({"checkpointable": "true"}, "/checkpointable", "true or false"),
+        ({"replicas": 2, "on_replica_failure": "shrink"}, "/on_replica_failure", "give min_replicas and max_replicas"),
+        ({"on_replica_failure": "ignore"}, "/on_replica_failure", "must be one of"),
+        ({"max_replicas": 3, "on_resize": "restart"}, "/on_resize", "give checkpoint"),
+        ({"max_replicas": 3, "checkpoint": {"by": "all"}}, "/checkpoint/by", "fixed number"),
+        ({"checkpoint": {"by": "rank1"}}, "/checkpoint/by", "must be one of"),
+        ({"replicas": 2, "environment": {"RANK": "1"}}, "/environment/RANK", "set by the platform"),
+        ({"max_replicas": 2, "environment": {"PET_NNODES": "1"}}, "/environment/PET_NNODES", "several replicas"),
+        ({"replicas": 2, "environment": {"MASTER_ADDR": "evil"}}, "/environment/MASTER_ADDR", "set by the platform"),
+        ({"replicas": 0}, "/replicas", "greater than or equal to 1"),
+        ({"replicas": 4097}, "/replicas", "4096"),
+        ({"replicas": "4"}, "/replicas", "whole number"),
+        ({"replicas": 2.0}, "/replicas", "whole number"),
     ],
     ids=str,
 )
@@ -128,3 +141,14 @@ def test_our_words_are_those_of_the_scheduler() -> None:
     assert [str(word) for word in vocabulary.TermOperator] == [str(word) for word in Operator]
     assert [str(word) for word in vocabulary.Strategy] == [str(word) for word in Strategy]
     assert "7g.80gb" in profiles()
+
+
+def test_who_can_go_on_is_usually_begun_again_when_its_size_changes() -> None:
+    assert loaded(max_replicas=3, checkpoint={}).on_resize is OnResize.RESTART
+    assert loaded(max_replicas=3, checkpoint={}, on_resize="join").on_resize is OnResize.JOIN
+    assert loaded(max_replicas=3).on_resize is OnResize.JOIN
+    assert loaded(replicas=3, checkpoint={}).on_resize is OnResize.JOIN
+
+
+def test_a_job_of_one_replica_may_set_the_variables_of_several() -> None:
+    assert loaded(environment={"RANK": "0", "WORLD_SIZE": "1"}).environment == {"RANK": "0", "WORLD_SIZE": "1"}

@@ -81,6 +81,19 @@ def test_every_option_reaches_the_body(accepted: CommandLine) -> None:
     }
 
 
+def test_what_becomes_of_several_replicas_reaches_the_body_and_notes_are_shown(cli: CommandLine) -> None:
+    cli.api.on("POST", "/jobs", reply(a_job_body(id="j1", notes=["they reach nobody"]), 201))
+    done = cli.run(
+        "submit", "--replicas", "2-4", "--on-replica-failure", "shrink", "--on-resize", "restart",
+        "--checkpoint-by", "rank0", "--", "true",
+    )  # fmt: skip
+    assert (done.exit_code, done.stdout) == (0, "Submitted job j1.\n")
+    assert "Note: they reach nobody." in done.stderr
+    body = sent(cli)
+    assert (body["min_replicas"], body["max_replicas"], body["on_replica_failure"]) == (2, 4, "shrink")
+    assert (body["on_resize"], body["checkpoint"]) == ("restart", {"every": 600, "by": "rank0"})
+
+
 def test_an_array_says_how_many_jobs_it_made(cli: CommandLine) -> None:
     cli.api.on("POST", "/jobs", reply({"array_id": "a1", "items": [], "count": 10}, 201))
     assert cli.run("submit", "--array", "0-9%4", "--", "true").stdout == "Submitted 10 jobs as array a1.\n"
