@@ -20,6 +20,7 @@ from agent.sampling import consumed_by
 _LOST = "its container can't be seen from here: the agent must share its host's processes with the container engine"
 
 _AGAIN_S = 0.5
+_SEEN_WITHIN_S, _LOOK_S = 5.0, 0.05
 
 
 @dataclass(slots=True)
@@ -194,19 +195,26 @@ def _inspect_patiently(engine: Engine, container: str) -> dict[str, Any] | None:
 
 def _attached(engine: Engine, start: Start, container: str, enclosure: Enclosure | None) -> Running:
     """Follow it from its beginning. Raises StartFailed where it runs and can't be seen."""
-    found = engine.inspect(container)
-    pid = int(found["State"]["Pid"]) if found else 0
-    born = processes.started_at(pid) if pid and _holds(pid, container) else None
-    if born is None and found and found["State"]["Running"]:
-        again = engine.inspect(container)
-        if again and again["State"]["Running"]:
-            raise StartFailed(_LOST)
+    pid, born = _first_process(engine, container)
     contained = Contained(
         pid, engine=engine, container=container, born=born, enclosure=enclosure, kept=start.replica.container
     )
     contained.follower = Follower(engine, container, (start.stdout, start.stderr), contained.alive)
     contained.follower.start()
     return contained
+
+
+def _first_process(engine: Engine, container: str) -> tuple[int, int | None]:
+    """Its number and when it was born, None if it has ended. Raises StartFailed where it runs and can't be seen."""
+    until = time.monotonic() + _SEEN_WITHIN_S
+    while (found := engine.inspect(container)) and found["State"]["Running"]:
+        pid = int(found["State"]["Pid"])
+        if pid and _holds(pid, container) and (born := processes.started_at(pid)) is not None:
+            return pid, born
+        if time.monotonic() > until:
+            raise StartFailed(_LOST)
+        time.sleep(_LOOK_S)  # of one that ended at once, an engine learns a moment later than we see it
+    return 0, None
 
 
 def _holds(pid: int, container: str) -> bool:

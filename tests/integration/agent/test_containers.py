@@ -269,6 +269,12 @@ def test_nothing_of_a_container_stays_when_it_has_ended(node: Node, plane: Contr
     assert not [place for place in places if Path(f"{place}/{folder(ground.home_path)}/r1.1").exists()]
 
 
+def test_a_job_that_ends_at_once_is_no_failure_to_start(node: Node, plane: ControlPlane) -> None:
+    for number in range(6):
+        node.run(a_spec(f"q{number}", "/bin/true", executor=ExecutorKind.CONTAINER, container=Container(IMAGE)))
+    assert {plane.end_of(f"q{number}").state for number in range(6)} == {ReplicaState.SUCCEEDED}
+
+
 def test_what_somebody_else_removed_is_lost_and_not_a_success(
     node: Node, plane: ControlPlane, engine: TestEngine
 ) -> None:
