@@ -34,6 +34,6 @@ def test_every_setting_that_is_passed_on_is_one() -> None:
 
 def test_thousands_of_nodes_beat_more_rarely_unless_somebody_says_how_often() -> None:
     assert platform.pace_for(2000, {}) == {}
-    slower = {"TRELLIS_HEARTBEAT_S": "12.5", "TRELLIS_LEASE_S": "50.0", "TRELLIS_NODE_LOST_S": "87.5"}
+    slower = {"TRELLIS_HEARTBEAT_S": "12.5", "TRELLIS_LEASE_S": "70.0", "TRELLIS_NODE_LOST_S": "87.5"}
     assert platform.pace_for(5000, {}) == slower
     assert platform.pace_for(5000, {"TRELLIS_LEASE_S": "30"}) == {}
