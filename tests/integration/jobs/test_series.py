@@ -27,6 +27,7 @@ def job(stack: Stack, world: World) -> str:
     stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.execute(select(Replica)).scalar_one())
     (spec,) = node.specs((str(replica.id), replica.fence))
+    stack.run(lambda uow: uow.session.execute(update(Replica).values(created_at=BEGIN)))
     points = [("loss", value, 10 * i) for i, value in enumerate(LOSS)] + [("memory", 7.0, 0), ("memory", 9.0, 30)]
     metrics = [
         MetricPoint(spec.replica_id, spec.fence, seq, name, value, None, (BEGIN + timedelta(seconds=at)).isoformat())
