@@ -16,7 +16,18 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, debugging, environments, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent import (
+    clock,
+    debugging,
+    environments,
+    gpu_readings,
+    lease,
+    metric_socket,
+    pokes,
+    processes,
+    verdicts,
+    workspace,
+)
 from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
@@ -25,7 +36,7 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
-from agent.sampling import EVERY_S, Sampler
+from agent.sampling import EVERY_S, EVERY_S_IN_DEBUG, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
 from trellis.vocabulary import ReplicaState, StopReason
@@ -284,15 +295,20 @@ class Supervisor:
                 self._timers[self._warn_of_limit] = self._started_at + warned_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
-        self._sampler = Sampler()
-        self._timers[self._sample] = self._started_at + EVERY_S
+        devices = gpu_readings.uuids_of(self._ground, self._spec)
+        self._sampler = Sampler(gpu_readings.GpuMeter(self._home.gpus, devices))
+        self._timers[self._sample] = self._started_at + self._sampled_every_s
 
     def _sample(self) -> None:
         if self._running is None:
             return
         self._meter.note(self._sampler.sample(processes.descendants(os.getpid()), self._running.cpu_s))
-        self._timers[self._sample] = time.monotonic() + EVERY_S
+        self._timers[self._sample] = time.monotonic() + self._sampled_every_s
         self._poke_soon()
+
+    @property
+    def _sampled_every_s(self) -> float:
+        return EVERY_S_IN_DEBUG if self._spec.debug else EVERY_S
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action
