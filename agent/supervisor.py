@@ -337,7 +337,8 @@ class Supervisor:
     def _run_timers(self) -> None:
         now = time.monotonic()
         for action, due in list(self._timers.items()):
-            if due <= now:
+            # One before it in this round may have done it already, or put it off: telling of a sample tells all.
+            if due <= now and self._timers.get(action) == due:
                 del self._timers[action]
                 action()
 
