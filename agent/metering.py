@@ -1,7 +1,9 @@
 """The points that a job reports, from its socket to a file."""
 
+import errno
 import json
 import math
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -10,23 +12,37 @@ from pathlib import Path
 
 from agent.appending import Lines
 from agent.clock import stamp
+from agent.layout import read_json
 from agent.sampling import PREFIX
 from trellis.units import LARGEST
 from trellis.wire import MetricPoint
 
 POINTS_A_SECOND = 1000
+# A name for each step or sample would be no metric any more; what is measured by the platform is not counted.
+MOST_NAMES = 200
+# What waits for a control plane that is away: 64 MiB are ten minutes of as many points as are taken, days of a usual job.
+SPOOL_BYTES = 64 << 20
 NAME_LENGTH = 128
 _DATAGRAM_BYTES = 4096
+_NAMES_TOLD = 5
 _AT_ONCE = 256
 
 
 class Meter:
-    """Takes at most POINTS_A_SECOND; what is over is counted, not kept, and so is what makes no sense."""
+    """Takes at most POINTS_A_SECOND, of MOST_NAMES, while no more than SPOOL_BYTES wait to be shipped; what is over is
+    counted, not kept, and so is what makes no sense.
+    """
 
-    def __init__(self, path: Path, listener: socket.socket) -> None:
+    def __init__(self, path: Path, listener: socket.socket, shipped: Path | None = None) -> None:
+        """`shipped` says how far the control plane has the points, as `ReplicaDir.shipped`."""
         self.listener = listener
         self.dropped = 0
         self.refused = 0
+        self.nameless: dict[str, None] = {}  # the first names that were too many
+        self._path = path
+        self._shipped = shipped
+        self._names: set[str] = set()
+        self._is_full = False
         self._lines = Lines(path)
         self._seq = 0
         self._second = 0
@@ -58,9 +74,20 @@ class Meter:
         if point is None:
             self.refused += 1
             return False
+        if not self._is_known(str(point["name"])):
+            return False
         if not (self._has_room() and self._write(point)):
             self.dropped += 1
             return False
+        return True
+
+    def _is_known(self, name: str) -> bool:
+        if name not in self._names:
+            if len(self._names) >= MOST_NAMES:
+                if len(self.nameless) < _NAMES_TOLD:
+                    self.nameless[name] = None
+                return False
+            self._names.add(name)
         return True
 
     def _write(self, point: Mapping[str, str | float | int | None]) -> bool:
@@ -74,8 +101,19 @@ class Meter:
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._in_second = second, 0
+            self._is_full = self._waiting_bytes() > SPOOL_BYTES
         self._in_second += 1
-        return self._in_second <= POINTS_A_SECOND
+        return self._in_second <= POINTS_A_SECOND and not self._is_full
+
+    def _waiting_bytes(self) -> int:
+        """How much is still to be shipped; as it is told once a second, it may be less by now."""
+        try:
+            size = os.stat(self._path).st_size
+        except FileNotFoundError:
+            return 0
+        if size <= SPOOL_BYTES or self._shipped is None:
+            return size
+        return size - int((read_json(self._shipped) or {"metrics": 0})["metrics"])
 
 
 def _parse(message: bytes) -> dict[str, str | float | int | None] | None:
@@ -105,13 +143,21 @@ class MetricEntry:
 
 
 def read(path: Path, offset: int, limit: int, replica_id: str, fence: int) -> list[MetricEntry]:
-    """At most `limit` whole points behind byte `offset`."""
+    """At most `limit` whole points behind byte `offset`; what was given back already (`agent.holes`) is passed over."""
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            lines = file.read(limit * 512).split(b"\n")
+        with path.open("rb", buffering=0) as file:
+            begin = file.seek(offset, os.SEEK_DATA)
+            block = file.read(limit * 512)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # there is nothing behind it
+            return []
+        raise
+    if begin > offset:  # in the middle of a line, which was shipped
+        torn, _, block = block.partition(b"\n")
+        begin += len(torn) + 1
+    offset, lines = begin, block.split(b"\n")
     entries = []
     for line in lines[:-1][:limit]:
         offset += len(line) + 1

@@ -34,7 +34,7 @@ from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
-from agent.metering import Meter
+from agent.metering import MOST_NAMES, Meter
 from agent.output import LineReader, OutputLog, RememberingLog
 from agent.sampling import EVERY_S, EVERY_S_IN_DEBUG, Sampler
 from agent.standstill import Standstill
@@ -125,7 +125,8 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         self._on(self._heard, self._hear_signals)
         self._replica.job.mkdir(mode=0o711)
-        self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket))
+        listener = metric_socket.listen(self._replica.job, self._socket)
+        self._meter = Meter(self._replica.metrics, listener, self._replica.shipped)
         self._on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _await_code(self, code: Code) -> None:
@@ -524,6 +525,10 @@ class Supervisor:
         self._meter.read()
         if self._meter.dropped:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
+        if names := ", ".join(self._meter.nameless):
+            self._log.say(
+                f"a replica has {MOST_NAMES} names of metrics at the most: points of others, such as {names}, were dropped"
+            )
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
         if self._spec.debug and self._running:

@@ -235,6 +235,13 @@ class Series(Answer):
     agg: str = ""
     resolution_s: int = 1
     points: tuple[Bucket, ...] = ()
+    replica: int | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its points as plain dictionaries: what csv.DictWriter, pandas.DataFrame and pyarrow.Table.from_pylist take."""
+        mine = {"name": self.name, "replica": self.replica}
+        return [{**mine, "at": point.at, "value": point.value, "count": point.count} for point in self.points]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,6 +206,7 @@ class OneSeriesSchema(Strict):
     """One metric over time, oldest first; where nothing was measured there is no point."""
 
     name = fields.String()
+    replica = fields.Integer(metadata={"description": "where each replica was asked for by itself"})
     points = fields.List(fields.Nested(BucketSchema))
 
 

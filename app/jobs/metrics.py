@@ -1,5 +1,6 @@
 """What jobs measure of themselves: taken in once each, and read as it was reported."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from app.jobs.condensing import MINUTE_S, QUARTER_S, SCALE
 from app.jobs.models import Job, MetricBucket, MetricPoint, MetricSeries, Replica
 from trellis import wire
 from trellis.errors import Field, Invalid
+from trellis.units import LARGEST
 
 # More than a node lets a job have (`agent.metering`) together with the platform's own: only a node gone wrong gets here.
 MOST_NAMES = 400
@@ -91,12 +93,13 @@ class _Fresh:
 def append_points(uow: UnitOfWork, replicas: Mapping[UUID, Replica], points: Iterable[wire.MetricPoint]) -> None:
     """Add the points that are new for their (locked) replicas. A name beyond MOST_NAMES of one replica is left out.
 
-    Raises Invalid for a time that is none.
+    Raises Invalid for a time, a value or a step that is none.
     """
     fresh: list[_Fresh] = []
     for point in sorted(points, key=lambda p: p.seq):
         replica = replicas.get(UUID(point.replica_id))
         if replica is not None and point.seq > replica.metric_seq:
+            _check(point)
             fresh.append(_Fresh((replica.id, point.name[:NAME_LENGTH]), _time_of(uow, replica, point), point))
             replica.metric_seq = point.seq
     if not fresh:
@@ -111,6 +114,13 @@ def append_points(uow: UnitOfWork, replicas: Mapping[UUID, Replica], points: Ite
         "steps": [one.point.step for one in kept],
     }
     uow.execute(_STORE, columns)
+
+
+def _check(point: wire.MetricPoint) -> None:
+    if not math.isfinite(point.value):
+        raise Invalid(Field("/metrics", f"hold the value {point.value}: values are finite numbers"))
+    if point.seq > LARGEST or (point.step is not None and abs(point.step) > LARGEST):
+        raise Invalid(Field("/metrics", f"hold a step or a number beyond {LARGEST}"))
 
 
 def _time_of(uow: UnitOfWork, replica: Replica, point: wire.MetricPoint) -> datetime:

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Double, Select, case, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Double,
+    Result,
+    Select,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.core.uow import UnitOfWork
@@ -46,11 +59,12 @@ class SeriesQuery:
     resolution_s: int | None = None
     agg: str = "mean"
     replica: int | None = None
+    each_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Metrics over time, by name."""
+    """Metrics over time, by name; with `each_replica` by name and index of the replica."""
 
     agg: str
     resolution_s: int
@@ -67,14 +81,31 @@ def over_time(uow: UnitOfWork, job: Job, query: SeriesQuery) -> Table:
     names = list(query.names) or _names(uow, job)
     step_s = query.resolution_s or _step(span_s)
     if span_s / step_s * len(names) > MOST_POINTS:
-        least = math.ceil(span_s * len(names) / MOST_POINTS)
-        message = f"gives more than {MOST_POINTS} points: ask for {least} s or more, for less time or for fewer names"
-        raise Invalid(Field("/resolution", message))
-    points: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for row in _buckets(uow, job, query, (start, end, step_s), names):
+        raise _too_many(f"ask for {math.ceil(span_s * len(names) / MOST_POINTS)} s or more, for ")
+    points: dict[tuple[str, int | None], list[dict[str, Any]]] = {(name, None): [] for name in names}
+    rows = _buckets(uow, job, query, (start, end, step_s), names).all()
+    if len(rows) > MOST_POINTS:
+        raise _too_many("ask for a coarser one, for one replica, ")
+    for row in rows:
         value = row.value / SCALE if query.agg in _SCALED else row.value
-        points[row.name].append({"at": row.at, "value": _finite(value), "count": int(row.many)})
-    return Table(query.agg, step_s, [{"name": name, "points": each} for name, each in points.items()])
+        point = {"at": row.at, "value": _finite(value), "count": int(row.many)}
+        points.setdefault((row.name, row.replica), []).append(point)
+    return Table(query.agg, step_s, list(_items(points)))
+
+
+def _items(points: dict[tuple[str, int | None], list[dict[str, Any]]]) -> Iterable[dict[str, Any]]:
+    """One item each; what has none of its own but some by replica is left out."""
+    split = {name for name, replica in points if replica is not None}
+    for (name, replica), each in points.items():
+        if replica is not None:
+            yield {"name": name, "replica": replica, "points": each}
+        elif name not in split:
+            yield {"name": name, "points": each}
+
+
+def _too_many(advice: str) -> Invalid:
+    message = f"gives more than {MOST_POINTS} points: {advice}less time or for fewer names"
+    return Invalid(Field("/resolution", message))
 
 
 def _finite(value: float) -> float:
@@ -84,31 +115,36 @@ def _finite(value: float) -> float:
 
 def _buckets(
     uow: UnitOfWork, job: Job, query: SeriesQuery, window: tuple[datetime, datetime, int], names: list[str]
-) -> Iterable[Any]:
+) -> Result[Any]:
     start, end, step_s = window
     wanted = [MetricSeries.job_id == job.id, MetricSeries.name.in_(names)]
     if query.replica is not None:
         those = select(Replica.id).where(Replica.job_id == job.id, Replica.index == query.replica)
         wanted.append(MetricSeries.replica_id.in_(those))
-    levels = _levels(wanted, start, end).subquery("levels")
+    index = Replica.index if query.each_replica else null()
+    levels = _levels(wanted, start, end, index).subquery("levels")
     # Counted from the epoch, so that the same question asked later gives the same steps.
     at = func.date_bin(timedelta(seconds=step_s), levels.c.at, _EPOCH).label("at")
     value = AGGREGATES[query.agg](levels.c).label("value")
     many = func.sum(levels.c.many).label("many")
-    statement = select(levels.c.name, at, value, many).group_by(levels.c.name, at).order_by(levels.c.name, at)
+    of = (levels.c.name, levels.c.replica)
+    statement = select(*of, at, value, many).group_by(*of, at).order_by(*of, at).limit(MOST_POINTS + 1)
     return uow.execute(statement)
 
 
-def _levels(wanted: list[ColumnElement[bool]], start: datetime, end: datetime) -> CompoundSelect[*tuple[Any, ...]]:
+def _levels(
+    wanted: list[ColumnElement[bool]], start: datetime, end: datetime, index: Any
+) -> CompoundSelect[*tuple[Any, ...]]:
     """All that is known of the time, as finely as it is kept: what is in one level is in no other."""
     point, bucket = MetricPoint, MetricBucket
     points: Select[*tuple[Any, ...]] = (
         select(
             MetricSeries.name, point.at.label("at"), literal(1).label("many"), (point.value * SCALE).label("scaled"),
             point.value.label("least"), point.value.label("most"), point.value.label("last"),
-            point.at.label("last_at"), point.seq.label("seq"),
+            point.at.label("last_at"), point.seq.label("seq"), cast(index, BigInteger).label("replica"),
         )
         .join(point, point.series_id == MetricSeries.id)
+        .join(Replica, Replica.id == MetricSeries.replica_id)
         .where(*wanted, point.at >= start, point.at < end)
     )  # fmt: skip
     # One that began before the time belongs to it as well: who asks from 12:00:30 on is given the minute from 12:00 on.
@@ -117,9 +153,10 @@ def _levels(wanted: list[ColumnElement[bool]], start: datetime, end: datetime) -
     buckets: Select[*tuple[Any, ...]] = (
         select(
             MetricSeries.name, bucket.at, bucket.many, bucket.scaled, bucket.least, bucket.most, bucket.last,
-            bucket.last_at, literal(0),
+            bucket.last_at, literal(0), cast(index, BigInteger),
         )
         .join(bucket, bucket.series_id == MetricSeries.id)
+        .join(Replica, Replica.id == MetricSeries.replica_id)
         .where(*wanted, bucket.width_s.in_(floors), bucket.at >= begin, bucket.at < end)
     )  # fmt: skip
     return points.union_all(buckets)

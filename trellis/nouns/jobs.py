@@ -147,13 +147,16 @@ class Jobs:
     def series(
         self, job: Job | str, names: Sequence[str] | None = None, *, start: datetime | None = None,
         end: datetime | None = None, resolution: int | None = None, agg: str = "mean", replica: int | None = None,
+        each_replica: bool = False,
     ) -> tuple[Series, ...]:  # fmt: skip
         """Metrics over time, one point for each `resolution` seconds (as many as suit the time, if not said).
 
         `names` are all of them if not said; `trellis/...` are what the platform measured. `agg` is mean, min, max, sum
-        or last. Raises Invalid for a resolution that gives too many points.
+        or last. With `each_replica` there is one series a name and replica. `series.rows` are its points as dictionaries.
+        Raises Invalid for a resolution that gives too many points.
         """
         wanted = {"names": names, "from": start, "to": end, "resolution": resolution, "agg": agg, "replica": replica}
+        wanted |= {"each_replica": "true"} if each_replica else {}
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics", "series"), wanted))
         said = {"agg": answered["agg"], "resolution_s": answered["resolution_s"]}
         return tuple(answer(Series, {**said, **series}) for series in answered["items"])

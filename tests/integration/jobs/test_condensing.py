@@ -1,7 +1,8 @@
 """Metrics that grow coarser with age: what is asked of them stays true, and nothing is lost or counted twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -110,13 +111,13 @@ def by_hand(points: Sequence[Sample], step_s: int, agg: str) -> list[float]:
     for second, value in points:
         parts.setdefault(int(second // step_s), []).append(value)
     largest = 1.7976931348623157e308
-    act = {
+    act: dict[str, Callable[[list[float]], float]] = {
         "min": min,
         "max": max,
         "sum": lambda values: max(-largest, min(largest, sum(v / 2**64 for v in values) * 2.0**64)),
         "mean": lambda values: sum(v / len(values) for v in values),
-    }[agg]
-    return [act(parts[key]) for key in sorted(parts)]
+    }
+    return [act[agg](parts[key]) for key in sorted(parts)]
 
 
 def test_minutes_become_quarters_and_quarters_end(stack: Stack, job_id: UUID) -> None:
@@ -149,7 +150,7 @@ def test_the_latest_value_and_the_newest_points_are_told_of_what_is_condensed(st
     stack.run(lambda uow: measured(uow, [(130.0, 8.0)]))
     points = stack.run(lambda uow: newest(uow, uow.get(Job, job_id), "loss", 2))
     assert [point["value"] for point in points] == [1.0, 8.0]
-    assert [point["value"] for point in stack.run(lambda uow: newest(uow, uow.get(Job, job_id), "loss", 9))][0] == 3.0
+    assert next(point["value"] for point in stack.run(lambda uow: newest(uow, uow.get(Job, job_id), "loss", 9))) == 3.0
 
 
 def test_a_question_from_within_a_minute_is_given_that_minute(stack: Stack, job_id: UUID) -> None:
@@ -173,7 +174,7 @@ def test_a_transaction_that_is_lost_loses_no_point(stack: Stack, job_id: UUID) -
 def test_many_that_condense_at_once_count_each_point_once(stack: Stack, job_id: UUID) -> None:
     points = [(float(second), 1.0) for second in range(3600)]
     for name in ("loss", "a", "b", "c"):
-        stack.run(lambda uow, name=name: measured(uow, points, name))
+        stack.run(partial(measured, points=points, name=name))
     outcomes = stack.race(lambda uow: condense_all(uow, MINUTES_ALONE), times=4)
     assert outcomes == [None] * 4
     stack.run(lambda uow: condense_all(uow, MINUTES_ALONE))
@@ -185,7 +186,7 @@ def test_many_that_condense_at_once_count_each_point_once(stack: Stack, job_id: 
 def test_a_unit_takes_so_many_points_at_the_most_and_says_that_there_are_more(stack: Stack, job_id: UUID) -> None:
     for first in range(0, AT_ONCE + 1000, 3000):
         points = [(float((first + n) % 3600), 1.0) for n in range(3000)]
-        stack.run(lambda uow, points=points: measured(uow, points))
+        stack.run(partial(measured, points=points))
     before = stack.run(lambda uow: rows(uow, MetricPoint))
     assert stack.run(lambda uow: condense(uow, MINUTES_ALONE))
     assert stack.run(lambda uow: rows(uow, MetricPoint)) == before - AT_ONCE
@@ -195,6 +196,6 @@ def test_a_unit_takes_so_many_points_at_the_most_and_says_that_there_are_more(st
 def test_sums_that_no_number_can_tell_are_the_largest_there_is(stack: Stack, job_id: UUID) -> None:
     stack.run(lambda uow: measured(uow, [(1.0, 1e308), (2.0, 1e308), (3.0, 1e308), (3.5, 1.0)]))
     for keeping in (NOT_YET, MINUTES_ALONE):
-        stack.run(lambda uow, keeping=keeping: condense_all(uow, keeping))
+        stack.run(partial(condense_all, keeping=keeping))
         assert stack.run(lambda uow: asked(uow, job_id, 60, "sum"))[0][1] == 1.7976931348623157e308
         assert stack.run(lambda uow: asked(uow, job_id, 60, "mean"))[0][1] == pytest.approx(7.5e307)

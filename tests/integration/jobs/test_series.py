@@ -87,6 +87,16 @@ def test_a_replica_is_asked_for_by_its_index(member: Caller, job: str) -> None:
     assert values(asked(member, job, names="loss", resolution=60, replica=1)) == []
 
 
+def test_each_replica_is_a_series_of_its_own_where_that_is_asked_for(member: Caller, job: str) -> None:
+    items = asked(member, job, resolution=60, each_replica="true").json["items"]
+    assert [(item["name"], item["replica"], len(item["points"])) for item in items] == [
+        ("loss", 0, 1),
+        ("memory", 0, 1),
+    ]
+    (empty,) = asked(member, job, resolution=60, each_replica="true", names="nothing").json["items"]
+    assert (empty["name"], empty["points"]) == ("nothing", [])
+
+
 def test_the_resolution_suits_the_time_where_none_is_said(member: Caller, job: str) -> None:
     for length, wanted in ((timedelta(minutes=1), 1), (timedelta(hours=1), 30), (timedelta(days=365), 157_680)):
         assert asked(member, job, names="loss", to=(BEGIN + length).isoformat()).json["resolution_s"] == wanted
