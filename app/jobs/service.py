@@ -238,14 +238,18 @@ def _role(kept: dict[str, Any]) -> RoleSpec:
     return RoleSpec(**kept | {"resources": _resources(kept["resources"]), "command": command})
 
 
-def hold_quotas(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
+def hold_quotas(
+    uow: UnitOfWork,
+    wanted: Sequence[tuple[JobSpec, Place]],
+    judge: Callable[[UnitOfWork, UUID, int, Amounts], None] = quotas.hold,
+) -> None:
     """Let the quotas of every project that is concerned have their say, once each."""
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
         jobs = sum(len(spec.array.indexes) if spec.array else 1 for spec in specs)
         needs = [spec.least() for spec in specs]
         largest = Amounts(*(max(getattr(each, name) for each in needs) for name in NAMES))
-        quotas.hold(uow, project_id, jobs, largest)
+        judge(uow, project_id, jobs, largest)
 
 
 def _begin(uow: UnitOfWork, spec: JobSpec, job: Job) -> list[Dependency]:

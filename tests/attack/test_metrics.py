@@ -132,7 +132,7 @@ def test_what_is_sent_twice_in_any_order_is_counted_once(
 
 @pytest.mark.parametrize("values", [{"step": 10**30}, {"step": -(10**30)}, {"seq": 10**30}])
 def test_numbers_that_no_column_holds_are_refused(
-    stack: Stack, node: FakeNode, running: tuple[str, wire.ReplicaSpec], values: dict[str, int]
+    stack: Stack, node: FakeNode, running: tuple[str, wire.ReplicaSpec], values: dict[str, Any]
 ) -> None:
     spec = running[1]
     refused = node.send(wire.Shipment(metrics=(replace(point(spec, 1), **values),)))

@@ -69,7 +69,7 @@ PUBLIC = {
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys", "PUT /bundles/blobs"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
-    "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
+    "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /jobs/dry-run", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
     "PUT /bundles",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
@@ -126,6 +126,7 @@ class Victim:
             "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
+            "POST /jobs/dry-run": {"job": job},
             "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
             "PATCH /jobs/arrays/<uuid:array_id>/status": {"action": "cancel"},
             "PATCH /jobs/workflows/<uuid:workflow_id>/status": {"action": "cancel"},

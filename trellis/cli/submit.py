@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from trellis import sbatch
 from trellis.answers import Job, JobArray
-from trellis.cli import directories, logs, whatif
+from trellis.cli import directories, dry_runs, logs
 from trellis.cli.context import FAILED, AsJson, Here, here
 from trellis.cli.options import (
     checkpoints,
@@ -123,9 +123,7 @@ def submit(  # one parameter an option, that is how Typer declares them
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing to stay: where and when it would start.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Submit nothing: say what would happen.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and exit as the job does.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and exit as it does.")] = False,
     as_json: AsJson = False,
@@ -303,7 +301,7 @@ def _array(text: str | None) -> dict[str, Any] | None:
 
 def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
     if job.pop("dry_run", False):
-        _ask(run, job)
+        dry_runs.show(run, run.client.jobs.dry_run(**job))
         return
     if "array" in job:
         if wait or follow:
@@ -320,15 +318,6 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         _finish(run, _wait(run, made))
     else:
         run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
-
-
-def _ask(run: Here, job: dict[str, Any]) -> None:
-    """Send nothing to stay: say what would become of it. An array is only checked: its elements are too many to place."""
-    if "array" in job:
-        checked = run.client.jobs.submit_array(**job, dry_run=True)
-        run.answer(checked, lambda: run.say(f"It would be accepted: {checked.count or len(checked.items)} jobs."))
-    else:
-        whatif.show(run, run.client.resources.what_if(**job))
 
 
 def _say_array(run: Here, made: JobArray) -> None:
