@@ -10,7 +10,7 @@ from agent.gpu_readings import GpuMeter
 from agent.reading import read_small
 
 # The first comes only after so long: what ends before costs nothing.
-EVERY_S, EVERY_S_IN_DEBUG = 10.0, 1.0
+EVERY_S, FINE_EVERY_S = 10.0, 1.0
 PREFIX = "trellis/"
 _TICKS = os.sysconf("SC_CLK_TCK")
 

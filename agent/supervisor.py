@@ -36,9 +36,10 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import MOST_NAMES, Meter
 from agent.output import LineReader, OutputLog, RememberingLog
-from agent.sampling import EVERY_S, EVERY_S_IN_DEBUG, Sampler
+from agent.sampling import EVERY_S, FINE_EVERY_S, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
+from trellis.features import FINE_METRICS
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
 
@@ -309,7 +310,7 @@ class Supervisor:
 
     @property
     def _sampled_every_s(self) -> float:
-        return EVERY_S_IN_DEBUG if self._spec.debug else EVERY_S
+        return FINE_EVERY_S if self._spec.debug or FINE_METRICS in self._spec.features else EVERY_S
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action

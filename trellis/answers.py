@@ -138,6 +138,7 @@ class Job(Answer):
     checkpointable: bool = False
     deadline: datetime | None = None
     bundle: Mapping[str, Any] | None = None
+    features: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str | None = None
     array_id: str | None = None
@@ -225,6 +226,19 @@ class Bucket(Answer):
     at: datetime | None = None
     value: float = 0.0
     count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature(Answer):
+    """A switch. `platform` and `project` are what was said there, `enabled` whether jobs have it that say nothing."""
+
+    name: str = ""
+    description: str = ""
+    owner: str = ""
+    default: bool = False
+    platform: bool | None = None
+    project: bool | None = None
+    enabled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,6 +160,7 @@ class JobBody(TypedDict, total=False):
     warn_before: int | str | timedelta
     on_node_lost: str
     debug: bool
+    features: Mapping[str, bool]
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]
     array: ArrayBody

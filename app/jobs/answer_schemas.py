@@ -90,6 +90,7 @@ class JobSchema(Strict):
     preemptible = fields.Boolean()
     checkpointable = fields.Boolean()
     deadline = fields.AwareDateTime(allow_none=True)
+    features = fields.List(fields.String(), metadata={"description": "what is switched on for it"})
     bundle = fields.Dict(
         metadata={"description": "of the code it runs in: id, digest, size_bytes, files, requirements"}, allow_none=True
     )

@@ -22,6 +22,7 @@ from app.jobs.workflows import Step, WorkflowSpec
 from app.resources.gpus import gpu_type
 from app.storage.retention import Keep
 from scheduler.placement.mig import profiles
+from trellis.features import FEATURES
 from trellis.vocabulary import (
     Cause,
     DependencyKind,
@@ -88,6 +89,13 @@ class ResourcesSchema(Strict):
         models = data.pop("gpu_type", ())
         several = {"gpu_types": models} if len(models) > 1 else {"gpu_type": "".join(models)}
         return Resources(**data, **several)
+
+
+def known_features(wished: dict[str, bool]) -> None:
+    """Nobody is to believe that something is on which is not there."""
+    unknown = {name: [f"is no feature; there are {', '.join(FEATURES)}"] for name in wished if name not in FEATURES}
+    if unknown:
+        raise ValidationError(unknown)
 
 
 class ReplicaFields(Strict):
@@ -298,6 +306,10 @@ class JobSubmitSchema(ReplicaFields):
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
     debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
+    features = fields.Dict(
+        fields.String(), Flag(), validate=known_features,
+        metadata={"description": "on or off for this job, whatever is said for its project: GET /features", "example": {"fine_metrics": True}},
+    )  # fmt: skip
     dry_run = fields.Boolean(truthy={True}, falsy={False})
     bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
     requirements = Text(

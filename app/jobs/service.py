@@ -20,8 +20,10 @@ from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
+from app.tenancy.features import features_of
 from app.tenancy.models import Project
 from trellis.errors import Conflict, Field, Invalid
+from trellis.features import FEATURES
 from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
@@ -226,6 +228,8 @@ def spec_of(job: Job) -> JobSpec:
         kept["checkpoint"] = CheckpointSpec.read(kept["checkpoint"])
     if "from_checkpoint" in kept:
         kept["from_checkpoint"] = UUID(kept["from_checkpoint"])
+    had = kept.pop("features", ())
+    kept["features"] = {name: name in had for name in FEATURES}  # as they were, whatever has been switched since
     return JobSpec(**kept, labels=dict(job.labels))
 
 
@@ -277,7 +281,7 @@ def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, U
     """The job that `spec` becomes there, not stored yet; whoever makes many looks up the `pools` they name before."""
     known = pools_named(uow, [spec]) if pools is None else pools
     asks = asks_of(spec, known.get(spec.constraints.pool)).stored()
-    each = spec.largest()
+    each, features = spec.largest(), features_of(spec.features, place.features)
     return Job(
         id=new_id(),
         created_at=uow.clock.now(),
@@ -290,7 +294,7 @@ def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, U
         name=spec.name or spec.default_name(),
         state=JobState.PENDING,
         priority=spec.priority,
-        spec=spec.stored(),
+        spec=spec.stored() | ({"features": features} if features else {}),
         labels=spec.labels,
         class_key=class_key(spec, (place.project_id, place.queue_id, uow.actor.id), asks),
         asks=asks,

@@ -1,5 +1,6 @@
 """What a user asked for: frozen, checked for shape by the schema, kept with the job word for word."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -203,6 +204,7 @@ class JobSpec:
     code: CodeSpec | None = None
     checkpoint: CheckpointSpec | None = None
     from_checkpoint: UUID | None = None
+    features: Mapping[str, bool] = field(default_factory=dict)
 
     def stored(self) -> dict[str, Any]:
         """What of it the job keeps beyond its own columns."""

@@ -113,3 +113,14 @@ def checkpoints(wanted: bool, every: str | None) -> dict[str, Any] | None:
         return {"every": parse_seconds(every or "10m")} if wanted or every is not None else None
     except ValueError as error:
         raise Invalid(Field("--checkpoint-every", str(error))) from error
+
+
+def switches(given: Iterable[str] | None) -> dict[str, bool] | None:
+    """`NAME`, `NAME=on` and `NAME=off` as what is on. Raises Invalid."""
+    found = {}
+    for text in given or ():
+        name, equals, word = text.partition("=")
+        if not name or (equals and word not in ("on", "off")):
+            raise Invalid(Field("--feature", f"must be NAME, NAME=on or NAME=off, not {text!r}"))
+        found[name] = word != "off"
+    return found or None

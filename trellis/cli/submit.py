@@ -21,6 +21,7 @@ from trellis.cli.options import (
     one_or_many,
     pairs,
     rules,
+    switches,
     terms,
     topology,
     warning,
@@ -110,6 +111,10 @@ def submit(  # one parameter an option, that is how Typer declares them
     on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
     warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
     grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=off]", help="Switch a feature on or off; see `trellis features list`."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="More of what the node does in its log.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Ended by then, such as 2026-01-31T12:00.")] = None,
     directory: Annotated[
@@ -177,6 +182,7 @@ def submit(  # one parameter an option, that is how Typer declares them
         **warning(warn),
         "grace": grace,
         "debug": debug or None,
+        "features": switches(feature),
         "deadline": when("deadline", deadline),
         "network": None if network is None else str(network),
         "bundle": bundle,
