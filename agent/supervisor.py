@@ -100,6 +100,8 @@ class Supervisor:
         self._poked_at = 0.0
         self._held: int | None = None
         self._save_by: tuple[float, Marker | None] = (0.0, None)
+        self._spent_s: dict[str, float] = {}
+        self._is_watched = False
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
@@ -145,6 +147,7 @@ class Supervisor:
             self._wait()
         for action in timers:
             self._timers.pop(action, None)
+        self._spent_s["waited for its code"] = time.monotonic() - began
         if self._verdict is None and supplied["fault"]:
             raise StartFailed(supplied["fault"])
 
@@ -161,6 +164,7 @@ class Supervisor:
         program = workspace.prepare(self._ground, self._replica, self._spec, self._socket)
         if self._spec.code and self._spec.code.requirements:
             mount = self._find_environment(program.places, self._spec.code.requirements)
+            self._spent_s["its environment"] = time.monotonic() - began_at
             if mount is None:
                 return
             program = workspace.in_environment(program, mount)
@@ -183,8 +187,8 @@ class Supervisor:
         started_at = time.monotonic()
         self._running = self._executor.start(start)
         if spec.debug:
-            times_s = started_at - began_at, time.monotonic() - started_at
-            for line in debugging.told_at_start(start, *times_s):
+            self._spent_s |= {"prepared": started_at - began_at, "started": time.monotonic() - started_at}
+            for line in debugging.told_at_start(start, self._spent_s):
                 self._log.say(line)
         processes.set_oom_preference(usual)
         for end in ends:
@@ -304,7 +308,12 @@ class Supervisor:
     def _sample(self) -> None:
         if self._running is None:
             return
-        self._meter.note(self._sampler.sample(processes.descendants(os.getpid()), self._running.cpu_s))
+        pids = processes.descendants(os.getpid())
+        self._meter.note(self._sampler.sample(pids, self._running.cpu_s))
+        if self._spec.debug and not self._is_watched:
+            self._is_watched = True
+            for line in debugging.told_while_it_runs(pids):
+                self._log.say(line)
         self._timers[self._sample] = time.monotonic() + self._sampled_every_s
         self._poke_soon()
 

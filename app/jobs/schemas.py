@@ -305,7 +305,11 @@ class JobSubmitSchema(ReplicaFields):
     network = fields.Enum(NetworkPolicy, by_value=True)
     # Text, for the description of an enumeration would name all of it: the others are for nodes to say, not for jobs.
     executor = fields.String(validate=validate.OneOf([ExecutorKind.PROCESS.value]))
-    debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
+    debug = Flag(
+        metadata={
+            "description": "more of what the node does in the log, measured each second; nothing less of anything"
+        }
+    )
     features = fields.Dict(
         fields.String(), Flag(), validate=known_features,
         metadata={"description": "on or off for this job, whatever is said for its project: GET /features", "example": {"fine_metrics": True}},
