@@ -9,9 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
-    DateTime,
-    Double,
     Text,
     Uuid,
     any_,
@@ -40,19 +37,9 @@ EARLY, LATE = timedelta(days=1), timedelta(hours=1)
 _SHOWN = 1000
 Key = tuple[UUID, str]
 
-_SENT = (
-    func.unnest(
-        bindparam("series", type_=ARRAY(BigInteger)), bindparam("ats", type_=ARRAY(DateTime(timezone=True))),
-        bindparam("seqs", type_=ARRAY(BigInteger)), bindparam("numbers", type_=ARRAY(Double)),
-        bindparam("steps", type_=ARRAY(BigInteger)),
-    )
-    .table_valued("series_id", "at", "seq", "value", "step", name="sent")
-    .render_derived()
-)  # fmt: skip
-_STORE = insert(MetricPoint).from_select(
-    ["series_id", "at", "seq", "value", "step"],
-    select(*(_SENT.c[name] for name in _SENT.c.keys())),  # noqa: SIM118
-)
+# Of 1000 points at a time this takes 6 us each and INSERT 12 to 18; of 30, 13 and 27.
+_COPY = "COPY metric_points (series_id, at, seq, value, step) FROM STDIN (FORMAT BINARY)"
+_TYPES = ("int8", "timestamptz", "int8", "float8", "int8")
 _WANTED = (
     func.unnest(bindparam("replica_ids", type_=ARRAY(Uuid)), bindparam("names", type_=ARRAY(Text)))
     .table_valued(column("replica_id", Uuid()), column("name", Text()), name="wanted")
@@ -105,15 +92,8 @@ def append_points(uow: UnitOfWork, replicas: Mapping[UUID, Replica], points: Ite
     if not fresh:
         return
     series = _series_of(uow, replicas, fresh)
-    kept = [one for one in fresh if one.key in series]
-    columns = {
-        "series": [series[one.key].id for one in kept],
-        "ats": [one.at for one in kept],
-        "seqs": [one.point.seq for one in kept],
-        "numbers": [one.point.value for one in kept],
-        "steps": [one.point.step for one in kept],
-    }
-    uow.execute(_STORE, columns)
+    kept = ((series[one.key].id, one.at, one.point) for one in fresh if one.key in series)
+    uow.copy(_COPY, _TYPES, ((number, at, point.seq, point.value, point.step) for number, at, point in kept))
 
 
 def _check(point: wire.MetricPoint) -> None:
