@@ -22,7 +22,7 @@ from trellis.cli.options import when
 from trellis.cli.picture import check_picture, write_picture
 from trellis.cli.plot import curve
 from trellis.cli.tables import table
-from trellis.cli.text import cell, moment, safe
+from trellis.cli.text import cell, moment, safe, short
 from trellis.errors import Field, Invalid, NotFound
 from trellis.units import parse_seconds
 
@@ -143,7 +143,7 @@ def _row(series: Series) -> tuple[Text, ...]:
     values = [point.value for point in series.points]
     drawn = curve(_with_gaps(series), _SPARK, 1)[0]
     return (
-        cell(_called(series)), *(cell(_short(value)) for value in (values[-1], min(values), max(values))), Text(drawn),
+        cell(_called(series)), *(cell(short(value)) for value in (values[-1], min(values), max(values))), Text(drawn),
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def _curve(series: Series) -> Iterator[str]:
         return
     values = [point.value for point in series.points]
     lines = curve(_with_gaps(series), _WIDTH, _HEIGHT)
-    edges = {0: _short(max(values)), len(lines) - 1: _short(min(values))}
+    edges = {0: short(max(values)), len(lines) - 1: short(min(values))}
     for number, line in enumerate(lines):
         yield f"{edges.get(number, ''):>{_MARGIN}} {line}"
     first, last = moment(series.points[0].at), moment(series.points[-1].at)
@@ -174,10 +174,3 @@ def _with_gaps(series: Series) -> list[float | None]:
         held = later - earlier <= _USUAL_GAP * apart
         filled += [steps[earlier], *[steps[earlier] if held else None] * (later - earlier - 1)]
     return [*filled, steps[places[-1]]]
-
-
-def _short(value: float) -> str:
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.4g}"

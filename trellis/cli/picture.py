@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trellis.answers import Series
-from trellis.cli.text import moment, safe
+from trellis.cli.text import moment, safe, short
 from trellis.errors import Field, Invalid
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _HEIGHT, _GAP = 1000, 90, 20, 34, 160, 62
@@ -16,7 +16,6 @@ _PNG = "resvg_py"
 # Told apart by those who see few colours (Okabe and Ito, 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _INK, _PALE = "#222222", "#dddddd"
-_DIGITS = 4
 
 
 def check_picture(option: str, path: Path, ending: str) -> None:
@@ -63,7 +62,7 @@ def _chart(curves: Sequence[Series], top: float, first: datetime, last: datetime
         y = top + _HEIGHT * (1 - part)
         marks.append(f'<path d="M{_LEFT},{y}H{_WIDTH - _RIGHT}" stroke="{_PALE}"/>')
         # Halves first: the difference of two large numbers may be larger than any number.
-        marks.append(_text(_LEFT - 6, y + 4, f"{low * (1 - part) + high * part:.{_DIGITS}g}", anchor="end"))
+        marks.append(_text(_LEFT - 6, y + 4, short(low * (1 - part) + high * part), anchor="end"))
     marks.append(_text(_LEFT, top + _HEIGHT + 16, moment(first)))
     marks.append(_text(_WIDTH - _RIGHT, top + _HEIGHT + 16, moment(last), anchor="end"))
     span_s = max((last - first).total_seconds(), 1e-9)
