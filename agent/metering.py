@@ -24,7 +24,6 @@ MOST_NAMES = 200
 SPOOL_BYTES = 64 << 20
 NAME_LENGTH = 128
 _DATAGRAM_BYTES = 4096
-_NAMES_TOLD = 5
 _AT_ONCE = 256
 
 
@@ -38,7 +37,8 @@ class Meter:
         self.listener = listener
         self.dropped = 0
         self.refused = 0
-        self.nameless: dict[str, None] = {}  # the first names that were too many
+        self._surplus: str | None = None  # the first name that was one too many
+        self._is_told = False
         self._path = path
         self._shipped = shipped
         self._names: set[str] = set()
@@ -58,6 +58,13 @@ class Meter:
                 break
             kept = self._keep(message) or kept
         return kept
+
+    def news(self) -> str:
+        """What its owner is to hear at once: a job that runs for days is not to learn at its end what is missing. Empty for none."""
+        if self._surplus is None or self._is_told:
+            return ""
+        self._is_told = True
+        return f"a replica has {MOST_NAMES} names of metrics at the most: points of others, such as {self._surplus}, are dropped"
 
     def note(self, points: Mapping[str, float]) -> None:
         """Keep points of the platform's own; where the disk is full they are lost."""
@@ -84,8 +91,7 @@ class Meter:
     def _is_known(self, name: str) -> bool:
         if name not in self._names:
             if len(self._names) >= MOST_NAMES:
-                if len(self.nameless) < _NAMES_TOLD:
-                    self.nameless[name] = None
+                self._surplus = self._surplus or name
                 return False
             self._names.add(name)
         return True

@@ -34,7 +34,7 @@ from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
-from agent.metering import MOST_NAMES, Meter
+from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
 from agent.sampling import EVERY_S, FINE_EVERY_S, Sampler
 from agent.standstill import Standstill
@@ -370,6 +370,11 @@ class Supervisor:
     def _hear_metrics(self) -> None:
         if self._meter.read():
             self._poke_soon()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        if news := self._meter.news():
+            self._log.say(news)
 
     def _hear_output(self, reader: LineReader) -> None:
         if not reader.read():
@@ -533,12 +538,9 @@ class Supervisor:
         for reader in self._outputs:
             reader.read_rest()
         self._meter.read()
+        self._tell_news()
         if self._meter.dropped:
             self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
-        if names := ", ".join(self._meter.nameless):
-            self._log.say(
-                f"a replica has {MOST_NAMES} names of metrics at the most: points of others, such as {names}, were dropped"
-            )
         if self._meter.refused:
             self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
         if self._spec.debug and self._running:

@@ -224,8 +224,8 @@ def test_points_that_were_reported_while_the_control_plane_was_away_arrive_once_
     plane.down = True
     replica = node.home.replica("r1", 1)
     wait_until(lambda: not replica.alive(), within_s=30)
-    node.daemon.stop()
-    node.start()  # and the node's worker was started anew meanwhile
+    node.daemon.stop()  # and the node's worker is started anew
     plane.down = False
+    node.start()
     assert plane.end_of("r1").state == ReplicaState.SUCCEEDED
     assert [point.step for point in plane.metrics["r1"]] == list(range(900))
