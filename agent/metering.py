@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +59,20 @@ class Meter:
             kept = self._keep(message) or kept
         return kept
 
-    def news(self) -> str:
-        """What its owner is to hear at once: a job that runs for days is not to learn at its end what is missing. Empty for none."""
-        if self._surplus is None or self._is_told:
-            return ""
-        self._is_told = True
-        return f"a replica has {MOST_NAMES} names of metrics at the most: points of others, such as {self._surplus}, are dropped"
+    def news(self) -> Iterator[str]:
+        """What its owner is to hear at once, and once: a job that runs for days is not to learn at its end what is missing."""
+        if self._surplus is not None and not self._is_told:
+            self._is_told = True
+            many = f"a replica has {MOST_NAMES} names of metrics at the most"
+            yield f"{many}: points of others, such as {self._surplus}, are dropped"
+
+    def remarks(self) -> Iterator[str]:
+        """What is to be said of its points at its end."""
+        yield from self.news()
+        if self.dropped:
+            yield f"{self.dropped} metric points came faster than they could be kept, and were dropped"
+        if self.refused:
+            yield f"{self.refused} messages on the metric socket were no metric points"
 
     def note(self, points: Mapping[str, float]) -> None:
         """Keep points of the platform's own; where the disk is full they are lost."""

@@ -20,7 +20,6 @@ from agent import (
     clock,
     debugging,
     environments,
-    gpu_readings,
     lease,
     metric_socket,
     pokes,
@@ -35,11 +34,10 @@ from agent.ground import Ground
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
+from agent.observing import Observer
 from agent.output import LineReader, OutputLog, RememberingLog
-from agent.sampling import EVERY_S, FINE_EVERY_S, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
-from trellis.features import FINE_METRICS
 from trellis.vocabulary import ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
 
@@ -101,7 +99,6 @@ class Supervisor:
         self._held: int | None = None
         self._save_by: tuple[float, Marker | None] = (0.0, None)
         self._spent_s: dict[str, float] = {}
-        self._is_watched = False
 
     def run(self) -> bool:
         """Supervise the replica to its end; whether it came to run and ended by itself."""
@@ -301,25 +298,16 @@ class Supervisor:
                 self._timers[self._warn_of_limit] = self._started_at + warned_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
-        devices = gpu_readings.uuids_of(self._ground, self._spec)
-        self._sampler = Sampler(gpu_readings.GpuMeter(self._home.gpus, devices))
-        self._timers[self._sample] = self._started_at + self._sampled_every_s
+        self._observer = Observer(self._ground, self._spec)
+        self._timers[self._sample] = self._started_at + self._observer.every_s
 
     def _sample(self) -> None:
         if self._running is None:
             return
-        pids = processes.descendants(os.getpid())
-        self._meter.note(self._sampler.sample(pids, self._running.cpu_s))
-        if self._spec.debug and not self._is_watched:
-            self._is_watched = True
-            for line in debugging.told_while_it_runs(pids):
-                self._log.say(line)
-        self._timers[self._sample] = time.monotonic() + self._sampled_every_s
+        for line in self._observer.look(self._meter, self._running.cpu_s):
+            self._log.say(line)
+        self._timers[self._sample] = time.monotonic() + self._observer.every_s
         self._poke_soon()
-
-    @property
-    def _sampled_every_s(self) -> float:
-        return FINE_EVERY_S if self._spec.debug or FINE_METRICS in self._spec.features else EVERY_S
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action
@@ -370,10 +358,7 @@ class Supervisor:
     def _hear_metrics(self) -> None:
         if self._meter.read():
             self._poke_soon()
-        self._tell_news()
-
-    def _tell_news(self) -> None:
-        if news := self._meter.news():
+        for news in self._meter.news():
             self._log.say(news)
 
     def _hear_output(self, reader: LineReader) -> None:
@@ -538,11 +523,8 @@ class Supervisor:
         for reader in self._outputs:
             reader.read_rest()
         self._meter.read()
-        self._tell_news()
-        if self._meter.dropped:
-            self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
-        if self._meter.refused:
-            self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        for remark in self._meter.remarks():
+            self._log.say(remark)
         if self._spec.debug and self._running:
             now = time.monotonic()
             rested_s = self._still.total_s(now)
