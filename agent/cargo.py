@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import journal, metering
+from agent.holes import free_front
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import MetricEntry
 from trellis.vocabulary import ReplicaState
@@ -12,6 +13,8 @@ from trellis.wire import LogChunk, MetricPoint, Receipt, Report
 
 LOG_BYTES = 256 * 1024
 METRIC_POINTS = 1000
+# Disk of points that the control plane has is given back in parts of this size.
+_FREED_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,9 @@ class Cargo:
         now = (self.log, self.metrics, self.reports)
         if now != self._saved:
             write_json(self.replica.shipped, {"log": self.log, "metrics": self.metrics, "reports": self.reports})
+            # Only now: what was shipped and not noted is read again.
+            if self.metrics // _FREED_BYTES > self._saved[1] // _FREED_BYTES:
+                free_front(self.replica.metrics, self.metrics)
             self._saved = now
 
 

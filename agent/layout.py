@@ -7,6 +7,7 @@
        etc/                 what jobs in namespaces see as /etc
        supervisors/         a lock each, held while the process lives; its process id
        environments/        what was built for jobs, see `agent.environments`
+       gpus.json            what the devices said last, see `agent.gpu_readings`
        sources.json         where packages come from (0600)
        code/                what was fetched for jobs, see `agent.code_cache`
        replicas/<replica id>.<fence>/
@@ -235,6 +236,11 @@ class Home:
     def environments(self) -> Path:
         """What was built for jobs; see `agent.environments`."""
         return self.path / "environments"
+
+    @property
+    def gpus(self) -> Path:
+        """What the devices said last."""
+        return self.path / "gpus.json"
 
     @property
     def sources(self) -> Path:

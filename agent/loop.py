@@ -49,6 +49,7 @@ class Loop:
     def _run_timers(self) -> None:
         now = time.monotonic()
         for action, due in list(self.timers.items()):
-            if due <= now:
+            # One before it in this round may have done it already, or put it off: telling of a sample tells all.
+            if due <= now and self.timers.get(action) == due:
                 del self.timers[action]
                 action()

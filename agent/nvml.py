@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,8 @@ from agent.ground import slice_key
 from trellis.wire import GpuDescription, GpuReading, SliceDescription
 
 _CAPABILITIES = Path("/proc/driver/nvidia/capabilities")
+# The driver sums up over all links of a device where it is asked for this one.
+_ALL_LINKS = 0xFFFFFFFF
 _MINOR = re.compile(r"DeviceFileMinor: (\d+)")
 
 _library: ModuleType | None
@@ -26,6 +29,7 @@ except ImportError:  # an optional dependency
 class _Piece:
     """A slice: `instance` and `compute` are the driver's numbers of it."""
 
+    handle: Any
     uuid: str
     profile: str
     start: int
@@ -78,6 +82,57 @@ class Nvml:
         """Every device now; one that does not answer is not healthy."""
         return tuple(self._read(index, handle) for index, handle in enumerate(self._handles))
 
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What each device, and each slice of one, says of itself now, by uuid; what it does not tell is left out."""
+        found = {}
+        for handle in self._handles:
+            found[_text(self._library.nvmlDeviceGetUUID(handle))] = self._figures(handle)
+            for piece in self._pieces(handle):
+                found[piece.uuid] = self._told(piece.handle, {"memory_bytes": self._memory_used})
+        return found
+
+    def _figures(self, handle: Any) -> dict[str, float]:
+        library = self._library
+        asked: dict[str, Callable[[Any], float]] = {
+            "utilisation_percent": lambda one: library.nvmlDeviceGetUtilizationRates(one).gpu,
+            "memory_bytes": self._memory_used,
+            "power_w": lambda one: library.nvmlDeviceGetPowerUsage(one) / 1000,
+            "temperature_c": lambda one: library.nvmlDeviceGetTemperature(one, library.NVML_TEMPERATURE_GPU),
+            "ecc_errors": self._ecc_errors,
+        }
+        return self._told(handle, asked) | self._links(handle)
+
+    def _told(self, handle: Any, asked: Mapping[str, Callable[[Any], float]]) -> dict[str, float]:
+        """A device that lacks one thing still tells the others."""
+        found = {}
+        for name, ask in asked.items():
+            with suppress(self._library.NVMLError):
+                found[name] = float(ask(handle))
+        return found
+
+    def _memory_used(self, handle: Any) -> float:
+        return float(self._library.nvmlDeviceGetMemoryInfo(handle).used)
+
+    def _ecc_errors(self, handle: Any) -> float:
+        """Those that could not be corrected, since the driver was loaded."""
+        library = self._library
+        kinds = (library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC)
+        return float(library.nvmlDeviceGetTotalEccErrors(handle, *kinds))
+
+    def _links(self, handle: Any) -> dict[str, float]:
+        """Bytes over all of its NVLinks so far. Over PCIe they are not asked for: that takes the driver 20 ms each way."""
+        library = self._library
+        names = {
+            "nvlink_sent_bytes": library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX,
+            "nvlink_received_bytes": library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX,
+        }
+        try:
+            values = library.nvmlDeviceGetFieldValues(handle, [(number, _ALL_LINKS) for number in names.values()])
+        except library.NVMLError:
+            return {}
+        told = zip(names, values, strict=True)
+        return {name: 1024.0 * one.value.ullVal for name, one in told if one.nvmlReturn == library.NVML_SUCCESS}
+
     def _describe(self, index: int, handle: Any) -> GpuDescription:
         library = self._library
         bus = _bus_id(library.nvmlDeviceGetPciInfo(handle))
@@ -116,6 +171,7 @@ class Nvml:
             except library.NVMLError:  # numbers have gaps; and where it begins only a privileged node is told
                 continue
             yield _Piece(
+                handle=piece,
                 uuid=_text(library.nvmlDeviceGetUUID(piece)),
                 profile=_text(library.nvmlDeviceGetName(piece)).rpartition("MIG ")[2],
                 start=int(cut.placement.start),

@@ -48,7 +48,9 @@ class Preparing:
         say = partial(ward.log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
         late = verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s")
         timers: Timers = {say: SAY_S, partial(self._ending.stop, late, 0): CODE_WITHIN_S}
+        began = time.monotonic()
         supplied = self._await(ward.replica.supplied, timers)
+        ward.spent_s["waited for its code"] = time.monotonic() - began
         if supplied and supplied["fault"]:
             raise StartFailed(supplied["fault"])
 

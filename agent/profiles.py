@@ -108,3 +108,15 @@ def read_gpus(profile: Profile) -> tuple[GpuReading, ...]:
     """What such devices say when nothing runs on them."""
     idle_w = profile.gpu_power_w // _IDLE_SHARE_OF_POWER
     return tuple(GpuReading(index, 0, 0, _IDLE_TEMPERATURE_C, idle_w) for index in range(profile.gpus))
+
+
+def figures(profile: Profile, node_name: str) -> dict[str, dict[str, float]]:
+    """The same by uuid, as `agent.gpu_readings` tells it to the replicas that were given them."""
+    uuids = [gpu.uuid for gpu in describe_gpus(profile, node_name)]
+    return {
+        uuid: {
+            "utilisation_percent": reading.utilisation_percent, "memory_bytes": reading.memory_used_bytes,
+            "power_w": reading.power_w, "temperature_c": reading.temperature_c, "ecc_errors": 0,
+        }
+        for uuid, reading in zip(uuids, read_gpus(profile), strict=True)
+    }  # fmt: skip

@@ -11,7 +11,7 @@ from time import monotonic
 
 from agent import journal, pokes, verdicts
 from agent.backoff import Backoff
-from agent.cargo import LOG_BYTES, Cargo, Load
+from agent.cargo import LOG_BYTES, METRIC_POINTS, Cargo, Load
 from agent.checkpointing import Checkpointer
 from agent.clock import stamp
 from agent.executors import EXECUTORS
@@ -299,7 +299,8 @@ class Shipper:
             if cargo.replica.replica_id in receipt.stale:
                 self.end(Stop(cargo.replica.replica_id, cargo.replica.fence, StopReason.STALE, 0))
                 continue
-            if cargo.accept(receipt, load) and load.log and len(load.log.text) > LOG_BYTES // 2:
+            is_full = len(load.metrics) == METRIC_POINTS or (load.log and len(load.log.text) > LOG_BYTES // 2)
+            if cargo.accept(receipt, load) and is_full:
                 self._touch(name)  # there may be more
 
     def _settle(self, name: str) -> None:

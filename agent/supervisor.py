@@ -18,9 +18,9 @@ from agent.ground import Ground
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.loop import Loop
 from agent.metering import Meter
+from agent.observing import Observer
 from agent.output import OutputLog, ResumedLog
 from agent.preparing import Preparing
-from agent.sampling import EVERY_S, Sampler
 from agent.telling import Teller
 from agent.verdicts import Verdict
 from agent.ward import Ward
@@ -114,7 +114,8 @@ class Supervisor:
             elif self._teller.state is not ReplicaState.RUNNING:
                 self._teller.tell(ReplicaState.RUNNING)
             self._set_timers()
-            self._measure()  # what it used before is no rate of now
+            if ward.running:  # what it used before is no rate of now
+                self._observer.measure(ward.executor.members(ward.running), ward.running.cpu_s)
             self._obey_wish()
         return self._await_end(verdicts.SUPERVISOR_GONE)
 
@@ -133,8 +134,9 @@ class Supervisor:
         self._loop.on(self._heard, self._hear_signals)
         if not self._kept:
             self._replica.job.mkdir(mode=0o711)
-        kept = metering.count(self._replica.metrics) if self._kept else 0
-        self._meter = Meter(self._replica.metrics, metric_socket.listen(self._replica.job, self._socket), kept)
+        kept = metering.last_seq(self._replica.metrics) if self._kept else 0
+        listener = metric_socket.listen(self._replica.job, self._socket)
+        self._meter = Meter(self._replica.metrics, listener, kept, self._replica.shipped)
         self._loop.on(self._meter.listener.fileno(), self._hear_metrics)
 
     def _start(self) -> None:
@@ -147,6 +149,7 @@ class Supervisor:
         program = workspace.prepare(ward.ground, self._replica, spec, self._socket)
         if spec.code and spec.code.requirements:
             mount = self._preparing.find_environment(program.places, spec.code.requirements)
+            ward.spent_s["its environment"] = time.monotonic() - began_at
             if mount is None:
                 return
             program = workspace.in_environment(program, mount)
@@ -171,19 +174,17 @@ class Supervisor:
         self._ending.watch_lease(max(0.0, self._ward.leased_s()))
         self._ending.watch_time()
         self._ending.watch_memory()
-        self._sampler = Sampler()
-        self._timers[self._sample] = self._ward.started_at + EVERY_S
+        self._observer = Observer(self._ward.ground, self._spec)
+        self._timers[self._sample] = self._ward.started_at + self._observer.every_s
 
     def _sample(self) -> None:
-        if self._ward.running is None:
-            return
-        self._meter.note(self._measure())
-        self._timers[self._sample] = time.monotonic() + EVERY_S
-        self._teller.poke_soon()
-
-    def _measure(self) -> dict[str, float]:
         running = self._ward.running
-        return self._sampler.sample(self._ward.executor.members(running), running.cpu_s) if running else {}
+        if running is None:
+            return
+        for line in self._observer.look(self._meter, self._ward.executor.members(running), running.cpu_s):
+            self._log.say(line)
+        self._timers[self._sample] = time.monotonic() + self._observer.every_s
+        self._teller.poke_soon()
 
     def _watch(self, running: Running) -> Exit:
         while True:
@@ -210,6 +211,8 @@ class Supervisor:
     def _hear_metrics(self) -> None:
         if self._meter.read():
             self._teller.poke_soon()
+        for news in self._meter.news():
+            self._log.say(news)
 
     def _obey_wish(self) -> None:
         if wish := read_json(self._replica.stop):
@@ -227,10 +230,8 @@ class Supervisor:
         for reader in self._ward.outputs:
             reader.read_rest()
         self._meter.read()
-        if self._meter.dropped:
-            self._log.say(f"{self._meter.dropped} metric points came faster than they could be kept, and were dropped")
-        if self._meter.refused:
-            self._log.say(f"{self._meter.refused} messages on the metric socket were no metric points")
+        for remark in self._meter.remarks():
+            self._log.say(remark)
         self._tell_end(ended, verdict)
         if self._ward.running:
             self._teller.poke()  # letting go may take a while

@@ -3,12 +3,14 @@
 import os
 import platform
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from agent import clock, profiles
+from agent import clock, gpu_readings, profiles
 from agent.ground import Ground
+from agent.layout import Home
 from agent.nvml import Nvml
 from agent.settings import NodeSettings
 from trellis.units import parse_bytes, parse_milli
@@ -59,7 +61,10 @@ class Telemetry:
         )
 
     def heartbeat(self, held: tuple[Held, ...]) -> Heartbeat:
-        """The node now."""
+        """The node now. While it has replicas in hand, they are told what their devices say."""
+        if held and (figures := self._figures()):
+            with suppress(OSError):  # a full disk: it is told the next time
+                gpu_readings.publish(Home(self._settings.home).gpus, figures)
         disk = os.statvfs(self._settings.home)
         return Heartbeat(
             replicas=held,
@@ -73,6 +78,11 @@ class Telemetry:
         if self._profile:
             return profiles.read_gpus(self._profile)
         return self._nvml.read() if self._nvml else ()
+
+    def _figures(self) -> dict[str, dict[str, float]]:
+        if self._profile:
+            return profiles.figures(self._profile, self.name)
+        return self._nvml.figures() if self._nvml else {}
 
     def _cpu_milli(self) -> int:
         if self._settings.cpus:

@@ -28,7 +28,8 @@ class Ward:
     """`verdict` is why the platform ends it, once it does; `started_at` is in monotonic seconds, 0 before its start.
 
     `peak_bytes` is the most that its processes were seen to hold together. `held` is a lock that must be kept while it
-    lives, `seat` its place in a gang.
+    lives, `seat` its place in a gang. `spent_s` is for how long it was made ready, phase by
+    phase.
     """
 
     ground: Ground
@@ -44,6 +45,7 @@ class Ward:
     held: int | None = None
     seat: Seat | None = None
     outputs: list[LineReader] = field(default_factory=list)
+    spent_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def executor(self) -> Executor:
@@ -63,8 +65,8 @@ class Ward:
         started_at = time.monotonic()
         self.running = self.executor.start(start)
         if spec.debug:
-            times_s = started_at - began_at, time.monotonic() - started_at
-            for line in debugging.told_at_start(start, *times_s):
+            self.spent_s |= {"prepared": started_at - began_at, "started": time.monotonic() - started_at}
+            for line in debugging.told_at_start(start, self.spent_s):
                 self.log.say(line)
         processes.set_oom_preference(usual)
         for end in ends:

@@ -13,6 +13,7 @@ from agent import trees
 from agent.checkpoint_folder import CheckpointFolder
 from agent.ground import Ground, slice_key
 from agent.layout import RESTORED, RESTORED_FROM, ReplicaDir, read_json, write_json
+from trellis.features import CRASH_TRACES
 from trellis.vocabulary import Isolation
 from trellis.wire import ReplicaSpec, pack
 
@@ -169,6 +170,8 @@ def _write_script(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec, seen: 
 def _environment(ground: Ground, spec: ReplicaSpec, seen: Places) -> tuple[dict[str, str], tuple[str, ...]]:
     """Nothing of the platform's own environment is in it; what the platform says, the job's wishes can't change."""
     wished = {name: value for name, value in spec.environment.items() if not _is_refused(name, value)}
+    if CRASH_TRACES in spec.features:
+        wished.setdefault("PYTHONFAULTHANDLER", "1")
     fixed = {
         "TMPDIR": seen.tmp,
         "TRELLIS_JOB_ID": spec.job_id,

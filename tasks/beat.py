@@ -23,6 +23,7 @@ app.conf.update(
             ("doom", "tasks.storage.doom_packs", queues.CONTROL, 60.0),
             ("delete", "tasks.storage.delete_packs", queues.CONTROL, 60.0),
             ("orphans", "tasks.storage.sweep_orphans", queues.CONTROL, 3600.0),
+            ("metrics", "tasks.jobs.condense_metrics", queues.CONTROL, 60.0),
             ("use", "tasks.scheduling.measure_use", queues.CONTROL, 60.0),
         )
     },

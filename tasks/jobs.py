@@ -1,13 +1,14 @@
 """What follows for jobs from events and from time."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from app.core.idempotency import forget_old
 from app.core.uow import UnitOfWork
-from app.jobs import dependencies, service
+from app.jobs import condensing, dependencies, service
 from app.tenancy.quotas import watch_quotas
 from tasks import queues
-from tasks.base import task
+from tasks.base import control, task
 
 
 @task(queue=queues.CONTROL)
@@ -29,3 +30,14 @@ def sweep(uow: UnitOfWork) -> None:
     dependencies.release_forgotten(uow)
     watch_quotas(uow)
     forget_old(uow)
+
+
+@task(queue=queues.CONTROL)
+def condense_metrics(uow: UnitOfWork) -> bool:
+    """Make metrics coarser that have grown old; True while there is more."""
+    settings = control().settings
+    keeping = condensing.Keeping(
+        timedelta(hours=settings.metric_points_hours), timedelta(days=settings.metric_minutes_days),
+        timedelta(days=settings.metric_days),
+    )  # fmt: skip
+    return condensing.condense(uow, keeping)

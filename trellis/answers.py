@@ -139,6 +139,7 @@ class Job(Answer):
     checkpointable: bool = False
     deadline: datetime | None = None
     bundle: Mapping[str, Any] | None = None
+    features: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     retry_of: str | None = None
     array_id: str | None = None
@@ -230,6 +231,19 @@ class Bucket(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Feature(Answer):
+    """A switch. `platform` and `project` are what was said there, `enabled` whether jobs have it that say nothing."""
+
+    name: str = ""
+    description: str = ""
+    owner: str = ""
+    default: bool = False
+    platform: bool | None = None
+    project: bool | None = None
+    enabled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series(Answer):
     """One metric over time; times at which nothing was measured have no point."""
 
@@ -237,6 +251,13 @@ class Series(Answer):
     agg: str = ""
     resolution_s: int = 1
     points: tuple[Bucket, ...] = ()
+    replica: int | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its points as plain dictionaries: what csv.DictWriter, pandas.DataFrame and pyarrow.Table.from_pylist take."""
+        mine = {"name": self.name, "replica": self.replica}
+        return [{**mine, "at": point.at, "value": point.value, "count": point.count} for point in self.points]
 
 
 @dataclass(frozen=True, kw_only=True)

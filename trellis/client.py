@@ -13,6 +13,7 @@ from trellis.nouns.bundles import Bundles
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.checkpoints import Checkpoints
 from trellis.nouns.cluster import Nodes, Queues
+from trellis.nouns.features import Features
 from trellis.nouns.groups import Arrays, Workflows
 from trellis.nouns.jobs import Jobs
 from trellis.nouns.resources import Resources
@@ -61,6 +62,7 @@ class Client:
         self.workflows = Workflows(transport)
         self.bundles = Bundles(transport)
         self.checkpoints = Checkpoints(transport)
+        self.features = Features(transport)
         self.nodes = Nodes(transport)
         self.queues = Queues(transport)
         self.resources = Resources(transport)

@@ -74,3 +74,40 @@ class WhatIf(Answer):
     refused: str | None = None
     displaced: Displaced = field(default_factory=Displaced)
     requeued: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held(Answer):
+    """What jobs hold together if all run at once; `gpu_seconds_at_most` is None where one has no time limit."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpu_milli: int = 0
+    gpu_seconds_at_most: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryJob(Answer):
+    """What one submission would become: `count` jobs, stored as `spec`. `forecast` is the number of its forecast."""
+
+    name: str = ""
+    project: str = ""
+    queue: str = ""
+    count: int = 1
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    waits_for: tuple[str, ...] = ()
+    total: Held = field(default_factory=Held)
+    forecast: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun(Answer):
+    """What would happen to a submission. `refused` is why a quota would refuse it."""
+
+    count: int = 0
+    refused: str | None = None
+    could_ever_start: bool = True
+    total: Held = field(default_factory=Held)
+    jobs: tuple[DryJob, ...] = ()
+    forecasts: tuple[WhatIf, ...] = ()

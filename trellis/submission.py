@@ -173,6 +173,7 @@ class JobBody(TypedDict, total=False):
     on_replica_failure: str
     on_resize: str
     debug: bool
+    features: Mapping[str, bool]
     deadline: str | datetime
     depends_on: Sequence[str | Job | DependencyBody]
     array: ArrayBody

@@ -96,7 +96,7 @@ class ReplicaSpec:
     `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
     `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
     One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
-    `debug`: the node tells more of what it does in the replica's log.
+    `debug`: the node tells more of what it does in the replica's log. `features` are the names of those that are on.
     One of a `gang` says when it is ready, and starts its program when it is told the `World`.
     """
 
@@ -131,6 +131,7 @@ class ReplicaSpec:
     checkpoint: CheckpointPlan | None = None
     container: Container | None = None
     gang: bool = False
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

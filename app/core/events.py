@@ -31,7 +31,7 @@ KINDS = frozenset(
         "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed",
         "checkpoint.shared", "checkpoint.unshared", "replica.checkpoint_asked",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
-        "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
+        "feature.changed", "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
         "organisation.created", "project.created", "project.changed",
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",
         "member.set", "member.removed", "service_account.created", "service_account.removed",

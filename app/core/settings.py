@@ -27,6 +27,9 @@ class Settings:
     bundle_bytes: the largest bundle of code.
     project_code_bytes: what all bundles of a project may take together; equal files count once.
     bundle_days: for how long a bundle is kept that no job asks for.
+    metric_points_hours: for how long metrics are kept point by point; then as minutes.
+    metric_minutes_days: for how long they are kept as minutes; then as quarters of an hour.
+    metric_days: for how long they are kept at all.
     """
 
     database_url: str
@@ -45,6 +48,9 @@ class Settings:
     bundle_bytes: int = 2**30
     project_code_bytes: int = 20 * 2**30
     bundle_days: int = 30
+    metric_points_hours: int = 24
+    metric_minutes_days: int = 14
+    metric_days: int = 365
 
     @property
     def store(self) -> str:
@@ -57,6 +63,11 @@ class Settings:
             raise SettingsError("TRELLIS_SECRET_KEY must have at least 32 characters")
         if not self.database_url.startswith("postgresql"):
             raise SettingsError("TRELLIS_DATABASE_URL must begin with postgresql://")
+        if not 0 < self.metric_points_hours <= self.metric_minutes_days * 24 <= self.metric_days * 24:
+            raise SettingsError(
+                "metrics grow coarser with age: 0 < TRELLIS_METRIC_POINTS_HOURS <= 24 x TRELLIS_METRIC_MINUTES_DAYS "
+                "<= 24 x TRELLIS_METRIC_DAYS"
+            )
         if not self.heartbeat_s * 2 < self.lease_s < self.node_lost_s - CUT_OFF_GRACE_S:
             raise SettingsError(
                 "a lease must outlast two heartbeats, and what it allowed be dead before its node counts as lost: "

@@ -4,13 +4,14 @@ A request, a task or a command opens one, hands it to the rules, and it commits 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
+import psycopg
 from psycopg import errors as pg
 from sqlalchemy import CursorResult, Executable, Select, func, insert, select
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -130,6 +131,20 @@ class UnitOfWork:
         if rows:
             values = [{name: row.__dict__.get(name) for name in names} for row in rows]
             self.execute(insert(type(rows[0])), values)
+
+    def copy(self, statement: LiteralString, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Store rows by a `COPY ... FROM STDIN (FORMAT BINARY)`, at half of what an INSERT costs; `types` as PostgreSQL names them.
+
+        Raises: Unavailable for a connection that is lost.
+        """
+        driver: Any = self.session.connection().connection.driver_connection
+        try:
+            with driver.cursor() as cursor, cursor.copy(statement) as copied:
+                copied.set_types(types)
+                for row in rows:
+                    copied.write_row(row)
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer") from error
 
     def require(self, permission: Permission, project_id: UUID | None = None) -> None:
         """Raises NotFound if the actor has no part in the project, Forbidden if it lacks the right there."""

@@ -91,6 +91,7 @@ class JobSchema(Strict):
     preemptible = fields.Boolean()
     checkpointable = fields.Boolean()
     deadline = fields.AwareDateTime(allow_none=True)
+    features = fields.List(fields.String(), metadata={"description": "what is switched on for it"})
     bundle = fields.Dict(
         metadata={"description": "of the code it runs in: id, digest, size_bytes, files, requirements"}, allow_none=True
     )
@@ -208,6 +209,7 @@ class OneSeriesSchema(Strict):
     """One metric over time, oldest first; where nothing was measured there is no point."""
 
     name = fields.String()
+    replica = fields.Integer(metadata={"description": "where each replica was asked for by itself"})
     points = fields.List(fields.Nested(BucketSchema))
 
 

@@ -163,6 +163,7 @@ def present(job: Job, names: Names, now: datetime) -> dict[str, Any]:
         "checkpointable": asks.checkpointable,
         "deadline": job.deadline_at,
         "bundle": job.spec.get("code"),
+        "features": job.spec.get("features", []),
         "labels": job.labels,
         "retry_of": job.retry_of,
         "array_id": job.array_id,

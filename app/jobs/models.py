@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, UniqueConstraint, text, true
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Identity, Index, String, UniqueConstraint, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -203,19 +203,59 @@ class LogChunk(Base):
     body: Mapped[bytes]
 
 
-class Metric(Base):
-    """One value that a job reported of itself."""
+class MetricSeries(Base):
+    """One metric of one replica. What was measured is kept three times over as it grows old: points, minutes, quarters of
+    an hour (`app.jobs.condensing`); `..._from` say from when there may be any of each, null where there is none.
+    """
 
-    __tablename__ = "metrics"
-    __table_args__ = (Index("ix_metrics_series", "job_id", "name", "at"),)
+    __tablename__ = "metric_series"
+    __table_args__ = (
+        UniqueConstraint("replica_id", "name"),
+        Index("ix_metric_series_job", "job_id", "name"),
+        Index("ix_metric_series_points", "points_from", postgresql_where=text("points_from IS NOT NULL")),
+        Index("ix_metric_series_minutes", "minutes_from", postgresql_where=text("minutes_from IS NOT NULL")),
+        Index("ix_metric_series_quarters", "quarters_from", postgresql_where=text("quarters_from IS NOT NULL")),
+    )
 
-    replica_id: Mapped[UUID] = mapped_column(ForeignKey("replicas.id"), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[UUID]
+    replica_id: Mapped[UUID] = mapped_column(ForeignKey("replicas.id"))
     name: Mapped[str] = mapped_column(String(200))
+    points_from: Mapped[datetime | None]
+    minutes_from: Mapped[datetime | None]
+    quarters_from: Mapped[datetime | None]
+
+
+class MetricPoint(Base):
+    """One value of a series, as it was reported. No foreign key: that would be asked about for each of thousands a second."""
+
+    __tablename__ = "metric_points"
+
+    series_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     value: Mapped[float]
     step: Mapped[int | None]
-    at: Mapped[datetime]
+
+
+class MetricBucket(Base):
+    """What became of the points of `width_s` seconds from `at`: how many, their sum, least, most and last.
+
+    `scaled` is the sum of them times `app.jobs.condensing.SCALE`: so no number of them is too large for it.
+    """
+
+    __tablename__ = "metric_buckets"
+
+    series_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    width_s: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    many: Mapped[int]
+    scaled: Mapped[float]
+    least: Mapped[float]
+    most: Mapped[float]
+    last: Mapped[float]
+    last_at: Mapped[datetime]
+    last_step: Mapped[int | None]
 
 
 class ClassVerdict(Base):

@@ -220,6 +220,7 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         warn_signal=kept.get("warn_signal", ""),
         warn_before_s=kept.get("warn_before_s", 60),
         debug=kept.get("debug", False),
+        features=tuple(kept.get("features", ())),
         leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],

@@ -123,6 +123,7 @@ class SeriesQuerySchema(Strict):
     resolution_s = QueryInteger(least=1, most=31_536_000, data_key="resolution", metadata={"description": "seconds"})
     agg = fields.String(validate=validate.OneOf(sorted(AGGREGATES)), load_default="mean")
     replica = QueryInteger(least=0, most=4095)
+    each_replica = fields.Boolean(metadata={"description": "each replica by itself, not all together"})
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> SeriesQuery:

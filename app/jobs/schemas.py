@@ -22,6 +22,7 @@ from app.jobs.workflows import Step, WorkflowSpec
 from app.resources.gpus import gpu_type
 from app.storage.retention import Keep
 from scheduler.placement.mig import profiles
+from trellis.features import FEATURES
 from trellis.vocabulary import (
     Cause,
     CheckpointBy,
@@ -122,6 +123,13 @@ class SecuritySchema(Strict):
     """What of a container's keeping in is not as always; nothing gives a job rights."""
 
     read_only_root = Flag(metadata={"description": "whether what the image holds can't be written to"})
+
+
+def known_features(wished: dict[str, bool]) -> None:
+    """Nobody is to believe that something is on which is not there."""
+    unknown = {name: [f"is no feature; there are {', '.join(FEATURES)}"] for name in wished if name not in FEATURES}
+    if unknown:
+        raise ValidationError(unknown)
 
 
 class ReplicaFields(Strict):
@@ -346,7 +354,15 @@ class JobSubmitSchema(ReplicaFields):
     image = Image(metadata={"description": "runs in a container of this image"})
     pull = fields.Enum(PullPolicy, by_value=True, metadata={"description": "when a node fetches the image"})
     security = fields.Nested(SecuritySchema)
-    debug = Flag(metadata={"description": "more of what the node does in the log; nothing less of anything"})
+    debug = Flag(
+        metadata={
+            "description": "more of what the node does in the log, measured each second; nothing less of anything"
+        }
+    )
+    features = fields.Dict(
+        fields.String(), Flag(), validate=known_features,
+        metadata={"description": "on or off for this job, whatever is said for its project: GET /features", "example": {"fine_metrics": True}},
+    )  # fmt: skip
     dry_run = fields.Boolean(truthy={True}, falsy={False})
     bundle = fields.UUID(metadata={"description": "the directory of code that it runs in, see PUT /bundles"})
     requirements = Text(

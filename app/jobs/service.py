@@ -20,8 +20,10 @@ from app.jobs.spec import CheckpointSpec, JobSpec, Resources, Retries, RoleSpec
 from app.jobs.validator import Place, find_place, pools_named, validate_spec
 from app.queues.models import Queue
 from app.tenancy import quotas
+from app.tenancy.features import features_of
 from app.tenancy.models import Project
 from trellis.errors import Conflict, Field, Invalid
+from trellis.features import FEATURES
 from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
@@ -232,6 +234,8 @@ def spec_of(job: Job) -> JobSpec:
         kept["checkpoint"] = CheckpointSpec.read(kept["checkpoint"])
     if "from_checkpoint" in kept:
         kept["from_checkpoint"] = UUID(kept["from_checkpoint"])
+    had = kept.pop("features", ())
+    kept["features"] = {name: name in had for name in FEATURES}  # as they were, whatever has been switched since
     return JobSpec(**kept, labels=dict(job.labels))
 
 
@@ -244,14 +248,18 @@ def _role(kept: dict[str, Any]) -> RoleSpec:
     return RoleSpec(**kept | {"resources": _resources(kept["resources"]), "command": command})
 
 
-def hold_quotas(uow: UnitOfWork, wanted: Sequence[tuple[JobSpec, Place]]) -> None:
+def hold_quotas(
+    uow: UnitOfWork,
+    wanted: Sequence[tuple[JobSpec, Place]],
+    judge: Callable[[UnitOfWork, UUID, int, Amounts], None] = quotas.hold,
+) -> None:
     """Let the quotas of every project that is concerned have their say, once each."""
     for project_id in sorted({place.project_id for _, place in wanted if place.limited}):
         specs = [spec for spec, place in wanted if place.project_id == project_id]
         jobs = sum(len(spec.array.indexes) if spec.array else 1 for spec in specs)
         needs = [spec.least() for spec in specs]
         largest = Amounts(*(max(getattr(each, name) for each in needs) for name in NAMES))
-        quotas.hold(uow, project_id, jobs, largest)
+        judge(uow, project_id, jobs, largest)
 
 
 def _begin(uow: UnitOfWork, spec: JobSpec, job: Job) -> list[Dependency]:
@@ -279,7 +287,7 @@ def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, U
     """The job that `spec` becomes there, not stored yet; whoever makes many looks up the `pools` they name before."""
     known = pools_named(uow, [spec]) if pools is None else pools
     asks = asks_of(spec, known.get(spec.constraints.pool)).stored()
-    each = spec.largest()
+    each, features = spec.largest(), features_of(spec.features, place.features)
     return Job(
         id=new_id(),
         created_at=uow.clock.now(),
@@ -292,7 +300,7 @@ def make_job(uow: UnitOfWork, spec: JobSpec, place: Place, pools: Mapping[str, U
         name=spec.name or spec.default_name(),
         state=JobState.PENDING,
         priority=spec.priority,
-        spec=spec.stored(),
+        spec=spec.stored() | ({"features": features} if features else {}),
         labels=spec.labels,
         class_key=class_key(spec, (place.project_id, place.queue_id, uow.actor.id), asks),
         asks=asks,

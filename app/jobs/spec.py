@@ -1,5 +1,6 @@
 """What a user asked for: frozen, checked for shape by the schema, kept with the job word for word."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -223,6 +224,7 @@ class JobSpec:
     image: str = ""
     pull: PullPolicy = PullPolicy.MISSING
     read_only_root: bool = True
+    features: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def in_containers(self) -> bool:

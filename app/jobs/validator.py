@@ -1,9 +1,9 @@
 """Whether a submission can be accepted: what the shape alone does not tell. Every fault is named at once."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Select, String, Uuid, any_, bindparam, cast, select
@@ -19,6 +19,7 @@ from app.queues.service import find_queue
 from app.resources.pools import list_pools
 from app.resources.topology import list_levels
 from app.storage.checkpoints import shared_key
+from app.tenancy.features import read_switches, switched
 from app.tenancy.models import Project
 from app.tenancy.quotas import are_set_for
 from app.tenancy.service import DEFAULT_PROJECT
@@ -27,13 +28,14 @@ from trellis.errors import Field, Invalid
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a submission goes: a project and a queue; `limited`: some quota concerns it."""
+    """Where a submission goes: a project and a queue; `limited`: some quota concerns it. `features`: what is said there."""
 
     project_id: UUID
     project: str
     queue_id: UUID
     queue: str
     limited: bool = True
+    features: Mapping[str, bool] = field(default_factory=dict)
 
 
 def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
@@ -51,17 +53,17 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
     if any(row.id != chosen.id for row in found) and (project or chosen.name != DEFAULT_PROJECT):
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(Permission.JOB_WRITE, chosen.id)
-    if chosen.queue_id is None:
-        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue, chosen.limited)
-    return Place(chosen.id, chosen.name, chosen.queue_id, queue, chosen.limited)
+    queue_id = find_queue(uow, chosen.id, queue).id if chosen.queue_id is None else chosen.queue_id
+    return Place(chosen.id, chosen.name, queue_id, queue, chosen.limited, read_switches(chosen.features))
 
 
 @cache
-def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool]:
+def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool, Any]:
     own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
     named = (Queue.name == bindparam("queue")) & own_or_shared
     limited = are_set_for(Project).label("limited")
-    statement = select(Project.id, Project.name, Queue.id.label("queue_id"), limited).outerjoin(Queue, named)
+    said = switched(Project).label("features")
+    statement = select(Project.id, Project.name, Queue.id.label("queue_id"), limited, said).outerjoin(Queue, named)
     if bounded:
         statement = statement.where(Project.id == any_(bindparam("among", type_=ARRAY(Uuid))))
     if by == "id":

@@ -35,7 +35,7 @@ class WorkflowSpec:
 
 def submit_workflow(uow: UnitOfWork, spec: WorkflowSpec) -> list[Job]:
     """Accept all jobs of a workflow or none. Raises Invalid that names a cycle, or the job at fault by `/jobs/<number>`."""
-    _check_names(spec.steps)
+    check_names(spec.steps)
     pins = Pins(uow, lock=not spec.dry_run)
     places: dict[tuple[str, str], Place] = {}
     wanted = [_accept(uow, pins, step.spec, number, places) for number, step in enumerate(spec.steps)]
@@ -70,7 +70,8 @@ def find_cycle(after: Mapping[str, Sequence[str]]) -> list[str]:
     return []
 
 
-def _check_names(steps: Sequence[Step]) -> None:
+def check_names(steps: Sequence[Step]) -> None:
+    """Raises Invalid for a name that stands twice, one that nobody has, and for who wait in a circle."""
     names = [step.spec.name for step in steps]
     faults = [Field("/jobs", f"name {name!r} twice") for name in sorted({n for n in names if names.count(n) > 1})]
     for number, step in enumerate(steps):

@@ -15,7 +15,7 @@ from app.resources.allocations import AllocationReport, report
 from app.resources.models import Reservation
 from app.resources.reservations import present
 from app.resources.schemas import AllocationSchema, ReservationSchema
-from app.scheduling import claims, policy, schemas, whatif
+from app.scheduling import claims, dry_runs, policy, schemas, whatif
 from app.scheduling.explain import QueueExplained, explain_queue
 from app.scheduling.idleness import CapacityReport, report_capacity
 from app.scheduling.models import PolicyVersion
@@ -23,7 +23,8 @@ from app.scheduling.models import PolicyVersion
 resources = Blueprint("claims", __name__, url_prefix="/resources", description="Capacity outside the queues.")
 scheduling = Blueprint("scheduling", __name__, url_prefix="/scheduling", description="How jobs are ranked and placed.")
 explanations = Blueprint("explanations", __name__, url_prefix="/queues", description="Why jobs wait.")
-BLUEPRINTS = (resources, scheduling, explanations)
+dry = Blueprint("dry_runs", __name__, url_prefix="/jobs", description="What would happen to jobs.")
+BLUEPRINTS = (resources, scheduling, explanations, dry)
 VERSION_SORTS = {
     "-version": Sort(PolicyVersion.number, descending=True),
     "version": Sort(PolicyVersion.number, descending=False),
@@ -79,6 +80,23 @@ class WhatIf(MethodView):
             case = reading(lambda uow: whatif.read_case(uow, wish))
             seen = whatif.plan_case(case)
         return reading(lambda uow: whatif.report_case(uow, case, seen))
+
+
+@dry.route("/dry-run")
+class DryRuns(MethodView):
+    """Submitting without it."""
+
+    @outside
+    @signed_in
+    @dry.arguments(schemas.DryRunSchema)
+    @dry.response(200, schemas.DryRunAnswerSchema)
+    def post(self, wish: dry_runs.DryRun) -> dict[str, Any]:
+        """Say what would happen to a job, an array, a batch or a workflow: stored how, refused why, started where and when."""
+        one_at_a_time: OneAtATime = current_app.extensions["what_if"]
+        with one_at_a_time.turn():
+            case = reading(lambda uow: dry_runs.read_dry_run(uow, wish))
+            seen = dry_runs.plan_dry_run(case)
+        return reading(lambda uow: dry_runs.report_dry_run(uow, case, seen))
 
 
 @resources.route("/capacity")

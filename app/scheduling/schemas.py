@@ -7,10 +7,12 @@ from marshmallow import ValidationError, fields, post_load, pre_load, validate, 
 from app.core.amounts import Amounts
 from app.http.constraints import Flag, WhereFields
 from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
-from app.jobs.schemas import JobSubmitSchema
+from app.jobs.schemas import JobSubmitSchema, WorkflowSubmitSchema
+from app.jobs.workflows import Step
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
 from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
+from app.scheduling.dry_runs import DryRun
 from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
 from app.scheduling.whatif import MoreNodes, WishSpec
 from scheduler.foresight import Certainty
@@ -371,6 +373,72 @@ class WhatIfAnswerSchema(Strict):
     refused = fields.String(allow_none=True, metadata={"description": "why a quota would refuse the submission"})
     displaced = fields.Nested(DisplacedSchema)
     requeued = fields.Integer(metadata={"description": "jobs that would wait again for the nodes taken away"})
+
+
+class DryRunSchema(Strict):
+    """What somebody thinks of submitting: one of them, as POST /jobs, /jobs/batch and /jobs/workflows take it."""
+
+    job = fields.Nested(JobSubmitSchema)
+    jobs = fields.List(fields.Nested(JobSubmitSchema), validate=validate.Length(1, 1000))
+    workflow = fields.Nested(WorkflowSubmitSchema)
+
+    @validates_schema(skip_on_field_errors=True)
+    def one_of_them(self, data: dict[str, Any], **_: Any) -> None:
+        """Nothing is ignored."""
+        if len(data) != 1:
+            raise ValidationError("give exactly one of job, jobs and workflow", "job")
+        if any(spec.array for spec in data.get("jobs", ())):
+            raise ValidationError("array is not for batches: ask for it on its own, as job", "jobs")
+        if "workflow" in data and any(step.spec.array for step in data["workflow"].steps):
+            raise ValidationError("array is not for workflows: ask for it on its own, as job", "workflow")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> DryRun:
+        """Hand the rules a value, not a dictionary."""
+        if "workflow" in data:
+            return DryRun(data["workflow"].steps, "/workflow/jobs/{}")
+        if "jobs" in data:
+            return DryRun(tuple(Step(spec) for spec in data["jobs"]), "/jobs/{}")
+        return DryRun((Step(data["job"]),), "/job")
+
+
+class HeldSchema(Strict):
+    """What jobs hold together if all of them run at once, with as few replicas as they start with."""
+
+    cpu_milli = fields.Integer()
+    memory_bytes = fields.Integer()
+    gpu_milli = fields.Integer()
+    gpu_seconds_at_most = fields.Float(allow_none=True, metadata={"description": "null where one has no time limit"})
+
+
+class DryJobSchema(Strict):
+    """What one submission would become: `count` jobs."""
+
+    name = fields.String()
+    project = fields.String()
+    queue = fields.String()
+    count = fields.Integer()
+    spec = fields.Dict(metadata={"description": "as it would be stored"})
+    labels = fields.Dict()
+    waits_for = fields.List(fields.String(), metadata={"description": "names of the workflow, ids of jobs"})
+    total = fields.Nested(HeldSchema)
+    forecast = fields.Integer(
+        allow_none=True,
+        metadata={
+            "description": "the number of its forecast; null: it waits for others, or too many kinds are before it"
+        },
+    )
+
+
+class DryRunAnswerSchema(Strict):
+    """What would happen, and has not."""
+
+    count = fields.Integer()
+    refused = fields.String(allow_none=True, metadata={"description": "why a quota would refuse all of it"})
+    could_ever_start = fields.Boolean()
+    total = fields.Nested(HeldSchema)
+    jobs = fields.List(fields.Nested(DryJobSchema))
+    forecasts = fields.List(fields.Nested(WhatIfAnswerSchema))
 
 
 class StockSchema(Strict):

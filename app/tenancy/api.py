@@ -11,7 +11,7 @@ from app.http import problems
 from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.transaction import answers_secret, current_uow, etag, if_match, keyring, public, versioned
-from app.tenancy import api_keys, members, quotas, schemas, service, service_accounts, sessions, users, whoami
+from app.tenancy import api_keys, features, members, quotas, schemas, service, service_accounts, sessions, users, whoami
 from app.tenancy.api_keys import ApiKeySpec, NewApiKey
 from app.tenancy.members import Member as MemberRow
 from app.tenancy.models import ApiKey, Membership, Organisation, Project, ServiceAccount, User
@@ -25,7 +25,8 @@ projects = Blueprint("projects", __name__, url_prefix="/projects", description="
 people = Blueprint("users", __name__, url_prefix="/users", description="People, to platform administrators.")
 keys = Blueprint("api-keys", __name__, url_prefix="/api-keys", description="Keys that stand for oneself.")
 accounts = Blueprint("service-accounts", __name__, url_prefix="/service-accounts", description="Programs' accounts.")
-BLUEPRINTS = (auth, organisations, projects, people, keys, accounts)
+switches = Blueprint("features", __name__, url_prefix="/features", description="Behaviour that can be switched.")
+BLUEPRINTS = (auth, organisations, projects, people, keys, accounts, switches)
 
 Versioned = tuple[Any, dict[str, str]]
 ORGANISATION_SORTS = {"name": Sort(Organisation.name, False), "created_at": Sort(Organisation.created_at, False)}
@@ -349,3 +350,20 @@ class AccountKeys(MethodView):
     def post(self, spec: ApiKeySpec, account_id: UUID) -> NewApiKey:
         """Make a key that stands for a service account; the answer is the only place that shows it."""
         return api_keys.create_account_key(current_uow(), keyring(), account_id, spec)
+
+
+@switches.route("")
+class Features(MethodView):
+    """All switches."""
+
+    @switches.arguments(schemas.FeatureQuerySchema, location="query")
+    @switches.response(200, schemas.FeatureListSchema)
+    def get(self, query: dict[str, str]) -> dict[str, Any]:
+        """List the features there are, and whether jobs have them that say nothing: anywhere, or in a project."""
+        return {"items": features.list_features(current_uow(), query["project"]), "next_cursor": None}
+
+    @switches.arguments(schemas.FeatureSwitchSchema)
+    @switches.response(200, schemas.FeatureSchema)
+    def put(self, body: dict[str, Any]) -> features.FeatureReport:
+        """Switch a feature for a project (its administrators) or the platform (its administrators)."""
+        return features.set_feature(current_uow(), body["name"], body["project"], enabled=body["enabled"])

@@ -165,6 +165,25 @@ class ApiKey(Entity):
         return own | cls.service_account_id.in_(accounts)
 
 
+class FeatureSwitch(Entity):
+    """What was said of a feature (`trellis.features`): for one project, or, where that is null, for the platform."""
+
+    __tablename__ = "features"
+    __table_args__ = (UniqueConstraint("name", "project_id", postgresql_nulls_not_distinct=True),)
+    read = Permission.PROJECT_READ
+
+    name: Mapped[str] = mapped_column(String(63))
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id"))
+    enabled: Mapped[bool]
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
+        """The platform's to everybody, a project's to its members."""
+        return (
+            true() if actor.sees_all else cls.project_id.is_(None) | cls.project_id.in_(actor.projects_with(cls.read))
+        )
+
+
 class RefreshToken(Entity):
     """One link of a chain of sign-in tokens: each is used once, and using an old one again ends the chain."""
 

@@ -213,6 +213,47 @@ class NewServiceAccountSchema(Strict):
 AMOUNTS = frozenset(Limits.__slots__)
 
 
+class FeatureSchema(Schema):
+    """A switch for behaviour that is not for everybody yet."""
+
+    name = fields.String()
+    description = fields.String()
+    owner = fields.String(metadata={"description": "the part of the platform that reads it"})
+    default = fields.Boolean()
+    platform = fields.Boolean(
+        allow_none=True, metadata={"description": "what was said for the platform; null: nothing"}
+    )
+    project = fields.Boolean(allow_none=True, metadata={"description": "what was said for the project; null: nothing"})
+    enabled = fields.Boolean(metadata={"description": "whether jobs have it that say nothing"})
+
+
+class FeatureListSchema(Schema):
+    """All there are."""
+
+    items = fields.List(fields.Nested(FeatureSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class FeatureQuerySchema(Strict):
+    """Of which project."""
+
+    project = Text(longest=63, load_default="")
+
+
+class FeatureSwitchSchema(Strict):
+    """What is to be said of a feature: for a project, or for the platform."""
+
+    name = Text(required=True, longest=63, metadata={"example": "fine_metrics"})
+    enabled = fields.Boolean(
+        required=True,
+        allow_none=True,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "null: nothing is said any more"},
+    )
+    project = Text(longest=63, load_default="")
+
+
 class LevelSchema(LimitsSchema):
     """What is held at once, and jobs that have not ended; what is left out or null is without a limit."""
 

@@ -8,11 +8,11 @@ from sqlalchemy import select
 from app.core.events import Event
 from tests.integration.agent.conftest import *  # noqa: F403  # the fixtures of a node
 from tests.integration.agent.conftest import Node
-from tests.support.agent_api import ControlPlane, a_spec
+from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from tests.support.fake_node import FakeNode
 from tests.support.stack import Stack
 from tests.support.world import World
-from trellis.vocabulary import Cause, ReplicaState
+from trellis.vocabulary import Cause, Isolation, ReplicaState, StopReason
 
 LOOKS_AROUND = """
 import os
@@ -42,6 +42,41 @@ def test_a_job_in_debug_mode_has_the_same_limits(node: Node, plane: ControlPlane
     node.run(a_spec("r2", "/bin/sleep", "1000", time_limit_s=1, debug=True))
     assert plane.end_of("r1").cause == Cause.OUT_OF_MEMORY
     assert plane.end_of("r2").cause == Cause.TIME_LIMIT
+
+
+def test_what_debug_adds_while_it_runs_is_what_the_job_can_see_itself(confined_node: Node, plane: ControlPlane) -> None:
+    confined_node.run(a_spec("r1", "/bin/sleep", "1000", debug=True, features=("fine_metrics",)))
+    wait_until(lambda: any(point.name == "trellis/cpu_cores" for point in plane.metrics["r1"]), within_s=20)
+    wait_until(lambda: any(line.startswith("debug: limits") for line in told(plane, "r1")))
+    plane.wish_end("r1", StopReason.CANCELLED, 0)
+    plane.end_of("r1")
+    words = "\n".join(told(plane, "r1"))
+    assert "core file size 0" in words
+    assert str(confined_node.home.identity) not in words
+    (files,) = [line for line in told(plane, "r1") if line.startswith("debug: sees files")]
+    if confined_node.isolation == Isolation.NAMESPACES:
+        assert "/usr (ro)" in files
+        assert "/job (rw)" in files
+        assert str(confined_node.home.replicas) not in files
+
+
+def test_debug_and_features_take_no_limit_on_metrics_away(node: Node, plane: ControlPlane) -> None:
+    script = "from trellis import runtime\nfor number in range(300):\n    runtime.log_metric(f'm{number}', 1.0)\n"
+    node.run(a_spec("r1", script=script, script_name="a.py", debug=True, features=("fine_metrics", "crash_traces")))
+    assert plane.end_of("r1").state == ReplicaState.SUCCEEDED, plane.logs["r1"]
+    assert len({point.name for point in plane.metrics["r1"] if not point.name.startswith("trellis/")}) == 200
+    assert any(
+        "200 names of metrics at the most: points of others, such as m200" in line for line in plane.lines("r1", "s")
+    )
+
+
+def test_a_program_with_crash_traces_says_where_it_died(node: Node, plane: ControlPlane) -> None:
+    script = "import ctypes\ndef deep():\n    ctypes.string_at(0)\ndeep()\n"
+    for name, features in (("r1", ()), ("r2", ("crash_traces",))):
+        node.run(a_spec(name, script=script, script_name="a.py", features=features))
+        assert plane.end_of(name).state == ReplicaState.FAILED
+    assert "in deep" not in plane.logs["r1"]
+    assert "in deep" in plane.logs["r2"]
 
 
 def test_debug_words_tell_names_of_variables_and_no_values(node: Node, plane: ControlPlane) -> None:

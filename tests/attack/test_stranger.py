@@ -69,8 +69,8 @@ PUBLIC = {
 ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys", "PUT /bundles/blobs"}
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
-    "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
-    "PUT /bundles",
+    "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /jobs/dry-run", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
+    "PUT /bundles", "PUT /features",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
@@ -107,6 +107,7 @@ class Victim:
             "PATCH /users/<uuid:user_id>": {"platform_admin": True, "password": "a password of mine"},
             "POST /api-keys": {"name": "mine"},
             "POST /service-accounts/<uuid:account_id>/keys": {"name": "mine"},
+            "PUT /features": {"name": "fine_metrics", "enabled": True, "project": str(self.ids["project_id"])},
             "POST /queues": {"name": "mine", "project_id": str(self.ids["project_id"])},
             "PATCH /queues/<uuid:queue_id>": {"weight": 1000},
             "PUT /queues/<uuid:queue_id>/pause": {"reason": "mine"},
@@ -126,6 +127,7 @@ class Victim:
             "PATCH /resources/pools/<uuid:pool_id>": {"weight": 1000},
             "POST /jobs": job,
             "POST /jobs/batch": {"jobs": [job]},
+            "POST /jobs/dry-run": {"job": job},
             "PATCH /jobs/<uuid:job_id>/status": {"action": "cancel"},
             "PATCH /jobs/arrays/<uuid:array_id>/status": {"action": "cancel"},
             "PATCH /jobs/workflows/<uuid:workflow_id>/status": {"action": "cancel"},

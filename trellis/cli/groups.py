@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from trellis.answers import JobGroup, Workflow
+from trellis.answers import JobGroup
+from trellis.cli import dry_runs
 from trellis.cli.context import AsJson, Here, here
 from trellis.cli.files import read_yaml
 from trellis.cli.tables import group_sheet, jobs_table
@@ -92,7 +93,7 @@ def retry_array(context: typer.Context, which: ArrayWord, elements: Elements = N
 def submit_workflow(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON: a name, and jobs that say `after`.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it would be accepted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Submit nothing: say what would happen.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit several jobs at once that wait for one another by name, all or none.
@@ -104,8 +105,12 @@ def submit_workflow(
     jobs = body.get("jobs")
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
         raise Invalid(Field("FILE", f"{file} is no workflow: it must hold a name and a list of jobs"))
-    made = run.client.workflows.submit(str(body.get("name") or file.stem), jobs, dry_run=dry_run)
-    run.answer(made, lambda: _say_submitted(run, made, dry_run=dry_run))
+    name = str(body.get("name") or file.stem)
+    if dry_run:
+        dry_runs.show(run, run.client.workflows.dry_run(name, jobs))
+        return
+    made = run.client.workflows.submit(name, jobs)
+    run.answer(made, lambda: run.say(f"Submitted {made.count} jobs as workflow {made.id}."))
 
 
 @workflow.command("show")
@@ -184,8 +189,3 @@ def _of_last(run: Here, name: str, noun: str) -> str:
 
 def _say(run: Here, group: JobGroup, told: str) -> None:
     run.answer(group, lambda: run.say(f"{group.changed} of {group.count} jobs of {group.kind} {group.id} were {told}."))
-
-
-def _say_submitted(run: Here, made: Workflow, *, dry_run: bool) -> None:
-    verb = "It would be accepted:" if dry_run else "Submitted"
-    run.say(f"{verb} {made.count} jobs" + ("." if dry_run else f" as workflow {made.id}."))

@@ -114,3 +114,14 @@ def checkpoints(wanted: bool, every: str | None, by: str | None = None) -> dict[
         return {"every": parse_seconds(every or "10m"), **({"by": str(by)} if by else {})} if given else None
     except ValueError as error:
         raise Invalid(Field("--checkpoint-every", str(error))) from error
+
+
+def switches(given: Iterable[str] | None) -> dict[str, bool] | None:
+    """`NAME`, `NAME=on` and `NAME=off` as what is on. Raises Invalid."""
+    found = {}
+    for text in given or ():
+        name, equals, word = text.partition("=")
+        if not name or (equals and word not in ("on", "off")):
+            raise Invalid(Field("--feature", f"must be NAME, NAME=on or NAME=off, not {text!r}"))
+        found[name] = word != "off"
+    return found or None

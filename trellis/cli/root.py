@@ -11,6 +11,7 @@ from trellis.cli import (
     changes,
     checkpoints,
     cluster,
+    features,
     groups,
     holdings,
     jobs,
@@ -48,6 +49,7 @@ machines.register(app)
 holdings.register(app)
 quota.register(app)
 policy.register(app)
+features.register(app)
 account.register(app)
 
 

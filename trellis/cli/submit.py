@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from trellis import sbatch
 from trellis.answers import Job, JobArray
-from trellis.cli import directories, logs, whatif
+from trellis.cli import directories, dry_runs, logs
 from trellis.cli.context import FAILED, AsJson, Here, here
 from trellis.cli.options import (
     checkpoints,
@@ -21,6 +21,7 @@ from trellis.cli.options import (
     one_or_many,
     pairs,
     rules,
+    switches,
     terms,
     topology,
     warning,
@@ -129,6 +130,10 @@ def submit(  # one parameter an option, that is how Typer declares them
     ] = None,
     warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
     grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=off]", help="Switch a feature on or off; see `trellis features list`."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="More of what the node does in its log.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Ended by then, such as 2026-01-31T12:00.")] = None,
     directory: Annotated[
@@ -147,9 +152,7 @@ def submit(  # one parameter an option, that is how Typer declares them
     without: Annotated[
         list[str] | None, typer.Option("--without", help="#SBATCH directive to leave out; may be given again.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing to stay: where and when it would start.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Submit nothing: say what would happen.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and exit as the job does.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and exit as it does.")] = False,
     as_json: AsJson = False,
@@ -209,6 +212,7 @@ def submit(  # one parameter an option, that is how Typer declares them
         **warning(warn),
         "grace": grace,
         "debug": debug or None,
+        "features": switches(feature),
         "deadline": when("deadline", deadline),
         "image": image,
         "pull": None if pull is None else str(pull),
@@ -336,7 +340,7 @@ def _array(text: str | None) -> dict[str, Any] | None:
 
 def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
     if job.pop("dry_run", False):
-        _ask(run, job)
+        dry_runs.show(run, run.client.jobs.dry_run(**job))
         return
     if "array" in job:
         if wait or follow:
@@ -355,15 +359,6 @@ def _send(run: Here, job: dict[str, Any], *, wait: bool, follow: bool) -> None:
         _finish(run, _wait(run, made))
     else:
         run.answer(made, lambda: run.say(f"Submitted job {made.id}."))
-
-
-def _ask(run: Here, job: dict[str, Any]) -> None:
-    """Send nothing to stay: say what would become of it. An array is only checked: its elements are too many to place."""
-    if "array" in job:
-        checked = run.client.jobs.submit_array(**job, dry_run=True)
-        run.answer(checked, lambda: run.say(f"It would be accepted: {checked.count or len(checked.items)} jobs."))
-    else:
-        whatif.show(run, run.client.resources.what_if(**job))
 
 
 def _say_array(run: Here, made: JobArray) -> None:

@@ -71,3 +71,11 @@ def cores(milli: int) -> str:
 def files(number: int) -> str:
     """So many files, in words: one is no plural."""
     return "1 file" if number == 1 else f"{number} files"
+
+
+def short(value: float) -> str:
+    """A measured value in a few characters: `2.2G`, `0.031`."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.4g}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trellis.answers import JobGroup, Workflow, answer
+from trellis.foresight import DryRun
 from trellis.submission import StepBody, as_json
 from trellis.transport import Call, Transport, path
 
@@ -68,6 +69,11 @@ class Workflows(Groups):
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "workflows")
+
+    def dry_run(self, name: str, jobs: Sequence[StepBody]) -> DryRun:
+        """What would happen to a workflow, described as for `submit`. Nothing is changed. Raises as `jobs.dry_run` does."""
+        body = {"workflow": {"name": name, "jobs": [as_json(job) for job in jobs]}}
+        return answer(DryRun, self._transport.json(Call("POST", "/jobs/dry-run", body=body)))
 
     def submit(self, name: str, jobs: Sequence[StepBody], *, dry_run: bool = False) -> Workflow:
         """Submit jobs that wait for one another by name: all or none.

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from trellis.answers import Artifact, Event, Job, JobArray, LogLine, Metric, Series, answer
 from trellis.errors import Field, Invalid
+from trellis.foresight import DryRun
 from trellis.nouns.logs import Follower, read_log
 from trellis.nouns.paging import pages
 from trellis.submission import JobBody, as_json
@@ -70,6 +71,18 @@ class Jobs:
         """Submit up to 1000 jobs in one call, all or none. Raises like `submit`."""
         answered = self._post("/jobs/batch", {"jobs": [as_json(job) for job in jobs]})
         return tuple(answer(Job, item) for item in answered["items"])
+
+    def dry_run(self, **job: Unpack[JobBody]) -> DryRun:
+        """What would happen to a job or an array, described as for `submit`: how it would be stored, whether a quota refuses
+        it, where and when it would start and why there, what it would hold. Nothing is changed.
+
+        Raises: Invalid with the fields at fault as `submit` does; RateLimited while another such question is answered.
+        """
+        return answer(DryRun, self._post("/jobs/dry-run", {"job": as_json(job)}))
+
+    def dry_run_batch(self, jobs: Iterable[JobBody]) -> DryRun:
+        """The same for up to 1000 jobs, beside one another. Raises likewise."""
+        return answer(DryRun, self._post("/jobs/dry-run", {"jobs": [as_json(job) for job in jobs]}))
 
     def get(self, job: Job | str, *, verbose: bool = False) -> Job:
         """The job as it is now; `verbose` adds its spec, dependencies and attempts. Raises NotFound."""
@@ -147,13 +160,16 @@ class Jobs:
     def series(
         self, job: Job | str, names: Sequence[str] | None = None, *, start: datetime | None = None,
         end: datetime | None = None, resolution: int | None = None, agg: str = "mean", replica: int | None = None,
+        each_replica: bool = False,
     ) -> tuple[Series, ...]:  # fmt: skip
         """Metrics over time, one point for each `resolution` seconds (as many as suit the time, if not said).
 
         `names` are all of them if not said; `trellis/...` are what the platform measured. `agg` is mean, min, max, sum
-        or last. Raises Invalid for a resolution that gives too many points.
+        or last. With `each_replica` there is one series a name and replica. `series.rows` are its points as dictionaries.
+        Raises Invalid for a resolution that gives too many points.
         """
         wanted = {"names": names, "from": start, "to": end, "resolution": resolution, "agg": agg, "replica": replica}
+        wanted |= {"each_replica": "true"} if each_replica else {}
         answered = self._transport.json(Call("GET", path("jobs", _id(job), "metrics", "series"), wanted))
         said = {"agg": answered["agg"], "resolution_s": answered["resolution_s"]}
         return tuple(answer(Series, {**said, **series}) for series in answered["items"])

@@ -213,3 +213,19 @@ def _lives(word: str) -> bool:
         except OSError:
             continue
     return any(word.encode() in line for line in found)
+
+
+def test_points_that_were_reported_while_the_control_plane_was_away_arrive_once_each(
+    node: Node, plane: ControlPlane
+) -> None:
+    script = "from trellis import runtime\nfor step in range(900):\n    runtime.log_metric('loss', step / 2, step=step)\nprint('done')\n"
+    node.run(a_spec("r1", script=script, script_name="report.py"))
+    wait_until(lambda: bool(plane.reports["r1"]))
+    plane.down = True
+    replica = node.home.replica("r1", 1)
+    wait_until(lambda: not replica.alive(), within_s=30)
+    node.daemon.stop()  # and the node's worker is started anew
+    plane.down = False
+    node.start()
+    assert plane.end_of("r1").state == ReplicaState.SUCCEEDED
+    assert [point.step for point in plane.metrics["r1"]] == list(range(900))

@@ -27,6 +27,7 @@ def job(stack: Stack, world: World) -> str:
     stack.run(stack.cycle)
     replica = stack.run(lambda uow: uow.session.execute(select(Replica)).scalar_one())
     (spec,) = node.specs((str(replica.id), replica.fence))
+    stack.run(lambda uow: uow.session.execute(update(Replica).values(created_at=BEGIN)))
     points = [("loss", value, 10 * i) for i, value in enumerate(LOSS)] + [("memory", 7.0, 0), ("memory", 9.0, 30)]
     metrics = [
         MetricPoint(spec.replica_id, spec.fence, seq, name, value, None, (BEGIN + timedelta(seconds=at)).isoformat())
@@ -84,6 +85,16 @@ def test_only_the_time_that_is_asked_for_counts(member: Caller, job: str) -> Non
 def test_a_replica_is_asked_for_by_its_index(member: Caller, job: str) -> None:
     assert values(asked(member, job, names="loss", resolution=60, replica=0)) == [3.6]
     assert values(asked(member, job, names="loss", resolution=60, replica=1)) == []
+
+
+def test_each_replica_is_a_series_of_its_own_where_that_is_asked_for(member: Caller, job: str) -> None:
+    items = asked(member, job, resolution=60, each_replica="true").json["items"]
+    assert [(item["name"], item["replica"], len(item["points"])) for item in items] == [
+        ("loss", 0, 1),
+        ("memory", 0, 1),
+    ]
+    (empty,) = asked(member, job, resolution=60, each_replica="true", names="nothing").json["items"]
+    assert (empty["name"], empty["points"]) == ("nothing", [])
 
 
 def test_the_resolution_suits_the_time_where_none_is_said(member: Caller, job: str) -> None:

@@ -11,6 +11,8 @@ from typing import cast
 import pytest
 
 from agent import metering
+from agent.holes import free_front
+from agent.layout import write_json
 from agent.metering import POINTS_A_SECOND, Meter
 
 
@@ -117,3 +119,52 @@ def test_the_platforms_own_points_stand_in_line_with_the_jobs_and_are_never_too_
     meter.note({"trellis/cpu_cores": 0.5})
     entries = metering.read(tmp_path / "metrics", 0, 10, "r", 1)
     assert [(e.point.seq, e.point.name) for e in entries] == [(1, "a"), (2, "trellis/cpu_cores")]
+
+
+def test_no_more_names_are_kept_than_a_replica_may_have(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    meter = Meter(tmp_path / "metrics", pair[0])
+    for number in range(metering.MOST_NAMES + 10):
+        pair[1].send(json.dumps({"name": f"m{number}", "value": 1}).encode())
+        meter.read()
+    pair[1].send(json.dumps({"name": "m0", "value": 2}).encode())
+    assert meter.read()
+    kept = metering.read(tmp_path / "metrics", 0, 1000, "r", 1)
+    assert (len(kept), kept[-1].point.value) == (metering.MOST_NAMES + 1, 2)
+    assert [f"such as m{metering.MOST_NAMES}, are dropped" in word for word in meter.news()] == [True]
+    assert list(meter.remarks()) == []  # once
+
+
+def test_what_waits_to_be_shipped_is_bounded_and_taken_again_once_it_was(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "SPOOL_BYTES", 200)
+    seconds = iter(range(100))
+    monkeypatch.setattr("agent.metering.time.monotonic", lambda: next(seconds))
+    meter, point = Meter(tmp_path / "metrics", pair[0], shipped=tmp_path / "shipped"), b'{"name":"a","value":1}'
+
+    def send() -> bool:
+        pair[1].send(point)
+        return meter.read()
+
+    while send():
+        pass
+    size = (tmp_path / "metrics").stat().st_size
+    assert (200 < size < 400, meter.dropped) == (True, 1)
+    write_json(tmp_path / "shipped", {"log": 0, "metrics": size, "reports": 0})
+    assert send()
+    assert meter.dropped == 1
+
+
+def test_who_goes_on_with_points_numbers_them_behind_the_last_whatever_was_given_back(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics"
+    assert metering.last_seq(path) == 0
+    meter = Meter(path, pair[0])
+    for step in range(300):
+        meter.note({"trellis/cpu_cores": float(step)})
+    free_front(path, path.stat().st_size)
+    assert b"\0" in path.read_bytes()
+    assert metering.last_seq(path) == 300

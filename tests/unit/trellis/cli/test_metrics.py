@@ -1,5 +1,9 @@
+import csv
+import io
 import json
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -86,3 +90,60 @@ def test_a_resolution_that_is_none_is_explained(cli: CommandLine) -> None:
 def test_a_job_that_is_not_there_is_said(cli: CommandLine) -> None:
     cli.api.on("GET", "/jobs/j1/metrics/series", problem(404, "not_found", "there is no job j1"))
     assert cli.run("metrics", "j1").exit_code == 1
+
+
+def test_each_replica_has_a_curve_of_its_own(cli: CommandLine) -> None:
+    two = [{**a_series("loss", 4, 2), "replica": index} for index in (0, 1)]
+    done = answered(cli, *two).run("metrics", "j1", "loss", "--each-replica")
+    assert cli.api.asked[-1].url.params["each_replica"] == "true"
+    heads = [line for line in done.stdout.splitlines() if line.startswith("loss")]
+    assert heads == ["loss [0], mean of every 1 s", "loss [1], mean of every 1 s"]
+
+
+def test_points_are_given_as_rows_that_a_spreadsheet_takes_for_nothing_else(cli: CommandLine) -> None:
+    done = answered(cli, a_series("loss", 4.5), {**a_series("=1+1", 2), "replica": 3}).run("metrics", "j1", "--csv")
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert rows == [
+        ["name", "replica", "at", "value", "count"],
+        ["loss", "", "2026-01-01T12:00:00+00:00", "4.5", "1"],
+        ["'=1+1", "3", "2026-01-01T12:00:00+00:00", "2", "1"],
+    ]
+
+
+def test_curves_are_written_as_a_picture(cli: CommandLine, tmp_path: Path) -> None:
+    found = [a_series("loss", 4, 2), a_series("one", 1), a_series("equal", 3, 3), a_series("<evil>&", 1e308, -1e308)]
+    for name in ("a.svg", "a.png"):
+        done = answered(cli, *found).run("metrics", "j1", f"--{name[2:]}", str(tmp_path / name))
+        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+    picture = ET.fromstring((tmp_path / "a.svg").read_text())
+    words = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<evil>&, mean of every 1 s" in words
+    assert "nan" not in (tmp_path / "a.svg").read_text()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [(["--png", "a.svg"], "--png"), (["--svg", "nowhere/a.svg"], "--svg"), (["--watch", "--csv"], "--watch")],
+)
+def test_a_picture_that_could_not_be_written_is_refused_before_anything_is_asked(
+    cli: CommandLine, options: list[str], field: str
+) -> None:
+    done = cli.run("metrics", "j1", *options)
+    assert (done.exit_code, field in done.stderr, cli.api.asked) == (2, True, [])
+
+
+def test_nothing_to_draw_is_said(cli: CommandLine, tmp_path: Path) -> None:
+    done = answered(cli, a_series("loss")).run("metrics", "j1", "--svg", str(tmp_path / "a.svg"))
+    assert (done.exit_code, (tmp_path / "a.svg").exists()) == (1, False)
+
+
+def test_it_is_watched_until_the_job_has_ended(cli: CommandLine) -> None:
+    answered(cli, a_series("loss", 4, 2))
+    states = iter([None, None, "2026-01-01T12:00:00+00:00"])
+    cli.api.on("GET", "/jobs/j1", lambda _: reply({"id": "j1", "ended_at": next(states)}))
+    done = cli.run("metrics", "j1", "loss", "--watch", "--interval", "0.5")
+    assert done.exit_code == 0, done.stderr
+    assert "loss, mean of every 1 s" in done.stdout
+    asked = [request.url.path for request in cli.api.asked]
+    assert (asked.count("/api/v1/jobs/j1"), asked.count("/api/v1/jobs/j1/metrics/series")) == (3, 3)

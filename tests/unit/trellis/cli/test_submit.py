@@ -100,20 +100,28 @@ def test_an_array_says_how_many_jobs_it_made(cli: CommandLine) -> None:
     assert sent(cli)["array"] == {"indexes": "0-9", "max_parallel": 4}
 
 
-def test_a_dry_run_asks_what_would_become_of_it_and_submits_nothing(cli: CommandLine) -> None:
-    told = {"queue": "default", "copies": [{"certainty": "now", "nodes": ["gpu-1"]}], "starting_now": 1}
-    cli.api.on("POST", "/resources/what-if", reply(told))
+WOULD = {
+    "count": 1, "refused": None, "could_ever_start": True, "total": {"cpu_milli": 1000, "gpu_milli": 1000, "gpu_seconds_at_most": 7200},
+    "jobs": [{"name": "true", "count": 1, "queue": "default", "forecast": 0, "total": {"gpu_milli": 1000, "gpu_seconds_at_most": 7200}}],
+    "forecasts": [{"queue": "default", "copies": [{"certainty": "now", "nodes": ["gpu-1"]}], "starting_now": 1}],
+}  # fmt: skip
+
+
+def test_a_dry_run_asks_what_would_happen_and_submits_nothing(cli: CommandLine) -> None:
+    cli.api.on("POST", "/jobs/dry-run", reply(WOULD))
     done = cli.run("submit", "--dry-run", "--gpus", "1", "--", "true")
+    assert done.exit_code == 0, done.stderr
+    assert "Nothing was submitted: 1 job would be accepted." in done.stdout
     assert "It would start now in queue default." in done.stdout
     job = {"name": "true", "command": ["true"], "resources": {"gpus": "1"}}
-    assert cli.api.bodies("POST", "/resources/what-if") == [{"job": job, "copies": 1}]
+    assert cli.api.bodies("POST", "/jobs/dry-run") == [{"job": job}]
     assert not cli.api.bodies("POST", "/jobs")
 
 
-def test_a_dry_run_of_an_array_only_checks_it(cli: CommandLine) -> None:
-    cli.api.on("POST", "/jobs", reply({"array_id": "a1", "items": [], "count": 10}, 201))
-    assert cli.run("submit", "--dry-run", "--array", "0-9", "--", "true").stdout == "It would be accepted: 10 jobs.\n"
-    assert sent(cli)["dry_run"] is True
+def test_a_dry_run_that_would_be_refused_fails_and_says_why(cli: CommandLine) -> None:
+    cli.api.on("POST", "/jobs/dry-run", reply({**WOULD, "count": 10, "refused": "no room", "forecasts": []}))
+    done = cli.run("submit", "--dry-run", "--array", "0-9", "--", "true")
+    assert (done.exit_code, "10 jobs would be refused: no room." in done.stdout) == (1, True)
 
 
 def test_json_is_the_servers_answer(accepted: CommandLine) -> None:

@@ -1,0 +1,27 @@
+"""Giving back the front of a file that is still written to: offsets stay what they are."""
+
+import ctypes
+import os
+from pathlib import Path
+
+# See fallocate(2).
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+_BLOCK = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def free_front(path: Path, end: int) -> bool:
+    """Give back the disk under the blocks before byte `end`, but for the last whole one; they read as zeros then.
+
+    False where that can't be. What is left begins before the last line does, for whoever goes on behind that.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        whole = end - end % _BLOCK - _BLOCK
+        return whole > 0 and _libc.fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, 0, whole) == 0
+    finally:
+        os.close(fd)
