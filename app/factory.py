@@ -20,6 +20,7 @@ from app.http.streaming import Streams
 from app.http.transaction import TransactionalFlask, outside, public
 from app.jobs import agent_api as jobs_for_agents
 from app.jobs import api as jobs
+from app.jobs import files_api as files
 from app.jobs.code import needed
 from app.queues import api as queues
 from app.resources import agent_api as resources_for_agents
@@ -42,6 +43,7 @@ BLUEPRINTS = (
     queues.queues,
     resources.blp,
     jobs.blp,
+    files.blp,
     *storage.BLUEPRINTS,
     *scheduling.BLUEPRINTS,
     resources_for_agents.blp,

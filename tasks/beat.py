@@ -22,6 +22,8 @@ app.conf.update(
             ("erase", "tasks.storage.erase_code", queues.CONTROL, 600.0),
             ("doom", "tasks.storage.doom_packs", queues.CONTROL, 60.0),
             ("delete", "tasks.storage.delete_packs", queues.CONTROL, 60.0),
+            ("uploads", "tasks.storage.give_up_uploads", queues.CONTROL, 600.0),
+            ("discards", "tasks.storage.delete_discards", queues.CONTROL, 60.0),
             ("orphans", "tasks.storage.sweep_orphans", queues.CONTROL, 3600.0),
             ("use", "tasks.scheduling.measure_use", queues.CONTROL, 60.0),
         )

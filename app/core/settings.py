@@ -27,6 +27,9 @@ class Settings:
     bundle_bytes: the largest bundle of code.
     project_code_bytes: what all bundles of a project may take together; equal files count once.
     bundle_days: for how long a bundle is kept that no job asks for.
+    artifact_bytes: the largest artifact.
+    project_artifact_bytes: what all artifacts of a project may take together.
+    log_days: for how long what jobs printed is kept; 0 for ever.
     """
 
     database_url: str
@@ -45,6 +48,9 @@ class Settings:
     bundle_bytes: int = 2**30
     project_code_bytes: int = 20 * 2**30
     bundle_days: int = 30
+    artifact_bytes: int = 64 * 2**30
+    project_artifact_bytes: int = 200 * 2**30
+    log_days: int = 90
 
     @property
     def store(self) -> str:
