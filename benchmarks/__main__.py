@@ -17,6 +17,7 @@ from benchmarks import (
     backlog,
     checkpoint,
     cycle,
+    followers,
     latency,
     node,
     rest,
@@ -39,6 +40,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "arrays": arrays.measure,
     "backlog": backlog.measure,
     "cycle": cycle.measure,
+    "followers": followers.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
 # The first takes as long as all the others, the second 5 GiB of disk.

@@ -22,7 +22,7 @@ class Settings:
     lease_s: how long a node may run jobs after it was last heard; its supervisors end them by themselves then.
     node_lost_s: how long a node may be silent before its jobs are tried elsewhere.
     database_pool: connections a process holds at most.
-    streams: followed logs that one API process serves at once.
+    streams: followed logs that one API process serves at once; each takes one of its threads.
     max_body_bytes: the largest request body, but for artifacts and code.
     bundle_bytes: the largest bundle of code.
     project_code_bytes: what all bundles of a project may take together; equal files count once.
@@ -43,7 +43,7 @@ class Settings:
     lease_s: float = 28.0
     node_lost_s: float = 35.0
     database_pool: int = 20
-    streams: int = 12
+    streams: int = 300
     max_body_bytes: int = 4 * 2**20
     bundle_bytes: int = 2**30
     project_code_bytes: int = 20 * 2**30

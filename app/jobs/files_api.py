@@ -195,9 +195,9 @@ class JobLogs(MethodView):
     @blp.arguments(query_schemas.LogQuerySchema, location="query")
     @blp.response(200, answers.LogPageSchema)
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
-        """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
+        """Read a log, with `grep` its lines that match (RE2); with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
         credential, at_door = credential_of(request), door()
-        wanted = LogFilter(*(query.get(name) for name in ("attempt", "replica", "stream", "since", "tail")))
+        wanted = LogFilter(*(query.get(name) for name in ("attempt", "replica", "stream", "since", "tail", "grep")))
         cursor = Cursor.parse(request.headers.get("Last-Event-ID") or query.get("cursor"))
         follower = Follower(sessions(), lambda uow: at_door.actor(uow, credential), job_id, cursor)
         first = follower.read(wanted)
@@ -205,4 +205,4 @@ class JobLogs(MethodView):
             lines = [line.as_json() for line in first.part.lines]
             return {"lines": lines, "cursor": str(cursor), "more": first.part.more}
         streams: Streams = current_app.extensions["streams"]
-        return streams.open(follower.stream(current_app.extensions["listener"], wanted, first))
+        return streams.open(follower.stream(current_app.extensions["feeds"], wanted, first))

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.core.uow import UnitOfWork
 from app.jobs.models import Job, LogChunk, Replica
+from app.jobs.patterns import matcher
 from trellis import wire
 from trellis.errors import Field, Invalid
 from trellis.vocabulary import Stream
@@ -42,13 +43,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which lines of a job's log."""
+    """Which lines of a job's log; `grep` is an expression that they match. Raises Invalid for one that can't be."""
 
     attempt: int | None = None
     replica: int | None = None
     stream: Stream | None = None
     since: datetime | None = None
     tail: int | None = None
+    grep: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse it before anything is read."""
+        if self.grep is not None:
+            matcher(self.grep)
+
+    def takes(self, key: tuple[int, int]) -> bool:
+        """Whether lines of this replica, (attempt, index), are wanted."""
+        return self.attempt in (None, key[0]) and self.replica in (None, key[1])
 
 
 @dataclass(slots=True)
@@ -123,7 +134,7 @@ def read_lines(session: Session, job: Job, wanted: LogFilter, cursor: Cursor) ->
             break
         chunks, whole = _chunks(session, replica, start, wanted)
         for chunk in chunks:
-            lines += _lines_of(chunk, key, start, wanted)
+            lines += lines_of(chunk, key, start, wanted)
             left -= chunk.size
         end = chunks[-1].offset + chunks[-1].size if chunks else start
         cursor.offsets[key] = max(end, replica.log_bytes) if whole else end
@@ -144,7 +155,11 @@ def _replicas(session: Session, job: Job, wanted: LogFilter) -> Sequence[Replica
 
 def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -> tuple[list[LogChunk], bool]:
     """The chunks to read, in order, and whether they reach the log's end."""
-    statement = select(LogChunk).where(LogChunk.replica_id == replica.id, LogChunk.offset + LogChunk.size > start)
+    # The chunk that holds `start` begins before it; found by the index, however long the log.
+    first = select(func.max(LogChunk.offset)).where(LogChunk.replica_id == replica.id, LogChunk.offset <= start)
+    statement = select(LogChunk).where(
+        LogChunk.replica_id == replica.id, LogChunk.offset >= func.coalesce(first.scalar_subquery(), 0)
+    )
     if wanted.since is not None:
         statement = statement.where(LogChunk.last_us >= wanted.since.timestamp() * 1e6)
     order = LogChunk.offset if wanted.tail is None else LogChunk.offset.desc()
@@ -156,17 +171,21 @@ def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -
         found.append(chunk)
         size += chunk.size
         if wanted.tail is not None:
-            count += sum(1 for _ in _lines_of(chunk, (0, 0), start, wanted))
+            count += sum(1 for _ in lines_of(chunk, (0, 0), start, wanted))
     return (found if wanted.tail is None else found[::-1]), True
 
 
-def _lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:
+def lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:
+    """Those of a chunk's lines that end after byte `start` and are wanted; which replica's they are is not asked."""
     end = chunk.offset
     since_us = 0 if wanted.since is None else wanted.since.timestamp() * 1e6
+    matches = None if wanted.grep is None else matcher(wanted.grep)
     for raw in bytes(chunk.body).split(b"\n")[:-1]:
         end += len(raw) + 1
+        if end <= start:
+            continue
         stamp, mark, text = _parse(raw)
-        if end > start and stamp >= since_us and wanted.stream in (None, mark):
+        if stamp >= since_us and wanted.stream in (None, mark) and (matches is None or matches(text)):
             yield Line(stamp, mark, key, end - len(raw) - 1, end, text)
 
 

@@ -6,6 +6,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.http.schema import QueryInteger, Strict, Text
 from app.jobs.groups import Change
+from app.jobs.patterns import LONGEST
 from app.jobs.schemas import parse_indexes
 from app.jobs.series import AGGREGATES, MOST_SERIES, SeriesQuery
 from trellis.vocabulary import JobState, Stream
@@ -93,6 +94,7 @@ class LogQuerySchema(Strict):
     attempt = QueryInteger(least=1, most=1_000_000)
     stream = fields.Enum(Stream, by_value=True)
     cursor = fields.String(validate=validate.Length(max=100_000))
+    grep = Text(longest=LONGEST, shortest=1, metadata={"description": "a regular expression in RE2 syntax"})
     follow = fields.Boolean(load_default=False)
 
 
