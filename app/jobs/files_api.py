@@ -205,4 +205,4 @@ class JobLogs(MethodView):
             lines = [line.as_json() for line in first.part.lines]
             return {"lines": lines, "cursor": str(cursor), "more": first.part.more}
         streams: Streams = current_app.extensions["streams"]
-        return streams.open(follower.stream(current_app.extensions["feeds"], wanted, first))
+        return streams.open(follower.stream(current_app.extensions["feeds"], first))

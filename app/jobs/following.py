@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ class Reading:
     part: Part
     ended: bool
     outcome: dict[str, Any]
+    wanted: LogFilter
 
 
 class Follower:
@@ -47,7 +49,10 @@ class Follower:
     def _read(self, uow: UnitOfWork, wanted: LogFilter) -> Reading:
         job = self._job(uow)  # its state first: lines that came before its end are then all there
         outcome = {"state": str(job.state), "exit_code": job.exit_code, "message": job.message}
-        return Reading(read_lines(uow.session, job, wanted, self.cursor), job.state in ENDED_JOB_STATES, outcome)
+        wanted = wanted.at(uow.clock.now()) if isinstance(wanted.since, timedelta) else wanted
+        return Reading(
+            read_lines(uow.session, job, wanted, self.cursor), job.state in ENDED_JOB_STATES, outcome, wanted
+        )
 
     def _job(self, uow: UnitOfWork) -> Job:
         """The job, if it is (still) the caller's."""
@@ -56,11 +61,11 @@ class Follower:
         uow.require(Permission.JOB_READ, job.project_id)
         return job
 
-    def stream(self, feeds: Feeds, wanted: LogFilter, first: Reading) -> Iterator[bytes]:
+    def stream(self, feeds: Feeds, first: Reading) -> Iterator[bytes]:
         """The messages of a stream, beginning with what was `first` read."""
         yield KEEP_ALIVE  # so that the answer's headers go out at once, however quiet the job
         yield from self._messages(first.part)
-        wanted = replace(wanted, tail=None)
+        wanted = replace(first.wanted, tail=None)
         with feeds.followed(self._job_id, wanted) as subscription:
             while True:  # once, and again whenever more has come than could be sent
                 reading = self.read(wanted)

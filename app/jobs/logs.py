@@ -4,8 +4,8 @@ A cursor says how far a reader has come: `<attempt>.<replica>:<offset>` for ever
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -43,12 +43,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which lines of a job's log; `grep` is an expression that they match. Raises Invalid for one that can't be."""
+    """Which lines of a job's log; `grep` is an expression that they match. Raises Invalid for one that can't be.
+
+    `since` may be a time before the present, until `at` says of when.
+    """
 
     attempt: int | None = None
     replica: int | None = None
     stream: Stream | None = None
-    since: datetime | None = None
+    since: datetime | timedelta | None = None
     tail: int | None = None
     grep: str | None = None
 
@@ -56,6 +59,15 @@ class LogFilter:
         """Refuse it before anything is read."""
         if self.grep is not None:
             matcher(self.grep)
+
+    def at(self, now: datetime) -> "LogFilter":
+        """The same, with `since` as a moment."""
+        return replace(self, since=now - self.since) if isinstance(self.since, timedelta) else self
+
+    @property
+    def since_us(self) -> float:
+        """From when on, in microseconds since the epoch."""
+        return self.since.timestamp() * 1e6 if isinstance(self.since, datetime) else 0
 
     def takes(self, key: tuple[int, int]) -> bool:
         """Whether lines of this replica, (attempt, index), are wanted."""
@@ -161,7 +173,7 @@ def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -
         LogChunk.replica_id == replica.id, LogChunk.offset >= func.coalesce(first.scalar_subquery(), 0)
     )
     if wanted.since is not None:
-        statement = statement.where(LogChunk.last_us >= wanted.since.timestamp() * 1e6)
+        statement = statement.where(LogChunk.last_us >= wanted.since_us)
     order = LogChunk.offset if wanted.tail is None else LogChunk.offset.desc()
     found: list[LogChunk] = []
     size = count = 0
@@ -178,7 +190,7 @@ def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -
 def lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:
     """Those of a chunk's lines that end after byte `start` and are wanted; which replica's they are is not asked."""
     end = chunk.offset
-    since_us = 0 if wanted.since is None else wanted.since.timestamp() * 1e6
+    since_us = wanted.since_us
     matches = None if wanted.grep is None else matcher(wanted.grep)
     for raw in bytes(chunk.body).split(b"\n")[:-1]:
         end += len(raw) + 1

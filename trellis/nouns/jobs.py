@@ -37,13 +37,17 @@ class JobFilters(TypedDict, total=False):
 
 
 class LogFilters(TypedDict, total=False):
-    """Which lines: the last `tail`, those after the time `since`, of one replica, stream or attempt."""
+    """Which lines: the last `tail`, those after the time `since` (or so long ago: "10m"), of one replica, stream or attempt.
+
+    `grep` is a regular expression (RE2) that they match; with `tail`, the last that do.
+    """
 
     tail: int
     since: datetime | str
     replica: int
     stream: str
     attempt: int
+    grep: str
 
 
 class Jobs:
