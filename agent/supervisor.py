@@ -25,6 +25,7 @@ from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
 from agent.output import LineReader, OutputLog, RememberingLog
+from agent.redaction import Redactor, secrets_in
 from agent.sampling import EVERY_S, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
@@ -74,7 +75,7 @@ class Supervisor:
         self._socket = metric_socket.new_name()
         self._executor = EXECUTORS[spec.executor]
         self._journal = Journal(replica.journal)
-        self._log = OutputLog(replica.log)
+        self._log = OutputLog(replica.log, hide=Redactor(secrets_in(spec.environment)))
         self._poller = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._timers: dict[Callable[[], None], float] = {}
@@ -236,7 +237,8 @@ class Supervisor:
         environment.begin(self._ground.confinement.uid)
         self._log.say(f"building the environment of {path}")
         self._poke_soon()
-        began, log = time.monotonic(), RememberingLog(self._replica.log, environments.WORDS_LAST)
+        hide = Redactor(secrets_in(program.environment))  # the address of an index may hold a password
+        began, log = time.monotonic(), RememberingLog(self._replica.log, environments.WORDS_LAST, hide)
         self._timers[self._give_up_building] = began + environments.WITHIN_S
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = began + MEMORY_LOOK_S

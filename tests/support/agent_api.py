@@ -92,6 +92,7 @@ class ControlPlane:
     metrics: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    said_of: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
     code: dict[str, dict[str, bytes]] = field(default_factory=dict)
     manifests: dict[str, CodeManifest] = field(default_factory=dict)
@@ -313,6 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
         if query["name"][0].startswith("forbidden"):
             return self._answer(413, {"code": "too_large", "detail": "too large"})
         self.control_plane.artifacts[replica_id][query["name"][0]] = body
+        about = query.get("type", [""])[0], self.headers.get("Artifact-Metadata", "")
+        self.control_plane.said_of[replica_id, query["name"][0]] = about
         return self._answer(201, {"id": "artifact"})
 
     def _answer(self, status: int, body: Any) -> None:
