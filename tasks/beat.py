@@ -23,6 +23,7 @@ app.conf.update(
             ("doom", "tasks.storage.doom_packs", queues.CONTROL, 60.0),
             ("delete", "tasks.storage.delete_packs", queues.CONTROL, 60.0),
             ("uploads", "tasks.storage.give_up_uploads", queues.CONTROL, 600.0),
+            ("logs", "tasks.storage.drop_logs", queues.CONTROL, 600.0),
             ("discards", "tasks.storage.delete_discards", queues.CONTROL, 60.0),
             ("orphans", "tasks.storage.sweep_orphans", queues.CONTROL, 3600.0),
             ("use", "tasks.scheduling.measure_use", queues.CONTROL, 60.0),

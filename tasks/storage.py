@@ -4,7 +4,7 @@ from functools import partial
 
 from app.core.access import SYSTEM
 from app.core.uow import UnitOfWork, run
-from app.jobs import checkpoints
+from app.jobs import checkpoints, logs
 from app.jobs.code import needed
 from app.storage import blobs, bundles, discards, packs, uploads
 from tasks import queues
@@ -48,6 +48,13 @@ def sweep_orphans() -> None:
         packs.delete_from(store, run(place.sessions, SYSTEM, partial(discards.unknown, keys=some)))
     if isinstance(store, LocalStore):
         store.sweep(ORPHANED_S, now)
+
+
+@task(queue=queues.CONTROL)
+def drop_logs(uow: UnitOfWork) -> bool:
+    """Forget what was printed long ago; True while there is more."""
+    days = control().settings.log_days
+    return days > 0 and logs.drop_old(uow, days)
 
 
 @task(queue=queues.CONTROL)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.core.uow import UnitOfWork
@@ -20,6 +20,7 @@ from trellis.errors import Field, Invalid
 from trellis.vocabulary import Stream
 
 LARGEST_READ = 4 * 2**20
+DROPPED_AT_ONCE = 2000
 LATEST_US = 253_402_300_799_000_000  # the last second of year 9999: beyond it no date can be written
 _STREAMS = {"o": Stream.STDOUT, "e": Stream.STDERR, "s": Stream.SYSTEM}
 
@@ -153,6 +154,20 @@ def read_lines(session: Session, job: Job, wanted: LogFilter, cursor: Cursor) ->
         more = more or not whole
     lines.sort(key=lambda line: (line.us, line.key, line.end))
     return Part(lines if wanted.tail is None else lines[max(0, len(lines) - wanted.tail) :], more)
+
+
+def drop_old(uow: UnitOfWork, days: int) -> bool:
+    """Forget some of what was printed more than so many days ago; whether there may be more."""
+    edge = uow.clock.now() - timedelta(days=days)
+    # By the replica's age too: the stamps are of its node's clock, which may be wrong.
+    old = (
+        select(LogChunk.replica_id, LogChunk.offset)
+        .join(Replica, Replica.id == LogChunk.replica_id)
+        .where(LogChunk.last_us < int(edge.timestamp() * 1e6), Replica.created_at < edge)
+        .limit(DROPPED_AT_ONCE)
+    )
+    found = tuple_(LogChunk.replica_id, LogChunk.offset).in_(old)
+    return uow.execute(delete(LogChunk).where(found)).rowcount == DROPPED_AT_ONCE
 
 
 def _replicas(session: Session, job: Job, wanted: LogFilter) -> Sequence[Replica]:

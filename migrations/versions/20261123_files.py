@@ -67,10 +67,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_discards")),
     )
     op.create_index("ix_discards_at", "discards", ["at"], unique=False)
+    op.create_index("ix_log_chunks_last_us", "log_chunks", ["last_us"], unique=False, postgresql_using="brin")
 
 
 def downgrade() -> None:
     """And back; files that people put there, which the older release knows nothing of, are no longer listed."""
+    op.drop_index("ix_log_chunks_last_us", table_name="log_chunks")
     for table in ("discards", "artifact_parts", "uploads"):
         op.drop_table(table)
     op.execute("DELETE FROM artifacts WHERE replica_id IS NULL")

@@ -3,14 +3,17 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from app.core.tables import Base
 from app.jobs import feeds, following
+from app.jobs.logs import drop_old
+from app.jobs.models import Replica
 from tests.support.following import Running
 from tests.support.stack import Stack
 from tests.support.world import World
@@ -206,6 +209,24 @@ def test_a_log_is_read_from_so_long_ago_on(job: Running, stack: Stack) -> None:
     assert len(job.member.get(f"/jobs/{job.id}/logs?since=2h").json["lines"]) == 2
     for wrong in ("1y", "soon", "-1m", "9999999999m"):
         assert job.member.get(f"/jobs/{job.id}/logs?since={wrong}").status == 422
+
+
+def test_what_was_printed_long_ago_is_forgotten_and_what_is_left_is_read(job: Running, stack: Stack) -> None:
+    now_us = int(stack.run(lambda uow: uow.clock.now()).timestamp() * 1e6)
+    old, new = f"{now_us - 3 * 86_400_000_000} o old\n", f"{now_us} o new\n"
+    node, spec = job.node, job.spec
+    node.ship(logs=(wire.LogChunk(spec.replica_id, spec.fence, 0, old),))
+    node.ship(logs=(wire.LogChunk(spec.replica_id, spec.fence, len(old), new),))
+    assert not stack.run(lambda uow: drop_old(uow, 2))
+    assert len(job.member.get(f"/jobs/{job.id}/logs").json["lines"]) == 2, (
+        "the node's clock may be wrong: the replica is new"
+    )
+    age = update(Replica).values(created_at=Replica.created_at - timedelta(days=3))
+    stack.run(lambda uow: uow.execute(age))
+    stack.run(lambda uow: drop_old(uow, 2))
+    job.end()
+    assert [data["text"] for kind, _, data in job.follow() if kind == "log"] == ["new"]
+    assert [line["text"] for line in job.member.get(f"/jobs/{job.id}/logs?tail=5").json["lines"]] == ["new"]
 
 
 @pytest.mark.parametrize(
