@@ -20,6 +20,8 @@ from trellis.errors import Field, Invalid
 from trellis.vocabulary import Stream
 
 LARGEST_READ = 4 * 2**20
+# How far back the last lines that match are looked for, in each replica's log.
+LARGEST_SEARCH = 32 * 2**20
 DROPPED_AT_ONCE = 2000
 LATEST_US = 253_402_300_799_000_000  # the last second of year 9999: beyond it no date can be written
 _STREAMS = {"o": Stream.STDOUT, "e": Stream.STDERR, "s": Stream.SYSTEM}
@@ -189,17 +191,38 @@ def _chunks(session: Session, replica: Replica, start: int, wanted: LogFilter) -
     )
     if wanted.since is not None:
         statement = statement.where(LogChunk.last_us >= wanted.since_us)
-    order = LogChunk.offset if wanted.tail is None else LogChunk.offset.desc()
+    if wanted.tail is None:
+        return _from_here(
+            session.execute(statement.order_by(LogChunk.offset).execution_options(yield_per=20)).scalars()
+        )
+    backwards = statement.order_by(LogChunk.offset.desc()).execution_options(yield_per=20)
+    return _last(session.execute(backwards).scalars(), start, wanted, wanted.tail), True
+
+
+def _from_here(chunks: Iterable[LogChunk]) -> tuple[list[LogChunk], bool]:
     found: list[LogChunk] = []
-    size = count = 0
-    for chunk in session.execute(statement.order_by(order).execution_options(yield_per=20)).scalars():
-        if size > LARGEST_READ or (wanted.tail is not None and count >= wanted.tail):
-            return (found, False) if wanted.tail is None else (found[::-1], True)
+    size = 0
+    for chunk in chunks:
+        if size > LARGEST_READ:
+            return found, False
         found.append(chunk)
         size += chunk.size
-        if wanted.tail is not None:
-            count += sum(1 for _ in lines_of(chunk, (0, 0), start, wanted))
-    return (found if wanted.tail is None else found[::-1]), True
+    return found, True
+
+
+def _last(chunks: Iterable[LogChunk], start: int, wanted: LogFilter, tail: int) -> list[LogChunk]:
+    """Of chunks that come last first, those that hold the last so many wanted lines; LARGEST_SEARCH is looked through."""
+    found: list[LogChunk] = []
+    size = searched = count = 0
+    for chunk in chunks:
+        if count >= tail or size > LARGEST_READ or searched > LARGEST_SEARCH:
+            break
+        searched += chunk.size
+        if held := sum(1 for _ in lines_of(chunk, (0, 0), start, wanted)):
+            found.append(chunk)
+            size += chunk.size
+            count += held
+    return found[::-1]
 
 
 def lines_of(chunk: LogChunk, key: tuple[int, int], start: int, wanted: LogFilter) -> Iterator[Line]:
