@@ -2,12 +2,13 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from moto.server import ThreadedMotoServer
 from sqlalchemy import select, update
 
 from app.core.access import SYSTEM
@@ -21,8 +22,18 @@ from tests.support.fake_node import FakeNode
 from tests.support.files import append, begin, put
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
-from trellis.stores.base import Written
+from trellis.stores.base import Store, Written
 from trellis.stores.local import LocalStore
+from trellis.stores.urls import open_store
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture
@@ -279,7 +290,28 @@ def test_nothing_is_told_of_a_file_whose_row_has_no_bytes(
     assert (answer.status, "no longer in the store" in answer.json["detail"]) == (404, True)
 
 
-def swept(stack: Stack, store: LocalStore) -> None:
+def test_objects_hold_files_as_folders_do(
+    member: Caller, job_id: str, stack: Stack, monkeypatch: pytest.MonkeyPatch, s3: str
+) -> None:
+    bucket = f"b-{os.urandom(6).hex()}"
+    found = open_store(f"s3://{bucket}/below", key="test", secret="test", endpoint_url=s3)
+    found._files.mkdir(bucket)  # type: ignore[attr-defined]  # a bucket is its owner's to make
+    monkeypatch.setitem(stack.app.extensions, "store", found)
+    content = os.urandom(200_000)
+    url = begin(member, job_id, "a.bin", content).json["upload"]["url"]
+    append(member, url, 0, content[:150_000])
+    kept = append(member, url, 150_000, content[150_000:]).json["artifact"]
+    path = f"/api/v1/jobs/{job_id}/artifacts/{kept['id']}"
+    client = stack.app.test_client()
+    assert client.get(path, headers=member.headers).get_data() == content
+    ranged = client.get(path, headers={**member.headers, "Range": "bytes=149990-150009"})
+    assert ranged.get_data() == content[149_990:150_010]
+    assert member.delete(f"/jobs/{job_id}/artifacts/{kept['id']}").status == 204
+    swept(stack, found)
+    assert list(found.find("artifacts")) == []
+
+
+def swept(stack: Stack, store: Store) -> None:
     """As the task does, once every reader has had its time."""
     for key in stack.run(lambda uow: discards.list_due(uow, readers_s=-1), SYSTEM):
         store.delete(key)
