@@ -122,10 +122,10 @@ class ReplicaArtifacts(MethodView):
         owner, known = acting(lambda uow: replica_files.admit(uow, offer, settings))
         if known is not None:
             return {"id": str(known)}
-        request.max_content_length = settings.artifact_bytes  # None would mean that of other bodies
+        request.max_content_length = size + 1  # None would mean that of other bodies
         store: Store = current_app.extensions["store"]
         key = owner.new_key(new_id())
-        written = artifacts.write(store, key, artifacts.incoming(request.stream.read))
+        written = artifacts.write(store, key, artifacts.incoming(request.stream.read, size))
         if (written.digest, written.size_bytes) != (digest, size):
             store.delete(key)
             raise Invalid(Field("/digest", f"the bytes that arrived have SHA-256 {written.digest}: send them again"))

@@ -23,7 +23,7 @@ from app.jobs.models import Job
 from app.storage import artifacts, schemas, uploads
 from app.storage.artifacts import Content, Label, Owner
 from app.storage.models import Artifact, Part, Upload
-from trellis.errors import Conflict, Field, Invalid, NotFound
+from trellis.errors import Conflict, Field, Invalid, NotFound, TooLarge
 from trellis.stores.base import Store
 
 blp = Blueprint("files", __name__, url_prefix="/jobs", description="What jobs leave: files and logs.")
@@ -163,9 +163,11 @@ def _take_in(upload: Upload) -> Upload:
     left = upload.size_bytes - offset
     if left == 0 and offset:
         return upload  # all was there, and the answer to the last bytes was lost
-    request.max_content_length = left
+    if (request.content_length or 0) > left:
+        raise TooLarge(Field("", f"is longer than the {left} bytes that are missing"))
+    request.max_content_length = left + 1  # reading as far as the limit would be refused as too much
     store, key = _store(), uploads.new_key(upload)
-    written = artifacts.write(store, key, artifacts.incoming(request.stream.read))
+    written = artifacts.write(store, key, artifacts.incoming(request.stream.read, left))
     if left and not written.size_bytes:
         store.delete(key)
         return upload

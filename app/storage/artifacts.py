@@ -236,11 +236,8 @@ def opened(artifact: Artifact, parts: Sequence[Part]) -> list[tuple[str, int]]:
 Reader = Callable[[int], bytes]
 
 
-def incoming(read: Reader) -> Iterator[bytes]:
-    """A request's body, piece by piece. One that breaks off ends: what came until then counts."""
-    while piece := _read(read):
+def incoming(read: Reader, most: int) -> Iterator[bytes]:
+    """The first `most` bytes of a request's body, piece by piece. One that breaks off ends: what came until then counts."""
+    while most and (piece := read(min(most, _PIECE_BYTES))):
         yield piece
-
-
-def _read(read: Reader) -> bytes:
-    return read(1 << 20)
+        most -= len(piece)
