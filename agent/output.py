@@ -88,10 +88,10 @@ class OutputLog:
         if not self._allowance.admits(len(lines) + _STAMP_BYTES * lines.count(b"\n")):
             self._leave_out(mark, lines)
             return
-        self.settle()
+        self.rejoin()
         self._append(self._stamped(micros(), mark, lines))
 
-    def settle(self) -> None:
+    def rejoin(self) -> None:
         """Say how much was left out, and write down the last of it."""
         if self._gone_lines:
             why = "the log is full" if self._allowance.spent else f"more than {self._limits.per_s} bytes a second came"
@@ -194,7 +194,7 @@ class LineReader:
         if self._rest:
             self._log.write(self._mark, self._shortened(self._rest) + b"\n")
             self._rest = b""
-        self._log.settle()
+        self._log.rejoin()
 
     def _take(self, fresh: bytes) -> None:
         whole, newline, rest = (self._rest + fresh).rpartition(b"\n")

@@ -85,7 +85,7 @@ def test_what_comes_too_fast_is_cut_until_there_is_room_again(tmp_path: Path) ->
     assert log.cutting, "not before a second's worth is there"
     watch.now = 1.5
     log.write("o", b"011\n")
-    log.settle()
+    log.rejoin()
     assert _texts((tmp_path / "log").read_text().splitlines()) == [
         "000", "001", "002", "003", "5 lines (20 bytes) were left out here: more than 50 bytes a second came; those after them follow",
         "009", "010", "011",
@@ -98,7 +98,7 @@ def test_a_log_takes_no_more_of_the_disk_than_it_may(tmp_path: Path) -> None:
     for _ in range(20_000):
         watch.now += 0.01
         log.write("o", b"y\n" * 100)
-    log.settle()
+    log.rejoin()
     assert (tmp_path / "log").stat().st_size < 100_000 + 20 * 5_000 * 11
 
 
