@@ -172,7 +172,7 @@ class Feeds:
             found = session.execute(_REPLICAS, {"ids": [job_id]}).all()
         feed.cursor = {(row.number, row.place): row.log_bytes for row in found}
         self._feeds[job_id] = feed
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="feeds", daemon=True)
             self._thread.start()
         return feed

@@ -8,7 +8,7 @@ import hashlib
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from app.core.access import Permission
 from app.core.ids import new_id
@@ -85,8 +85,8 @@ def append(uow: UnitOfWork, job_id: UUID, upload_id: UUID, part: Part) -> Upload
     """Note a part that the store holds. Raises OffsetMismatch where another came first, NotFound."""
     upload = get(uow, job_id, upload_id, lock=True)
     stand_at(upload, part.offset)
-    count = len(artifacts.parts_of(uow, upload_id))
-    if count >= PARTS_AT_MOST:
+    count = select(func.count()).where(Part.file_id == upload_id)
+    if uow.execute(count).scalar_one() >= PARTS_AT_MOST:
         raise Invalid(Field("", f"an upload has at most {PARTS_AT_MOST} parts: begin anew, with larger ones"))
     uow.session.add(part)
     upload.received_bytes += part.size_bytes

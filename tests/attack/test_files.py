@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.storage import uploads
 from tests.support.code import digest_of
 from tests.support.fake_node import FakeNode
 from tests.support.files import append, begin, put
@@ -109,6 +110,16 @@ def test_more_bytes_than_were_announced_are_not_taken(member: Caller, job_id: st
         headers={"Upload-Offset": "0", "Content-Encoding": "gzip"},
     )
     assert packed.status == 415
+
+
+def test_an_upload_in_crumbs_comes_to_an_end(
+    member: Caller, job_id: str, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PARTS_AT_MOST", 3)
+    url = begin(member, job_id, "crumbs", b"12345").json["upload"]["url"]
+    answers = [append(member, url, at, b"12345"[at : at + 1]).status for at in range(4)]
+    assert answers == [200, 200, 200, 422]
+    assert len(list(store.find("artifacts"))) == 3, "what was refused is not left in the store"
 
 
 @pytest.mark.parametrize("offset", ["", "-1", "1.5", "x", "9" * 30, "+1", " 1", "\u0661"])

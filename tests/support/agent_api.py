@@ -107,6 +107,7 @@ class ControlPlane:
     store: LocalStore | None = None
     shipments: int = 0
     uploads_refused: int = 0
+    full: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def start(self) -> None:
@@ -311,6 +312,9 @@ class _Handler(BaseHTTPRequestHandler):
         if parts.path.endswith("/checkpoints"):
             return self._answer(*self.control_plane.take_checkpoint(replica_id, body))
         assert self.headers["Digest"] == f"sha-256={hashlib.sha256(body).hexdigest()}"
+        if self.control_plane.full:
+            self.control_plane.full -= 1
+            return self._answer(507, {"code": "store_full", "detail": "the store has no room"})
         if query["name"][0].startswith("forbidden"):
             return self._answer(413, {"code": "too_large", "detail": "too large"})
         self.control_plane.artifacts[replica_id][query["name"][0]] = body

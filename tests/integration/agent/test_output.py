@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from agent import uploads
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
 
@@ -51,3 +54,23 @@ def test_a_file_says_what_it_is(node: Node, plane: ControlPlane) -> None:
     assert plane.artifacts_at_end["r1"] == ["w.bin"]
     kind, details = plane.said_of["r1", "w.bin"]
     assert (kind, json.loads(details)) == ("model", {"epoch": 3})
+
+
+def test_a_file_waits_for_room_in_a_store_that_is_full_and_the_job_is_told(node: Node, plane: ControlPlane) -> None:
+    plane.full = 2
+    node.run(a_spec("r1", "/bin/sh", "-c", "echo weights > $TRELLIS_ARTIFACTS_DIR/w.bin"))
+    assert plane.end_of("r1").exit_code == 0
+    assert plane.artifacts_at_end["r1"] == ["w.bin"]
+    (said,) = plane.lines("r1", "s")
+    assert said == "the artifact w.bin waits for room, for 10 minutes at most: the store has no room"
+
+
+def test_a_file_is_given_up_once_it_has_waited_long_enough(
+    node: Node, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "FULL_WITHIN_S", 0.0)
+    plane.full = 1000
+    node.run(a_spec("r1", "/bin/sh", "-c", "echo weights > $TRELLIS_ARTIFACTS_DIR/w.bin"))
+    assert plane.end_of("r1").exit_code == 0
+    assert plane.artifacts_at_end["r1"] == []
+    assert plane.lines("r1", "s")[-1] == "the artifact w.bin was not stored: the store has no room"
