@@ -9,7 +9,7 @@ import httpx
 
 from trellis.bundles.manifest import Manifest
 from trellis.bundles.parcels import Parcel, reader, unwrap
-from trellis.errors import TrellisError, Unavailable, from_problem
+from trellis.errors import StoreFull, TrellisError, Unavailable, from_problem
 from trellis.wire import (
     Heartbeat,
     HostHeartbeat,
@@ -49,7 +49,10 @@ class Specs:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file to store as an artifact of a replica: an open descriptor, its length, and its SHA-256 in hex."""
+    """A file to store as an artifact of a replica: an open descriptor, its length, and its SHA-256 in hex.
+
+    `kind` and `metadata` (JSON, in ASCII) are what the job says of it.
+    """
 
     replica_id: str
     fence: int
@@ -57,6 +60,8 @@ class Upload:
     file: int
     length: int
     digest: str
+    kind: str = ""
+    metadata: str = "{}"
 
 
 class Link:
@@ -116,9 +121,14 @@ class Link:
         request = self._client.build_request(
             "PUT",
             f"replicas/{upload.replica_id}/artifacts",
-            params={"fence": upload.fence, "name": upload.name},
+            params={"fence": upload.fence, "name": upload.name, "type": upload.kind},
             content=pieces(upload.file, upload.length),
-            headers={**self._signature(), "Digest": f"sha-256={upload.digest}", "Content-Length": str(upload.length)},
+            headers={
+                **self._signature(),
+                "Digest": f"sha-256={upload.digest}",
+                "Content-Length": str(upload.length),
+                "Artifact-Metadata": upload.metadata,
+            },
             timeout=_UPLOAD_TIMEOUT,
         )
         self._send(request)
@@ -206,7 +216,7 @@ def _error_of(answer: httpx.Response) -> TrellisError:
         problem = answer.json()
     except ValueError:
         problem = {}
-    if answer.status_code in (408, 429) or answer.status_code >= 500:
+    if answer.status_code in (408, 429) or (answer.status_code >= 500 and problem.get("code") != StoreFull.code):
         return Unavailable(f"the control plane answered {answer.status_code}")
     return from_problem(problem if isinstance(problem, dict) else {}, answer.status_code)
 

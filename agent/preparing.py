@@ -16,6 +16,7 @@ from agent.ending import Ending
 from agent.executors.base import Exit, Running, StartFailed
 from agent.layout import read_json, write_json
 from agent.output import RememberingLog
+from agent.redaction import Redactor, secrets_in
 from agent.rendezvous import LATE, SAY_S, WAITING, WITHIN_S, Seat
 from agent.ward import Ward
 from agent.workspace import Mount, Places, Program
@@ -142,7 +143,8 @@ class Preparing:
         environment.begin(ward.ground.confinement.uid)
         ward.log.say(f"building the environment of {path}")
         ward.teller.poke_soon()
-        began, log = time.monotonic(), RememberingLog(ward.replica.log, environments.WORDS_LAST)
+        hide = Redactor(secrets_in(program.environment))  # the address of an index may hold a password
+        began, log = time.monotonic(), RememberingLog(ward.replica.log, environments.WORDS_LAST, hide)
         self._timers[self._give_up_building] = began + environments.WITHIN_S
         self._ending.watch_memory()
         # It gets the job's room and not its devices.

@@ -21,6 +21,7 @@ from agent.metering import Meter
 from agent.observing import Observer
 from agent.output import OutputLog, ResumedLog
 from agent.preparing import Preparing
+from agent.redaction import Redactor, secrets_in
 from agent.telling import Teller
 from agent.verdicts import Verdict
 from agent.ward import Ward
@@ -66,7 +67,8 @@ class Supervisor:
         self._loop = Loop()
         self._timers = self._loop.timers
         self._teller = Teller(ground.home, replica, spec, self._loop)
-        self._log = ResumedLog(replica.log) if kept else OutputLog(replica.log)
+        hide = Redactor(secrets_in(spec.environment))
+        self._log = ResumedLog(replica.log, hide) if kept else OutputLog(replica.log, hide=hide)
         self._ward = Ward(ground, replica, spec, self._log, self._loop, self._teller)
         self._ending = Ending(self._ward)
         self._holding = self._ending.holding

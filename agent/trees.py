@@ -50,6 +50,20 @@ def _open_below(folder: int, prefix: str, depth: int, limits: tuple[int, Iterato
             os.close(fd)
 
 
+def read_beside(folder: Path, name: str, at_most: int) -> bytes:
+    """What a regular file right in `folder` holds; empty where there is none, it is a link, or has more bytes."""
+    with suppress(OSError):
+        top = os.open(folder, _FOLDER)
+        try:
+            fd = os.open(name, _FILE, dir_fd=top)
+        finally:
+            os.close(top)
+        with os.fdopen(fd, "rb") as file:
+            block = file.read(at_most + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return block if len(block) <= at_most else b""
+    return b""
+
+
 def remove(path: Path) -> None:
     """Delete `path` and all below it. Raises OSError for what can't be; nothing there is fine.
 

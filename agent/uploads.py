@@ -1,23 +1,31 @@
 """After a replica's end: its artifacts to the control plane, and its directory off the disk. One thread."""
 
 import hashlib
+import json
 import logging
 import os
 import queue
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
+from time import monotonic
 
 from agent import trees
 from agent.backoff import Backoff
 from agent.layout import Home, ReplicaDir
 from agent.link import Link, Upload, pieces
 from agent.output import OutputLog
-from trellis.errors import TrellisError, Unauthenticated, Unavailable
+from trellis.errors import StoreFull, TrellisError, Unauthenticated, Unavailable
 
 _log = logging.getLogger(__name__)
 FILES_AT_MOST = 1000
+# It travels in a header.
+ABOUT_BYTES = 4 * 1024
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
+# For how long a replica's end waits for room in a store that is full; after that its files are given up, and it is said.
+FULL_WITHIN_S = 600.0
 
 
 class Porter:
@@ -85,10 +93,16 @@ class Porter:
         self._stored(replica)
 
     def _store_one(self, replica: ReplicaDir, name: str, file: int) -> None:
-        backoff = Backoff()
+        backoff, full_since = Backoff(), None
         while not self._stopping.is_set():
             try:
                 self._link.upload(_upload(replica, name, file))
+            except StoreFull as error:
+                full_since = full_since or _first_full(replica, name, error)
+                if monotonic() - full_since > FULL_WITHIN_S:
+                    _say(replica, f"the artifact {name} was not stored: {error}")
+                    return
+                backoff.wait(self._stopping)
             except (Unavailable, Unauthenticated) as error:
                 if isinstance(error, Unauthenticated):
                     self._unknown()
@@ -102,13 +116,35 @@ class Porter:
                 return
 
 
+def _first_full(replica: ReplicaDir, name: str, error: StoreFull) -> float:
+    _say(replica, f"the artifact {name} waits for room, for {FULL_WITHIN_S / 60:.0f} minutes at most: {error}")
+    return monotonic()
+
+
 def _upload(replica: ReplicaDir, name: str, file: int) -> Upload:
     name.encode()
     length = os.fstat(file).st_size
     digest = hashlib.sha256()
     for piece in pieces(file, length):
         digest.update(piece)
-    return Upload(replica.replica_id, replica.fence, name, file, length, digest.hexdigest())
+    return Upload(replica.replica_id, replica.fence, name, file, length, digest.hexdigest(), *_about(replica, name))
+
+
+def _about(replica: ReplicaDir, name: str) -> tuple[str, str]:
+    """The type of a file and its metadata, as `.NAME.about` beside it says; what is not understood is left out."""
+    block = b"" if "/" in name else trees.read_beside(replica.artifacts, f".{name}.about", ABOUT_BYTES)
+    if not block:
+        return "", "{}"
+    try:
+        said = json.loads(block)
+        kind, details = str(said.get("type", "")), said.get("metadata", {})
+        text = json.dumps(details, allow_nan=False)
+    except (ValueError, AttributeError, RecursionError):  # the job may write there what it likes
+        kind, details, text = "?", {}, ""
+    if (kind and not _KIND.fullmatch(kind)) or not isinstance(details, dict) or "\\u0000" in text or "\\ud" in text:
+        _say(replica, f"what .{name}.about says of the artifact {name} can't be understood, and was left out")
+        return "", "{}"
+    return kind, text
 
 
 def _say(replica: ReplicaDir, message: str) -> None:

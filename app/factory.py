@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Response, jsonify
@@ -20,7 +21,9 @@ from app.http.streaming import Streams
 from app.http.transaction import TransactionalFlask, outside, public
 from app.jobs import agent_api as jobs_for_agents
 from app.jobs import api as jobs
+from app.jobs import files_api as files
 from app.jobs.code import needed
+from app.jobs.feeds import Feeds
 from app.queues import api as queues
 from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
@@ -35,6 +38,8 @@ from app.tenancy.sessions import SignIns
 from app.tenancy.tokens import AccessTokens
 
 PREFIX = "/api/v1"
+# Connections that requests leave to followers of logs, to files on their way, and to the reading of live logs.
+KEPT_FREE = 4
 # About what a question costs where there are a thousand nodes.
 WHAT_IF_RETRY_S = 2.0
 BLUEPRINTS = (
@@ -42,6 +47,7 @@ BLUEPRINTS = (
     queues.queues,
     resources.blp,
     jobs.blp,
+    files.blp,
     *storage.BLUEPRINTS,
     *scheduling.BLUEPRINTS,
     resources_for_agents.blp,
@@ -77,19 +83,21 @@ def create_app(settings: Settings) -> TransactionalFlask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     keyring = Keyring(settings.secret_key)
     engine = make_engine(settings)
+    sessions = make_sessions(engine)
     place = Place.of(settings, keyring)
     app.extensions |= {
         "settings": settings,
         "keyring": keyring,
         "engine": engine,
-        "sessions": make_sessions(engine),
+        "sessions": sessions,
         "door": make_door(keyring),
         "sign_ins": SignIns(keyring),
         "what_if": OneAtATime(WHAT_IF_RETRY_S),
         "store": place.store,
         "checkpoints": place,
-        "listener": Listener(libpq_url(settings.database_url), JOB_CHANNEL),
+        "feeds": Feeds(sessions, Listener(libpq_url(settings.database_url), JOB_CHANNEL)),
         "streams": Streams(settings.streams),
+        "turnstile": BoundedSemaphore(max(1, settings.database_pool - KEPT_FREE)),
         # Jobs lie below the scheduler, and ask it what it would say of one through this.
         "why_never": why_never,
         # And code lies below the jobs that run in it.

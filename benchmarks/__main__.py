@@ -17,6 +17,7 @@ from benchmarks import (
     backlog,
     checkpoint,
     cycle,
+    followers,
     latency,
     metrics,
     node,
@@ -40,6 +41,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "arrays": arrays.measure,
     "backlog": backlog.measure,
     "cycle": cycle.measure,
+    "followers": followers.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
 # The first takes as long as all the others, the second 5 GiB of disk, the third a minute and more.

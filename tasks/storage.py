@@ -4,9 +4,9 @@ from functools import partial
 
 from app.core.access import SYSTEM
 from app.core.uow import UnitOfWork, run
-from app.jobs import checkpoints
+from app.jobs import checkpoints, logs
 from app.jobs.code import needed
-from app.storage import blobs, bundles, packs
+from app.storage import blobs, bundles, discards, packs, uploads
 from tasks import queues
 from tasks.base import MOST_UNITS, control, task
 from trellis.stores.local import LocalStore
@@ -34,7 +34,7 @@ def delete_packs() -> None:
 
 @control().celery.task(name="tasks.storage.sweep_orphans", queue=queues.CONTROL)
 def sweep_orphans() -> None:
-    """Delete what saves left that were never recorded: their node died, or their replica was given up."""
+    """Delete what was stored and never recorded: a process died in between, or its replica was given up."""
     place = control()
     store = open_store(place.settings.store)
     now = run(place.sessions, SYSTEM, lambda uow: uow.clock.now()).timestamp()
@@ -42,8 +42,38 @@ def sweep_orphans() -> None:
     for start in range(0, len(keys), packs.AT_ONCE):
         some = keys[start : start + packs.AT_ONCE]
         packs.delete_from(store, run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)))
+    lost = list(discards.orphans(store, ORPHANED_S, now))
+    for start in range(0, len(lost), packs.AT_ONCE):
+        some = lost[start : start + packs.AT_ONCE]
+        packs.delete_from(store, run(place.sessions, SYSTEM, partial(discards.unknown, keys=some)))
     if isinstance(store, LocalStore):
         store.sweep(ORPHANED_S, now)
+
+
+@task(queue=queues.CONTROL)
+def drop_logs(uow: UnitOfWork) -> bool:
+    """Forget what was printed long ago; True while there is more."""
+    days = control().settings.log_days
+    return days > 0 and logs.drop_old(uow, days)
+
+
+@task(queue=queues.CONTROL)
+def give_up_uploads(uow: UnitOfWork) -> bool:
+    """Forget uploads that nobody goes on with; True while there may be more."""
+    return uploads.give_up_stale(uow) == uploads.BATCH
+
+
+@control().celery.task(name="tasks.storage.delete_discards", queue=queues.CONTROL)
+def delete_discards() -> None:
+    """Delete the bytes of artifacts that were removed or replaced, outside of any transaction; twice does no harm."""
+    place = control()
+    store = open_store(place.settings.store)
+    for _ in range(MOST_UNITS):
+        due = run(place.sessions, SYSTEM, discards.list_due)
+        gone = packs.delete_from(store, due)
+        run(place.sessions, SYSTEM, partial(discards.forget, keys=gone))
+        if len(gone) < packs.AT_ONCE:
+            return
 
 
 @task(queue=queues.CONTROL)

@@ -262,12 +262,17 @@ class Series(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact(Answer):
-    """A file that a job saved."""
+    """A file beside a job's results. `type` and `metadata` are its owner's words; `replica_id` is None where somebody put it."""
 
     id: str = ""
     name: str = ""
+    type: str = ""
+    media_type: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     size_bytes: int = 0
     digest: str = ""
+    saved_by: str = ""
+    replica_id: str | None = None
     created_at: datetime | None = None
     url: str = ""
 

@@ -9,6 +9,7 @@ import httpx
 from trellis import profile
 from trellis.answers import WhoAmI, answer
 from trellis.credentials import Credential, Key, Session
+from trellis.nouns.artifacts import Artifacts
 from trellis.nouns.bundles import Bundles
 from trellis.nouns.capacity import Allocations, Pools, Reservations
 from trellis.nouns.checkpoints import Checkpoints
@@ -60,6 +61,7 @@ class Client:
         self.jobs = Jobs(transport)
         self.arrays = Arrays(transport)
         self.workflows = Workflows(transport)
+        self.artifacts = Artifacts(transport)
         self.bundles = Bundles(transport)
         self.checkpoints = Checkpoints(transport)
         self.features = Features(transport)

@@ -8,6 +8,7 @@ TrellisError
   Conflict                 it is not in a state for that
     IllegalTransition, StaleVersion, StaleFence, CapacityTaken, AlreadyExists, IdempotencyKeyReused
   QuotaExceeded            your share is used up
+  StoreFull                there is no room on the disk
   RateLimited              too fast
   Unavailable              a part is down; try again
 """
@@ -126,6 +127,13 @@ class QuotaExceeded(TrellisError):
 
     code = "quota_exceeded"
     title = "Quota exceeded"
+
+
+class StoreFull(TrellisError):
+    """The store takes no more bytes; what it has is safe. Its operator must make room."""
+
+    code = "store_full"
+    title = "The store is full"
 
 
 class RateLimited(TrellisError):

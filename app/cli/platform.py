@@ -120,7 +120,7 @@ class Wiring:
 def api(wiring: Wiring) -> Service:
     """The HTTP interface."""
     argv = _python(
-        "gunicorn", "app.wsgi:app", "--worker-class", "gthread", "--workers", "1", "--threads", "16",
+        "gunicorn", "app.wsgi:app", "--worker-class", "gthread", "--workers", "1", "--threads", "320",
         "--bind", f"{LOOPBACK}:{wiring.port}", "--no-control-socket", "--graceful-timeout", "3", "--keep-alive", "30",
     )  # fmt: skip
     return _service(wiring, "api", argv, partial(_is_healthy, wiring.port), url=wiring.url)

@@ -27,7 +27,7 @@ KINDS = frozenset(
         "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked", "replica.gang_ready",
         "node.joined", "node.changed", "join_token.created",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
-        "queue.created", "queue.changed", "artifact.saved", "bundle.created", "bundle.removed",
+        "queue.created", "queue.changed", "artifact.saved", "artifact.removed", "bundle.created", "bundle.removed",
         "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed",
         "checkpoint.shared", "checkpoint.unshared", "replica.checkpoint_asked",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",

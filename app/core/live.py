@@ -1,10 +1,9 @@
-"""Being told of changes at once: one listening connection a process, any number of waiting threads."""
+"""Being told of changes at once: one listening connection a process, whatever the number of those who want to hear."""
 
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import psycopg
 
@@ -13,31 +12,29 @@ RETRY_S = 1.0
 
 
 class Listener:
-    """Wakes threads that wait for a topic. While the database is away, waiting falls back to its time-out."""
+    """Calls those who listen for a topic. What was missed while the database was away is called out when it is back."""
 
     def __init__(self, url: str, channel: str) -> None:
         self._url, self._channel = url, channel
-        self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
+        self._hearers: dict[str, set[Callable[[], None]]] = defaultdict(set)
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    @contextmanager
-    def subscribed(self, topic: str) -> Iterator[threading.Event]:
-        """An event that is set whenever something about `topic` was committed; the caller clears it."""
-        event = threading.Event()
+    def add(self, topic: str, hear: Callable[[], None]) -> None:
+        """Have `hear` called, soon after, whenever something about `topic` was committed. It must not block."""
         with self._guard:
-            self._waiting[topic].add(event)
+            self._hearers[topic].add(hear)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
                 self._thread.start()
-        try:
-            yield event
-        finally:
-            with self._guard:
-                self._waiting[topic].discard(event)
-                if not self._waiting[topic]:
-                    del self._waiting[topic]
+
+    def remove(self, topic: str, hear: Callable[[], None]) -> None:
+        """No more."""
+        with self._guard:
+            self._hearers[topic].discard(hear)
+            if not self._hearers[topic]:
+                del self._hearers[topic]
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -53,11 +50,12 @@ class Listener:
 
     def _wake(self, topic: str) -> None:
         with self._guard:
-            for event in self._waiting.get(topic, ()):
-                event.set()
+            hearers = list(self._hearers.get(topic, ()))
+        for hear in hearers:
+            hear()
 
     def _wake_all(self) -> None:
         with self._guard:
-            for events in self._waiting.values():
-                for event in events:
-                    event.set()
+            hearers = [hear for some in self._hearers.values() for hear in some]
+        for hear in hearers:
+            hear()

@@ -22,7 +22,7 @@ class Settings:
     lease_s: how long a node may run jobs after it was last heard; its supervisors end them by themselves then.
     node_lost_s: how long a node may be silent before its jobs are tried elsewhere.
     database_pool: connections a process holds at most.
-    streams: followed logs that one API process serves at once.
+    streams: followed logs that one API process serves at once; each takes one of its threads.
     max_body_bytes: the largest request body, but for artifacts and code.
     bundle_bytes: the largest bundle of code.
     project_code_bytes: what all bundles of a project may take together; equal files count once.
@@ -30,6 +30,9 @@ class Settings:
     metric_points_hours: for how long metrics are kept point by point; then as minutes.
     metric_minutes_days: for how long they are kept as minutes; then as quarters of an hour.
     metric_days: for how long they are kept at all.
+    artifact_bytes: the largest artifact.
+    project_artifact_bytes: what all artifacts of a project may take together.
+    log_days: for how long what jobs printed is kept; 0 for ever.
     """
 
     database_url: str
@@ -43,7 +46,7 @@ class Settings:
     lease_s: float = 28.0
     node_lost_s: float = 35.0
     database_pool: int = 20
-    streams: int = 12
+    streams: int = 300
     max_body_bytes: int = 4 * 2**20
     bundle_bytes: int = 2**30
     project_code_bytes: int = 20 * 2**30
@@ -51,6 +54,9 @@ class Settings:
     metric_points_hours: int = 24
     metric_minutes_days: int = 14
     metric_days: int = 365
+    artifact_bytes: int = 64 * 2**30
+    project_artifact_bytes: int = 200 * 2**30
+    log_days: int = 90
 
     @property
     def store(self) -> str:

@@ -25,6 +25,7 @@ STATUS: dict[type[TrellisError], int] = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.QuotaExceeded: 403,
+    errors.StoreFull: 507,
     errors.RateLimited: 429,
     errors.Unavailable: 503,
     TrellisError: 500,

@@ -123,7 +123,9 @@ class TransactionalFlask(Flask):
             return super().dispatch_request()
         key = _idempotency_key() if "public" not in marks else None
         try:
-            return run(sessions(), NOBODY, lambda uow: self._in_unit(uow, marks, key))
+            # Most threads hold streams open. Requests beyond what there are connections for wait here, not for those.
+            with current_app.extensions["turnstile"]:
+                return run(sessions(), NOBODY, lambda uow: self._in_unit(uow, marks, key))
         except (TrellisError, IntegrityError):
             # Carried out before, it may well fail now, as by a name that it has taken itself.
             if key is None or (known := run(sessions(), NOBODY, lambda uow: _known_answer(uow, key))) is None:

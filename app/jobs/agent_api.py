@@ -1,6 +1,5 @@
 """What nodes call about their replicas; bodies are the values of `trellis.wire`."""
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
@@ -9,24 +8,25 @@ from flask import Response, current_app, request
 from flask.views import MethodView
 
 from app.core.access import Permission
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.http import strict_json
 from app.http.blueprint import Blueprint
-from app.http.transaction import current_uow, keyring
+from app.http.transaction import acting, current_uow, keyring, outside
 from app.http.wire_body import body_as, described
-from app.jobs import checkpoints, orders, shipments
+from app.jobs import checkpoints, orders, replica_files, shipments
 from app.jobs.code import bundle_for
-from app.jobs.models import Replica
+from app.jobs.replica_files import Offer
 from app.resources.nodes import read_node_tokens
-from app.storage.artifacts import Upload, save
+from app.storage import artifacts
+from app.storage.artifacts import Content, Label
 from app.storage.bundles import contents, manifest_of
 from app.storage.checkpoints import Place
 from trellis import wire
-from trellis.errors import Field, Invalid, StaleFence, Unauthenticated
+from trellis.errors import Field, Invalid, Unauthenticated
 from trellis.stores.base import Store
 from trellis.stores.manifests import PACKED_AT_MOST
-from trellis.units import LARGEST
 
-# A name is only shown: the store's key is made by the server. Segments all the same, for whoever saves it as a file.
-_NAME = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 blp = Blueprint("agent_jobs", __name__, url_prefix="/agent", description="For nodes.")
 
 
@@ -113,23 +113,23 @@ class ReplicaArtifacts(MethodView):
         requestBody={"required": True, "content": {"application/octet-stream": {}}},
         responses={"200": {"description": "id: that of the artifact"}},
     )
+    @outside
     def put(self, replica_id: UUID) -> Any:
-        """Store a file that a replica saved."""
-        uow = current_uow()
-        uow.require(Permission.REPLICA_REPORT)
-        replica = uow.get(Replica, replica_id)
-        if request.args.get("fence") != str(replica.fence):
-            raise StaleFence(f"replica {replica_id} has another fence")
-        name, digest = request.args.get("name", ""), request.headers.get("Digest", "").removeprefix("sha-256=")
-        if not _NAME.fullmatch(name):
-            raise Invalid(Field("/name", "must be a plain file name"))
-        if not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise Invalid(Field("/digest", "send the header Digest: sha-256=<64 hex digits>"))
-        request.max_content_length = LARGEST  # None would mean that of other bodies
-        upload = Upload(replica.project_id, replica.job_id, replica.id, name, digest)
+        """Store a file that a replica saved. The same file again is the same artifact."""
+        digest, size = request.headers.get("Digest", "").removeprefix("sha-256="), request.content_length or 0
+        settings: Settings = current_app.extensions["settings"]
+        offer = Offer(replica_id, request.args.get("fence", ""), _label(), Content(digest, size))
+        owner, known = acting(lambda uow: replica_files.admit(uow, offer, settings))
+        if known is not None:
+            return {"id": str(known)}
+        request.max_content_length = size + 1  # None would mean that of other bodies
         store: Store = current_app.extensions["store"]
-        parts = iter(lambda: request.stream.read(1 << 20), b"")
-        return {"id": str(save(uow, store, upload, parts).id)}
+        key = owner.new_key(new_id())
+        written = artifacts.write(store, key, artifacts.incoming(request.stream.read, size))
+        if (written.digest, written.size_bytes) != (digest, size):
+            store.delete(key)
+            raise Invalid(Field("/digest", f"the bytes that arrived have SHA-256 {written.digest}: send them again"))
+        return {"id": str(acting(lambda uow: replica_files.keep(uow, offer, key)))}
 
 
 @blp.route("/replicas/<uuid:replica_id>/code")
@@ -200,6 +200,17 @@ class Restores(MethodView):
         current_uow().require(Permission.REPLICA_REPORT)
         checkpoints.note_restored(current_uow(), replica_id, body_as(wire.Restored))
         return {}
+
+
+def _label() -> Label:
+    """What a replica's file is called and is. Raises Invalid."""
+    try:
+        details = strict_json.loads(request.headers.get("Artifact-Metadata", "{}"))
+    except ValueError as error:
+        raise Invalid(Field("/metadata", "must be JSON")) from error
+    if not isinstance(details, dict):
+        raise Invalid(Field("/metadata", "must be an object"))
+    return Label(request.args.get("name", ""), request.args.get("type", ""), details=details)
 
 
 def _place() -> Place:

@@ -179,24 +179,6 @@ class EventPageSchema(Strict):
     next_cursor = fields.String(allow_none=True)
 
 
-class ArtifactSchema(Strict):
-    """A file that was kept."""
-
-    id = fields.UUID()
-    name = fields.String()
-    size_bytes = fields.Integer()
-    digest = fields.String()
-    created_at = fields.AwareDateTime()
-    url = fields.String()
-
-
-class ArtifactListSchema(Strict):
-    """The files of a job."""
-
-    items = fields.List(fields.Nested(ArtifactSchema))
-    next_cursor = fields.String(allow_none=True)
-
-
 class BucketSchema(Strict):
     """What was measured from `at` on, in one value."""
 

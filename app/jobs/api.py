@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import Response, current_app, request
+from flask import Response, current_app
 from flask.views import MethodView
 
-from app.http.auth import credential_of
 from app.http.blueprint import Blueprint
 from app.http.paging import page_request
-from app.http.streaming import Streams
-from app.http.transaction import current_uow, door, if_match, outside, sessions
+from app.http.transaction import current_uow, if_match
 from app.jobs import answer_schemas as answers
 from app.jobs import (
     arrays,
@@ -30,18 +28,13 @@ from app.jobs import (
     suspensions,
     workflows,
 )
-from app.jobs.following import Follower
 from app.jobs.groups import Change, Group
-from app.jobs.logs import Cursor, LogFilter
 from app.jobs.models import Job
 from app.jobs.spec import JobSpec
 from app.jobs.workflows import WorkflowSpec
-from app.storage.artifacts import list_artifacts
 from app.storage.checkpoints import Place, list_checkpoints, present
-from app.storage.models import Artifact
 from app.storage.schemas import SavedCheckpointListSchema
-from trellis.errors import Field, Invalid, NotFound
-from trellis.stores.base import Store
+from trellis.errors import Field, Invalid
 from trellis.vocabulary import GroupKind
 
 blp = Blueprint("jobs", __name__, url_prefix="/jobs", description="Everything that runs is a job.")
@@ -275,42 +268,6 @@ class JobSeries(MethodView):
         return series.over_time(uow, uow.get(Job, job_id), query)
 
 
-@blp.route("/<uuid:job_id>/artifacts")
-class JobArtifacts(MethodView):
-    """What a job kept."""
-
-    @blp.response(200, answers.ArtifactListSchema)
-    def get(self, job_id: UUID) -> dict[str, Any]:
-        """List the files that a job saved."""
-        uow = current_uow()
-        uow.get(Job, job_id)
-        return {"items": [_artifact(a) for a in list_artifacts(uow, job_id)], "next_cursor": None}
-
-
-@blp.route("/<uuid:job_id>/artifacts/<uuid:artifact_id>")
-class JobArtifact(MethodView):
-    """One file that a job kept."""
-
-    @blp.response(200, content_type="application/octet-stream")
-    def get(self, job_id: UUID, artifact_id: UUID) -> Response:
-        """Download a file."""
-        artifact = current_uow().get(Artifact, artifact_id)
-        if artifact.job_id != job_id:
-            raise NotFound(f"there is no artifact {artifact_id}")
-        store: Store = current_app.extensions["store"]
-        response = Response(store.read(artifact.key), mimetype="application/octet-stream")
-        response.headers["Content-Length"] = str(artifact.size_bytes)
-        response.headers.set("Content-Disposition", "attachment", filename=artifact.name.rpartition("/")[2])
-        response.headers["ETag"] = f'"{artifact.digest}"'
-        return response
-
-
-def _artifact(artifact: Artifact) -> dict[str, Any]:
-    shown = ("id", "name", "size_bytes", "digest", "created_at")
-    url = f"{current_app.extensions['settings'].public_url}/api/v1/jobs/{artifact.job_id}/artifacts/{artifact.id}"
-    return {name: getattr(artifact, name) for name in shown} | {"url": url}
-
-
 @blp.route("/<uuid:job_id>/checkpoints")
 class JobCheckpoints(MethodView):
     """What a job can go on from."""
@@ -327,24 +284,3 @@ class JobCheckpoints(MethodView):
     def post(self, job_id: UUID) -> Any:
         """Have the running replicas of a job save a checkpoint soon."""
         return _shown(checkpoints.ask_checkpoint(current_uow(), job_id))[0]
-
-
-@blp.route("/<uuid:job_id>/logs")
-class JobLogs(MethodView):
-    """What a job prints."""
-
-    @outside
-    @blp.arguments(query_schemas.LogQuerySchema, location="query")
-    @blp.response(200, answers.LogPageSchema)
-    def get(self, query: dict[str, Any], job_id: UUID) -> Any:
-        """Read a log; with `follow`, as Server-Sent Events that resume by `Last-Event-ID`."""
-        credential, at_door = credential_of(request), door()
-        wanted = LogFilter(*(query.get(name) for name in ("attempt", "replica", "stream", "since", "tail")))
-        cursor = Cursor.parse(request.headers.get("Last-Event-ID") or query.get("cursor"))
-        follower = Follower(sessions(), lambda uow: at_door.actor(uow, credential), job_id, cursor)
-        first = follower.read(wanted)
-        if not query["follow"]:
-            lines = [line.as_json() for line in first.part.lines]
-            return {"lines": lines, "cursor": str(cursor), "more": first.part.more}
-        streams: Streams = current_app.extensions["streams"]
-        return streams.open(follower.stream(current_app.extensions["listener"], wanted, first))

@@ -1,14 +1,20 @@
 """Shapes of questions about jobs that exist, and of changes to them."""
 
+import re
+from datetime import timedelta
 from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from app.http.schema import QueryInteger, Strict, Text
 from app.jobs.groups import Change
+from app.jobs.patterns import LONGEST
 from app.jobs.schemas import parse_indexes
 from app.jobs.series import AGGREGATES, MOST_SERIES, SeriesQuery
+from trellis.units import parse_seconds
 from trellis.vocabulary import JobState, Stream
+
+_AGO = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?[smhd]", re.ASCII)
 
 
 class StatusChangeSchema(Strict):
@@ -84,15 +90,25 @@ class VerboseSchema(Strict):
     verbose = fields.Boolean(load_default=False)
 
 
+class Since(fields.AwareDateTime):
+    """A moment, or how long ago: `10m`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str) and _AGO.fullmatch(value):
+            return timedelta(seconds=parse_seconds(value))
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class LogQuerySchema(Strict):
     """Which lines of a log."""
 
     tail = QueryInteger(least=0, most=100_000)
-    since = fields.AwareDateTime()
+    since = Since(metadata={"description": "a time, or how long ago, such as 10m", "example": "10m"})
     replica = QueryInteger(least=0, most=4095)
     attempt = QueryInteger(least=1, most=1_000_000)
     stream = fields.Enum(Stream, by_value=True)
     cursor = fields.String(validate=validate.Length(max=100_000))
+    grep = Text(longest=LONGEST, shortest=1, metadata={"description": "a regular expression in RE2 syntax"})
     follow = fields.Boolean(load_default=False)
 
 

@@ -13,21 +13,75 @@ from trellis.vocabulary import SaveReason
 
 
 class Artifact(ProjectOwned):
-    """A file that a job asked to keep. `key` is where the store holds it: made by the server, never from a name."""
+    """A file that a job saved, or that somebody put beside its results (`replica_id` is null then).
+
+    `key` is where the store holds it, the first part of it where there are several (`Part`): made by the server, never
+    from a name. A row never changes: another content under the same name is another artifact, in the place of this one.
+    `kind` and `details` are its owner's words.
+    """
 
     __tablename__ = "artifacts"
     __table_args__ = (
         UniqueConstraint("replica_id", "name"),
+        Index("ix_artifacts_key", "key"),
+        Index("uq_artifacts_put", "job_id", "name", unique=True, postgresql_where=text("replica_id IS NULL")),
         CheckConstraint("size_bytes >= 0", name="size"),
     )
     read = Permission.JOB_READ
 
     job_id: Mapped[UUID] = mapped_column(index=True)
-    replica_id: Mapped[UUID]
+    replica_id: Mapped[UUID | None]
     name: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(40), server_default="file")
+    media_type: Mapped[str] = mapped_column(String(100), server_default="application/octet-stream")
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    saved_by: Mapped[str] = mapped_column(String(200), server_default="")
     size_bytes: Mapped[int]
     digest: Mapped[str] = mapped_column(String(64))
     key: Mapped[str] = mapped_column(String(255))
+
+
+class Upload(ProjectOwned):
+    """A file on its way to becoming an artifact: `received_bytes` of it are safe in the store. Only who began goes on."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        CheckConstraint("received_bytes BETWEEN 0 AND size_bytes", name="received"),
+        Index("ix_uploads_touched_at", "touched_at"),
+    )
+    read = Permission.JOB_READ
+
+    job_id: Mapped[UUID] = mapped_column(index=True)
+    actor_id: Mapped[UUID | None]
+    name: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(40))
+    media_type: Mapped[str] = mapped_column(String(100))
+    details: Mapped[dict[str, Any]]
+    size_bytes: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    received_bytes: Mapped[int] = mapped_column(default=0)
+    touched_at: Mapped[datetime]
+
+
+class Part(Base):
+    """Bytes of an upload, or of the artifact that it became, from `offset` on; they bear the same id."""
+
+    __tablename__ = "artifact_parts"
+
+    file_id: Mapped[UUID] = mapped_column(primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int]
+    key: Mapped[str] = mapped_column(String(255), unique=True)
+
+
+class Discard(Base):
+    """A key of the store that no row names any more; deleted once whoever reads it has had time to end."""
+
+    __tablename__ = "discards"
+    __table_args__ = (Index("ix_discards_at", "at"),)
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    at: Mapped[datetime]
 
 
 class Blob(ProjectOwned):

@@ -1,13 +1,15 @@
-"""Shapes of requests and answers about code and checkpoints."""
+"""Shapes of requests and answers about code, checkpoints and artifacts."""
 
 from typing import Any
 
 from marshmallow import ValidationError, fields, post_load
 
 from app.http.paging import PageQuery
-from app.http.schema import Strict, Text
+from app.http.schema import Integer, Strict, Text
+from app.storage.artifacts import Content, Label
 from app.storage.bundles import Draft
 from trellis.bundles.manifest import Manifest
+from trellis.units import LARGEST
 from trellis.vocabulary import SaveReason
 from trellis.wire import unpack
 
@@ -121,3 +123,69 @@ class SavedCheckpointListSchema(Strict):
 
     items = fields.List(fields.Nested(SavedCheckpointSchema))
     next_cursor = fields.String(allow_none=True)
+
+
+class ArtifactSchema(Strict):
+    """A file beside a job's results."""
+
+    id = fields.UUID()
+    name = fields.String()
+    type = fields.String(attribute="kind", metadata={"example": "model"})
+    media_type = fields.String()
+    metadata = fields.Dict(attribute="details")
+    size_bytes = fields.Integer()
+    digest = fields.String(metadata={"description": "SHA-256 in hex"})
+    saved_by = fields.String(metadata={"description": "a user, or the node that a replica ran on"})
+    replica_id = fields.UUID(allow_none=True, metadata={"description": "null where somebody put it there"})
+    created_at = fields.AwareDateTime()
+    url = fields.String()
+
+
+class ArtifactPageSchema(Strict):
+    """Files of a job."""
+
+    items = fields.List(fields.Nested(ArtifactSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class ArtifactQuerySchema(PageQuery):
+    """Which files of a job."""
+
+    under = Text(longest=255, metadata={"description": "those in this folder"})
+    name = Text(longest=255, metadata={"description": "those whose name holds this"})
+    type = Text(longest=40)
+
+
+class UploadSchema(Strict):
+    """A file that is being sent: what is missing begins at `received_bytes`."""
+
+    id = fields.UUID()
+    name = fields.String()
+    size_bytes = fields.Integer()
+    digest = fields.String()
+    received_bytes = fields.Integer()
+    url = fields.String(metadata={"description": "where to send the rest"})
+
+
+class SendingSchema(Strict):
+    """The artifact, where all of it is there; else the upload."""
+
+    artifact = fields.Nested(ArtifactSchema, allow_none=True)
+    upload = fields.Nested(UploadSchema, allow_none=True)
+
+
+class NewArtifactSchema(Strict):
+    """A file to be sent."""
+
+    name = Text(longest=255, required=True, metadata={"example": "plots/loss.png"})
+    type = Text(longest=40, load_default="", metadata={"description": "guessed by the name, if not said"})
+    media_type = Text(longest=100, load_default="", metadata={"description": "likewise"})
+    metadata = fields.Dict(fields.String(), load_default=dict, metadata={"description": "any JSON object"})
+    size_bytes = Integer(least=0, most=LARGEST, required=True)
+    digest = Text(longest=64, required=True, metadata={"description": "its SHA-256 in hex"})
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> tuple[Label, Content]:
+        """Hand the rules values."""
+        label = Label(data["name"], data["type"], data["media_type"], data["metadata"])
+        return label, Content(data["digest"], data["size_bytes"])

@@ -23,6 +23,7 @@ from app.tenancy.models import ApiKey, ServiceAccount
 from tests.support.builders import a_pool, a_queue, a_service_account, an_api_key
 from tests.support.code import a_bundle, a_manifest, digest_of
 from tests.support.fake_node import FakeNode, a_description
+from tests.support.files import begin
 from tests.support.saving import save
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World, a_world
@@ -155,6 +156,8 @@ class Victim:
             "POST /agent/replicas/<uuid:replica_id>/checkpoints": wire.pack(wire.SaveFailed(self.spec.fence, "full")),
             "POST /agent/replicas/<uuid:replica_id>/restored": wire.pack(wire.Restored(self.spec.fence, "")),
             "POST /jobs/<uuid:job_id>/checkpoints": None,
+            "POST /jobs/<uuid:job_id>/artifacts": {"name": "mine", "size_bytes": 1, "digest": digest_of(b"x")},
+            "PATCH /jobs/<uuid:job_id>/artifacts/uploads/<uuid:upload_id>": None,
             "PUT /checkpoints/<uuid:checkpoint_id>/grants/<uuid:project_id>": None,
         }
 
@@ -222,6 +225,7 @@ def a_victim(stack: Stack, world: World) -> Victim:
         "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id,
         "array_id": many["array_id"], "workflow_id": flow["id"], "bundle_id": bundle_id, "replica_id": spec.replica_id,
         "artifact_id": artifact_id, "checkpoint_id": checkpoint_id,
+        "upload_id": begin(stack.client(world.member), spec.job_id, "a.bin", b"secret").json["upload"]["id"],
     }  # fmt: skip
     return Victim(ids, spec, queue, key, account, other)
 

@@ -95,6 +95,7 @@ class ControlPlane:
     metrics: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    said_of: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     artifacts_at_end: dict[str, list[str]] = field(default_factory=dict)
     code: dict[str, dict[str, bytes]] = field(default_factory=dict)
     manifests: dict[str, CodeManifest] = field(default_factory=dict)
@@ -110,6 +111,7 @@ class ControlPlane:
     store: LocalStore | None = None
     shipments: int = 0
     uploads_refused: int = 0
+    full: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def start(self) -> None:
@@ -327,9 +329,14 @@ class _Handler(BaseHTTPRequestHandler):
         if parts.path.endswith("/checkpoints"):
             return self._answer(*self.control_plane.take_checkpoint(replica_id, body))
         assert self.headers["Digest"] == f"sha-256={hashlib.sha256(body).hexdigest()}"
+        if self.control_plane.full:
+            self.control_plane.full -= 1
+            return self._answer(507, {"code": "store_full", "detail": "the store has no room"})
         if query["name"][0].startswith("forbidden"):
             return self._answer(413, {"code": "too_large", "detail": "too large"})
         self.control_plane.artifacts[replica_id][query["name"][0]] = body
+        about = query.get("type", [""])[0], self.headers.get("Artifact-Metadata", "")
+        self.control_plane.said_of[replica_id, query["name"][0]] = about
         return self._answer(201, {"id": "artifact"})
 
     def _answer(self, status: int, body: Any) -> None:

@@ -101,7 +101,8 @@ def _ignored(root: Path) -> GitIgnoreSpec:
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid(Field("--dir", f"{root / IGNORE_FILE} can't be read: {error}")) from error
     try:
-        return GitIgnoreSpec.from_lines([*USUAL, *lines])
+        # Not whatever engine happens to be installed: others fail for names that are no text.
+        return GitIgnoreSpec.from_lines([*USUAL, *lines], backend="simple")
     except ValueError as error:
         raise Invalid(Field("--dir", f"{root / IGNORE_FILE} can't be understood: {error}")) from error
 

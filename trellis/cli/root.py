@@ -7,6 +7,7 @@ import typer
 import trellis
 from trellis.cli import (
     account,
+    artifacts,
     bundles,
     changes,
     checkpoints,
@@ -42,6 +43,7 @@ groups.register(app)
 logs.register(app)
 metrics.register(app)
 checkpoints.register(app)
+artifacts.register(app)
 watching.register(app)
 whatif.register(app)
 cluster.register(app)

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 from trellis.answers import Artifact, Event, Job, JobArray, LogLine, Metric, Series, answer
 from trellis.errors import Field, Invalid
 from trellis.foresight import DryRun
+from trellis.nouns.artifacts import ArtifactFilters, Artifacts
 from trellis.nouns.logs import Follower, read_log
 from trellis.nouns.paging import pages
 from trellis.submission import JobBody, as_json
@@ -37,13 +38,17 @@ class JobFilters(TypedDict, total=False):
 
 
 class LogFilters(TypedDict, total=False):
-    """Which lines: the last `tail`, those after the time `since`, of one replica, stream or attempt."""
+    """Which lines: the last `tail`, those after the time `since` (or so long ago: "10m"), of one replica, stream or attempt.
+
+    `grep` is a regular expression (RE2) that they match; with `tail`, the last that do.
+    """
 
     tail: int
     since: datetime | str
     replica: int
     stream: str
     attempt: int
+    grep: str
 
 
 class Jobs:
@@ -174,20 +179,13 @@ class Jobs:
         said = {"agg": answered["agg"], "resolution_s": answered["resolution_s"]}
         return tuple(answer(Series, {**said, **series}) for series in answered["items"])
 
-    def artifacts(self, job: Job | str) -> Iterator[Artifact]:
-        """The files that the job saved."""
-        return pages(self._transport, path("jobs", _id(job), "artifacts"), Artifact)
+    def artifacts(self, job: Job | str, **filters: Unpack[ArtifactFilters]) -> Iterator[Artifact]:
+        """The files beside the job's results, by name; see `client.artifacts` for what else can be done with them."""
+        return Artifacts(self._transport).list(job, **filters)
 
     def download(self, job: Job | str, artifact: Artifact | str, to: Path | str) -> Path:
         """Fetch one of the job's files (an `Artifact` or its id) to the path `to`; it is whole there or absent."""
-        wanted = artifact.id if isinstance(artifact, Artifact) else artifact
-        target = Path(to)
-        part = target.with_name(f"{target.name}.part")
-        call = Call("GET", path("jobs", _id(job), "artifacts", wanted))
-        with self._transport.stream(call) as response, part.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-        return part.replace(target)
+        return Artifacts(self._transport).download(job, artifact, to)
 
     def _post(self, where: str, body: dict[str, Any]) -> Any:
         return self._transport.json(Call("POST", where, body=body))

@@ -16,7 +16,8 @@ from agent.containers.site import Site
 from agent.executors.base import Start
 from agent.ground import Confinement, Ground
 from agent.layout import Home
-from agent.output import OutputLog, ResumedLog
+from agent.output import Limits, OutputLog, ResumedLog
+from agent.redaction import Redactor
 from agent.workspace import prepare
 from tests.support.agent_api import a_spec
 from trellis.vocabulary import Isolation, NetworkPolicy
@@ -191,7 +192,7 @@ def test_a_log_that_is_gone_on_with_leaves_out_what_it_has(tmp_path: Path) -> No
     first.say("of the platform")
     first.write("e", b"fault\n")
     first.close()
-    again = ResumedLog(path)
+    again = ResumedLog(path, Redactor())
     again.write("o", b"one\n")
     again.write("o", b"two\nthree\r\n\n")
     again.write("e", b"fault\nanother\n")
@@ -200,3 +201,19 @@ def test_a_log_that_is_gone_on_with_leaves_out_what_it_has(tmp_path: Path) -> No
     assert said == [
         ["o", "one"], ["o", "two"], ["s", "of the platform"], ["e", "fault"], ["o", "three\r"], ["o", ""], ["e", "another"],
     ]  # fmt: skip
+
+
+def test_a_log_that_is_gone_on_with_knows_of_the_lines_that_were_cut_out_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    first = OutputLog(path, Limits(burst=60, per_s=1, last=8), now=lambda: 0.0)
+    lines = [b"%03d\n" % number for number in range(10)]
+    for line in lines:
+        first.write("o", line)
+    first.rejoin()
+    first.close()
+    again = ResumedLog(path, Redactor())
+    for line in (*lines, b"010\n"):
+        again.write("o", line)
+    again.close()
+    said = [line.split(" ", 2) for line in path.read_text().splitlines()]
+    assert [text for _, mark, text in said if mark == "o"] == ["000", "001", "008", "009", "010"]

@@ -75,6 +75,18 @@ def test_the_context_names_the_replica(job: socket.socket) -> None:
     assert (here.job_id, here.attempt, here.fence, here.replica_count) == ("j", 2, 3, 4)
 
 
+def test_an_artifact_says_what_it_is_beside_it(job: socket.socket, tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_text("one")
+    kept = runtime.save_artifact(tmp_path / "w.bin", type="model", metadata={"epoch": 3})
+    about = kept.with_name(".w.bin.about")
+    assert json.loads(about.read_text()) == {"type": "model", "metadata": {"epoch": 3}}
+    runtime.save_artifact(tmp_path / "w.bin")
+    assert not about.exists()
+    for wrong in ({"type": "No Word"}, {"metadata": {"a": "x" * 5000}}, {"metadata": {"a": math.nan}}):
+        with pytest.raises(ValueError, match=r"type|metadata|JSON"):
+            runtime.save_artifact(tmp_path / "w.bin", **wrong)
+
+
 def test_an_artifact_is_copied_whole_and_may_be_replaced(job: socket.socket, tmp_path: Path) -> None:
     (tmp_path / "model").write_text("one")
     runtime.save_artifact(tmp_path / "model")

@@ -113,17 +113,46 @@ def test_an_error_keeps_its_class() -> None:
         a_client(api).jobs.cancel("j1")
 
 
-def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
-    def answer(*pieces: bytes, then: Exception | None = None) -> Callable[[httpx.Request], httpx.Response]:
-        return lambda _: httpx.Response(200, stream=Stream(pieces, then))
+def _answer(
+    *pieces: bytes, then: Exception | None = None, status: int = 200, etag: str = ""
+) -> Callable[[httpx.Request], httpx.Response]:
+    headers = {"ETag": etag} if etag else {}
+    return lambda _: httpx.Response(status, headers=headers, stream=Stream(pieces, then))
 
-    broken, whole = answer(b"half", then=httpx.ReadError("reset")), answer(b"wh", b"ole")
-    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", broken, whole)
+
+def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
+    broken = _answer(then=httpx.ReadError("reset"))
+    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", *[broken] * 5, _answer(b"wh", b"ole"))
     target = tmp_path / "model.bin"
     with pytest.raises(Unavailable):
         a_client(api).jobs.download("j1", "a1", target)
     assert not target.exists()
     assert a_client(api).jobs.download("j1", "a1", target).read_bytes() == b"whole"
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    broken, rest = _answer(b"who", then=httpx.ReadError("reset")), _answer(b"ole", status=206)
+    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", broken, rest)
+    assert a_client(api).jobs.download("j1", "a1", tmp_path / "m").read_bytes() == b"whole"
+    assert [asked.headers.get("Range") for asked in api.asked] == [None, "bytes=2-"]
+
+
+def test_a_file_that_is_not_what_was_saved_is_not_kept(tmp_path: Path) -> None:
+    api = FakeApi().on("GET", "/jobs/j1/artifacts/a1", _answer(b"other", etag=f'"{"0" * 64}"'))
+    with pytest.raises(Conflict, match="not what was saved"):
+        a_client(api).jobs.download("j1", "a1", tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "/etc/passwd", "a/../../b", "a\\..\\b", "a/./b", ".bashrc", "a//b", "a\0b", "\u202egnp.exe"]
+)
+def test_a_name_that_leads_out_of_the_folder_is_not_written(tmp_path: Path, name: str) -> None:
+    item = {"id": "a1", "name": name, "size_bytes": 1}
+    api = FakeApi().on("GET", "/jobs/j1/artifacts", reply({"items": [item], "next_cursor": None}))
+    with pytest.raises(Conflict):
+        list(a_client(api).artifacts.download_tree("j1", tmp_path / "to"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_whose_download_broke_off_is_fetched_again(tmp_path: Path) -> None:

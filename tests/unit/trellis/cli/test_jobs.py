@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -119,7 +120,27 @@ def test_lines_come_through_without_markup_or_commands(cli: CommandLine) -> None
 def test_lines_of_other_replicas_and_of_the_platform_are_marked(cli: CommandLine) -> None:
     lines = [{"text": "a", "replica": 0}, {"text": "b", "replica": 1}, {"text": "killed", "stream": "system"}]
     cli.api.on("GET", "/jobs/j1/logs", reply({"lines": lines}))
-    assert cli.run("logs", "j1").stdout == "a\n[1] b\ntrellis: killed\n"
+    assert cli.run("logs", "j1").stdout == "a\n[1] b\n[0] trellis: killed\n"
+
+
+def test_lines_of_a_gang_bear_their_rank_and_on_request_their_time(cli: CommandLine) -> None:
+    lines = [
+        {"text": "b", "replica": 1, "at": "2026-01-31T12:00:00.123456+00:00"},
+        {"text": "a", "replica": 0, "at": "2026-01-31T12:00:01+00:00"},
+    ]
+    cli.api.on("GET", "/jobs/j1/logs", reply({"lines": lines}))
+    assert cli.run("logs", "j1").stdout == "[1] b\n[0] a\n"
+    shown = cli.run("logs", "j1", "--timestamps").stdout.splitlines()
+    assert [line.split(" ", 1)[1] for line in shown] == ["[1] b", "[0] a"]
+    assert datetime.fromisoformat(shown[0].split()[0]) == datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+def test_what_is_looked_for_in_a_log_is_asked_of_the_server(cli: CommandLine) -> None:
+    cli.api.on("GET", "/jobs/j1/logs", reply({"lines": []}))
+    cli.run("logs", "j1", "--since", "10m", "--grep", "a|b", "--stream", "err")
+    asked = cli.api.asked[0].url.params
+    assert (asked["since"], asked["grep"], asked["stream"]) == ("10m", "a|b", "stderr")
+    assert cli.run("logs", "j1", "--since", "soon").exit_code == 2
 
 
 def test_following_as_json_is_one_object_a_line(cli: CommandLine) -> None:
