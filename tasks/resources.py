@@ -1,6 +1,7 @@
 """Watching over nodes."""
 
 from app.core.uow import UnitOfWork
+from app.jobs import leaving
 from app.jobs.losses import end_attempts_on_lost_nodes
 from app.resources.allocations import release_expired
 from app.resources.nodes import mark_silent
@@ -18,3 +19,9 @@ def watch_nodes(uow: UnitOfWork) -> None:
     end_attempts_on_lost_nodes(uow)
     release_expired(uow)
     follow_windows(uow)
+
+
+@task(queue=queues.CONTROL)
+def empty_nodes(uow: UnitOfWork) -> None:
+    """Have jobs leave the nodes that are drained or not healthy, and note which are quiet."""
+    leaving.empty_nodes(uow)

@@ -311,6 +311,8 @@ class Node(Answer):
     usd_per_hour: float = 0.0
     caches: tuple[str, ...] = ()
     cordon_reason: str = ""
+    drain: Mapping[str, Any] | None = None
+    jobs_left: int = 0
     last_seen_at: datetime | None = None
     gpus: tuple[Gpu, ...] = ()
     jobs: tuple[Mapping[str, Any], ...] = ()

@@ -43,7 +43,7 @@ ANNOUNCED = frozenset(
         "job.queued", "job.retrying", "job.succeeded", "job.failed", "job.cancelled", "job.timed_out", "job.lost",
         "job.suspended", "replica.placed", "replica.stop_asked", "replica.suspend_asked", "replica.resume_asked",
         "replica.checkpoint_asked",
-        "node.joined", "node.ready", "node.lost", "node.changed", "queue.open", "queue.changed",
+        "node.joined", "node.ready", "node.lost", "node.changed", "node.draining", "node.quarantined", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
         "quota.changed", "quota.burst_rested",

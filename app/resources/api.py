@@ -12,14 +12,16 @@ from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.schema import ReasonSchema
 from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
-from app.resources import allocations, cluster, cordons, kinds, pools, reservations, schemas, topology
-from app.resources.allocations import AllocationReport, live_on, slots_used
+from app.resources import allocations, cluster, cordons, drains, kinds, pools, reservations, schemas, topology
+from app.resources.allocations import AllocationReport, count_left, live_on, slots_used
 from app.resources.candidates import labelled
 from app.resources.capacity import PoolReport, report_pools
 from app.resources.gpus import gpu_type
+from app.resources.maintenance import MaintenanceSpec, plan_maintenance
 from app.resources.models import Allocation, Gpu, Node, Pool, Reservation
 from app.resources.nodes import create_join_token, gpus_of
 from app.resources.pools import PoolSpec
+from app.resources.standing import Drain
 from app.resources.traits import Traits, change_node, taints_of
 from trellis.errors import Field, Invalid
 
@@ -97,6 +99,28 @@ class Uncordon(MethodView):
     def put(self, body: dict[str, str], node_id: UUID) -> Any:
         """Place work on a node again."""
         return _answer(cordons.uncordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/drain")
+class DrainItem(MethodView):
+    """Emptying a node."""
+
+    @blp.arguments(schemas.DrainBodySchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, spec: drains.DrainSpec, node_id: UUID) -> Any:
+        """Place nothing more on a node and have its jobs leave it: those that can go on elsewhere at once."""
+        return _answer(drains.drain_node(current_uow(), node_id, spec, if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/undrain")
+class Undrain(MethodView):
+    """Letting a node that was emptied take work again."""
+
+    @blp.arguments(ReasonSchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, str], node_id: UUID) -> Any:
+        """Place work on a node again; what has left it does not come back by itself."""
+        return _answer(drains.undrain_node(current_uow(), node_id, body["reason"], if_match()))
 
 
 @blp.route("/kinds")
@@ -237,6 +261,18 @@ class ReservationItem(MethodView):
         reservations.cancel_reservation(current_uow(), reservation_id, if_match())
 
 
+@blp.route("/maintenance")
+class Maintenance(MethodView):
+    """Working on nodes."""
+
+    @blp.arguments(schemas.MaintenanceSchema)
+    @blp.response(201, schemas.ReservationSchema)
+    def post(self, spec: MaintenanceSpec) -> Any:
+        """Claim whole nodes for maintenance over a window: they are drained when it begins, and back when it ends."""
+        reservation = plan_maintenance(current_uow(), spec)
+        return _reserved(reservation)[0], 201, etag(reservation)
+
+
 @blp.route("/join-tokens")
 class JoinTokens(MethodView):
     """What lets machines join."""
@@ -272,6 +308,7 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
     for a in held:
         holder = {"job_id": a.job_id, "name": a.holder_name, "cpu_milli": a.cpu_milli, "memory_bytes": a.memory_bytes}
         jobs[a.node_id].append(holder)
+    left = count_left(uow, nodes)
     pool_ids = {node.pool_id for node in nodes if node.pool_id}
     called: dict[UUID | None, str] = {}
     if pool_ids:
@@ -287,6 +324,8 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
             "load_percent": node.telemetry.get("load_percent"),
             "gpus": [_gpu(gpu, node, slots.get(gpu.id, [])) for gpu in gpus[node.id]],
             "jobs": jobs[node.id],
+            "drain": Drain.of(node),
+            "jobs_left": left[node.id],
         }
         for node in nodes
     ]

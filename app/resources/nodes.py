@@ -16,6 +16,7 @@ from app.resources.allocations import lock_nodes
 from app.resources.gpus import gpu_type
 from app.resources.models import AllocationSlot, Gpu, JoinToken, Node, Pool
 from app.resources.overcommit import give
+from app.resources.standing import standing_of
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
 from trellis.vocabulary import LIVING_NODE_STATES, ActorKind, NodeState
 from trellis.wire import VERSION, GpuDescription, Heartbeat, NodeDescription, pack
@@ -218,7 +219,7 @@ def _check(description: NodeDescription) -> None:
 def _welcome_back(uow: UnitOfWork, node: Node) -> None:
     """One that was given up lives again; what operators wished of it meanwhile holds."""
     if node.state not in LIVING_NODE_STATES:
-        uow.move(node, NodeState.READY if node.cordoned_at is None else NodeState.CORDONED)
+        uow.move(node, standing_of(node))
 
 
 def _describe(uow: UnitOfWork, node: Node, description: NodeDescription) -> None:

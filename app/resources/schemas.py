@@ -11,11 +11,15 @@ from app.http.constraints import CACHE_KEY, LEVEL
 from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
 from app.resources.cluster import ClusterSpec, NodeEntry
+from app.resources.drains import DrainSpec
+from app.resources.maintenance import MaintenanceSpec
 from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
 from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
 
 MOST_NODES = 10_000
+MOST_PARTS = 1000
+LONGEST_S = 366 * 86_400
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
 
@@ -98,6 +102,17 @@ class HolderSchema(Strict):
     memory_bytes = fields.Integer()
 
 
+class DrainSchema(Strict):
+    """That a node is emptied, and how far that is."""
+
+    asked_at = fields.AwareDateTime()
+    until = fields.AwareDateTime(allow_none=True)
+    migrates = fields.Boolean()
+    reason = fields.String()
+    reservation_id = fields.UUID(allow_none=True, metadata={"description": "the maintenance that it is for"})
+    quiet_at = fields.AwareDateTime(allow_none=True, metadata={"description": "since when nothing is left there"})
+
+
 class NodeSchema(Strict):
     """A node; `jobs` are those the caller may see."""
 
@@ -125,6 +140,8 @@ class NodeSchema(Strict):
     caches = fields.List(fields.String())
     cordoned_at = fields.AwareDateTime(allow_none=True)
     cordon_reason = fields.String()
+    drain = fields.Nested(DrainSchema, allow_none=True)
+    jobs_left = fields.Integer(metadata={"description": "jobs that run or stand still there, and other holders"})
     last_seen_at = fields.AwareDateTime()
     load_percent = fields.Integer(allow_none=True)
     gpus = fields.List(fields.Nested(GpuSchema))
@@ -380,12 +397,53 @@ class ClusterPartSchema(Strict):
     nodes = fields.List(fields.Nested(ClusterNodeSchema), required=True, validate=validate.Length(max=MOST_NODES))
 
 
+class MaintenanceSchema(Strict):
+    """Whole nodes, to be free for work on them."""
+
+    nodes = fields.List(
+        Text(longest=63), required=True, validate=validate.Length(1, MOST_PARTS), metadata={"description": "names"}
+    )
+    name = Text(longest=200)
+    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
+    ends_at = fields.AwareDateTime(required=True)
+    drain_within_s = Amount(
+        "seconds", most=LONGEST_S, allow_none=True, data_key="drain_within",
+        metadata={"description": "for jobs that can't go on elsewhere, once it has begun; null: as long as they take"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
+        """Hand the rules a value, not a dictionary."""
+        return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
+
+
+class DrainBodySchema(Strict):
+    """How a node is to be emptied."""
+
+    reason = Text(longest=500)
+    deadline_s = Amount(
+        "seconds", most=LONGEST_S, allow_none=True, data_key="deadline", metadata={
+            "description": "for jobs that can't go on elsewhere; null: as long as they take", "example": "30m",
+        },
+    )  # fmt: skip
+    migrate = fields.Boolean(
+        truthy={True}, falsy={False},
+        metadata={"description": "false: jobs that can go on elsewhere are moved at the deadline, not at once"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> DrainSpec:
+        """Hand the rules a value, not a dictionary."""
+        return DrainSpec(**data)
+
+
 class ClusterSchema(Strict):
     """A cluster.yaml as JSON; of pools and nodes only what it says is changed."""
 
     levels = levels_field()
     pools = fields.List(fields.Nested(NamedPoolSchema), validate=validate.Length(max=1000))
     clusters = fields.List(fields.Nested(ClusterPartSchema), validate=validate.Length(max=1000))
+    maintenance = fields.List(fields.Nested(MaintenanceSchema), validate=validate.Length(max=1000))
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> ClusterSpec:
@@ -399,7 +457,8 @@ class ClusterSchema(Strict):
             if twice := [name for name, times in Counter(named).items() if times > 1]:
                 raise ValidationError(f"names {min(twice)} twice", kind)
         levels = tuple(data["levels"]) if "levels" in data else None
-        return ClusterSpec(levels, [(pool.pop("name"), pool) for pool in data.get("pools", ())], nodes)
+        pools = [(pool.pop("name"), pool) for pool in data.get("pools", ())]
+        return ClusterSpec(levels, pools, nodes, data.get("maintenance", ()))
 
 
 def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:

@@ -10,7 +10,7 @@ from app.http.schema import Amount, Integer, QueryInteger, Strict, Text
 from app.jobs.schemas import JobSubmitSchema
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
-from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
+from app.scheduling.claims import AllocationSpec, ReservationSpec
 from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
 from app.scheduling.whatif import MoreNodes, WishSpec
 from scheduler.foresight import Certainty
@@ -78,22 +78,6 @@ class ReserveSchema(PartFields):
     def build(self, data: dict[str, Any], **_: Any) -> ReservationSpec:
         """Hand the rules a value, not a dictionary."""
         return ReservationSpec(**self.split(data))
-
-
-class MaintenanceSchema(Strict):
-    """Whole nodes, to be free for work on them."""
-
-    nodes = fields.List(
-        Text(longest=63), required=True, validate=validate.Length(1, MOST_PARTS), metadata={"description": "names"}
-    )
-    name = Text(longest=200)
-    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
-    ends_at = fields.AwareDateTime(required=True)
-
-    @post_load
-    def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
-        """Hand the rules a value, not a dictionary."""
-        return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
 
 
 DAY_S = 86_400

@@ -115,6 +115,8 @@ class Victim:
             "PATCH /resources/nodes/<uuid:node_id>": {"labels": {"mine": "yes"}},
             "PUT /resources/nodes/<uuid:node_id>/cordon": {"reason": "mine"},
             "PUT /resources/nodes/<uuid:node_id>/uncordon": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/drain": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/undrain": {"reason": "mine"},
             "PUT /resources/topology": {"levels": ["mine"]},
             "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
             "POST /resources/pools": {"name": "mine"},

@@ -1,6 +1,7 @@
 """`client.nodes` and `client.queues`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from trellis.answers import JoinToken, Kind, Node, Queue, answer
@@ -54,6 +55,19 @@ class Nodes:
         call = Call("PUT", path("resources", "nodes", node, "uncordon"), body={"reason": reason})
         return answer(Node, self._transport.json(call))
 
+    def drain(self, node: str, reason: str = "", *, deadline: str | int | None = None, migrate: bool = True) -> Node:
+        """Have its jobs leave it: those that can go on elsewhere at once, the rest by the `deadline` ("30m"; None: as
+        long as they take); without `migrate` all of them only then. Once `jobs_left` is 0 its state is `drained`.
+        Takes the id. Raises Forbidden.
+        """
+        body = {"reason": reason, "deadline": deadline, "migrate": migrate}
+        return answer(Node, self._transport.json(Call("PUT", path("resources", "nodes", node, "drain"), body=body)))
+
+    def undrain(self, node: str, reason: str = "") -> Node:
+        """Place work on it again. Takes the id."""
+        call = Call("PUT", path("resources", "nodes", node, "undrain"), body={"reason": reason})
+        return answer(Node, self._transport.json(call))
+
     def levels(self) -> tuple[str, ...]:
         """The levels of the topology, widest first."""
         return tuple(self._transport.json(Call("GET", "/resources/topology"))["levels"])
@@ -68,7 +82,7 @@ class Nodes:
 
         Raises: Invalid with pointers into it, Forbidden, Conflict.
         """
-        return answer(Applied, self._transport.json(Call("PUT", "/resources/cluster", body=dict(cluster))))
+        return answer(Applied, self._transport.json(Call("PUT", "/resources/cluster", body=_json(cluster))))
 
     def create_join_token(self, name: str | None = None, expires_in_s: int | None = None) -> JoinToken:
         """A token with which machines may join; shown this once. Raises Forbidden for all but administrators."""
@@ -119,3 +133,12 @@ class Queues:
     def resume(self, queue: str) -> Queue:
         """Start its jobs again. Takes the id."""
         return answer(Queue, self._transport.json(Call("PUT", path("queues", queue, "resume"))))
+
+
+def _json(value: Any) -> Any:
+    """What a YAML file holds, whose times were read as such, and JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _json(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_json(one) for one in value]
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,41 @@
+"""Nodes that are drained or quarantined, what their health checks found, and devices that were held and did nothing."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "20261123_nodes"
+down_revision: str | None = "20261122_bundles"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Widen."""
+    op.add_column("nodes", sa.Column("drain", _json(), nullable=True))
+    op.add_column("nodes", sa.Column("quarantine", _json(), nullable=True))
+    op.add_column("gpus", sa.Column("quarantine", _json(), nullable=True))
+    op.add_column("nodes", sa.Column("findings", _json(), server_default="[]", nullable=False))
+    op.alter_column("nodes", "findings", server_default=None)
+    op.add_column("nodes", sa.Column("quarantines", sa.BigInteger(), server_default="0", nullable=False))
+    op.alter_column("nodes", "quarantines", server_default=None)
+    op.add_column("reservations", sa.Column("drain_within_s", sa.BigInteger(), nullable=True))
+    op.add_column("allocation_gpus", sa.Column("idle_s", sa.BigInteger(), server_default="0", nullable=False))
+    op.alter_column("allocation_gpus", "idle_s", server_default=None)
+
+
+def downgrade() -> None:
+    """And back."""
+    op.drop_column("allocation_gpus", "idle_s")
+    op.drop_column("reservations", "drain_within_s")
+    op.drop_column("nodes", "quarantines")
+    op.drop_column("nodes", "findings")
+    op.drop_column("gpus", "quarantine")
+    op.drop_column("nodes", "quarantine")
+    op.drop_column("nodes", "drain")
+
+
+def _json() -> postgresql.JSONB:
+    return postgresql.JSONB(astext_type=sa.Text())
