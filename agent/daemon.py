@@ -3,15 +3,23 @@
 import logging
 import os
 import queue
+import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
 from agent.backoff import Backoff
 from agent.environments import Sources, keep_sources
 from agent.executors import EXECUTORS
-from agent.ground import Ground
+from agent.ground import Ground, Hooks
+from agent.hanging import tell_devices
+from agent.health.checks import Check, check_disk, check_memory, check_programs
+from agent.health.devices import DeviceCheck
+from agent.health.watch import HealthWatch, check_by_hook
+from agent.hooks import note, noted, run_hook
 from agent.launching import Launcher
 from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
 from agent.link import Link, Specs
@@ -24,13 +32,15 @@ from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.units import parse_bytes
 from trellis.vocabulary import StopReason
-from trellis.wire import Orders, ReplicaSpec, Stop, Welcome
+from trellis.wire import Heartbeat, HookRun, Orders, ReplicaSpec, Stop, Welcome
 
 _log = logging.getLogger(__name__)
 _LAUNCH_LEASE_WAIT_S = 5.0
 _REJOIN_EVERY_S = 5.0
 _MAKE_WAY_S = 5.0
 _LOOK_AGAIN_S = 0.01
+MOST_HOOK_S = 600.0
+LEAST_HEALTH_S = 0.1
 
 
 class Daemon:
@@ -56,6 +66,8 @@ class Daemon:
         self._welcome: Welcome | None = None
         self._ground: Ground | None = None
         self._lock_fd: int | None = None
+        self._provisioned = False
+        self._health: HealthWatch | None = None
         self._threads = [
             Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._beat, self._launch)
         ]
@@ -63,10 +75,13 @@ class Daemon:
     def join(self) -> Welcome:
         """Take the home, find out what this machine is, and register it; the answer names the node's queue and broker.
 
-        Raises: SettingsError if another daemon has the home, the isolation level can't be reached or there is no
-        token that the control plane takes; Unavailable if it can't be reached.
+        Raises: SettingsError if another daemon has the home, the isolation level can't be reached, the operator's program
+        for it fails or there is no token that the control plane takes; Unavailable if it can't be reached.
         """
-        self._welcome = self._register(self._take_home())
+        ground = self._take_home()
+        if self._welcome is None:
+            self._provision(ground)
+        self._welcome = self._register(ground)
         write_json(self._home.identity, {"node_id": self._welcome.node_id, "token": self._welcome.token})
         return self._welcome
 
@@ -81,6 +96,8 @@ class Daemon:
         self._restorer = Restorer(self._take_home(), self._link, self._wanted.put)
         self._restorer.start()
         self._shipper.start()
+        self._health = HealthWatch(self._checks(self._take_home()), self._settings.health_every_s)
+        self._health.start()
         for thread in self._threads:
             thread.start()
 
@@ -92,6 +109,8 @@ class Daemon:
         self._wanted.put(None)
         for thread in self._threads:
             thread.join()
+        if self._health is not None:
+            self._health.stop()
         self._provisioner.stop()
         self._restorer.stop()
         self._shipper.stop()
@@ -124,8 +143,18 @@ class Daemon:
                 raise SettingsError(f"another node runs on {self._home.path}: stop it, or give this one another home")
             keep_sources(self._home, Sources(self._settings.package_index, self._settings.package_links))
             ground = isolation.settle(self._settings, self._telemetry.devices())
-            self._ground = replace(ground, slices=self._telemetry.slices())
+            self._ground = replace(ground, slices=self._telemetry.slices(), hooks=hooks_of(self._settings))
         return self._ground
+
+    def _provision(self, ground: Ground) -> None:
+        """Let the operator's program make the machine ready, once; where it fails the node does not join."""
+        if not ground.hooks.join or self._provisioned:
+            return
+        ran = run_hook(ground.hooks.join, "join", ground.hooks, {})
+        if ran.code:
+            raise SettingsError(f"the program that makes this node ready {ran.why}")
+        self._provisioned = True
+        note(ground.home, HookRun("join", ok=True, output=ran.output))
 
     def _register(self, ground: Ground) -> Welcome:
         description = self._telemetry.describe(ground.confinement)
@@ -169,7 +198,13 @@ class Daemon:
 
     def _beat_once(self) -> float:
         asked_at = clock.boottime()
-        orders = self._link.heartbeat(self._telemetry.heartbeat(self._shipper.held()))
+        told = noted(self._home)
+        beat = self._telemetry.heartbeat(self._shipper.held())
+        self._tell_devices(beat)
+        checkup = self._health.latest if self._health else None
+        orders = self._link.heartbeat(replace(beat, at=clock.stamp(), checkup=checkup, hooks=tuple(told.values())))
+        for path in told:
+            path.unlink(missing_ok=True)
         lease.renew(self._home, asked_at, orders.lease_s)
         self._leased.set()
         self._obey(orders)
@@ -184,6 +219,21 @@ class Daemon:
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
+
+    def _tell_devices(self, beat: Heartbeat) -> None:
+        if uuids := self._telemetry.uuids():
+            with suppress(OSError):  # a full disk: a job that hangs is noticed a little later
+                tell_devices(self._home, uuids, beat.gpus)
+
+    def _checks(self, ground: Ground) -> list[Check]:
+        checks: list[Check] = [
+            partial(check_disk, self._home.path), check_memory, partial(check_programs, ground.confinement),
+        ]  # fmt: skip
+        if states := self._telemetry.states():
+            checks.append(DeviceCheck(states))
+        if ground.hooks.health:
+            checks.append(partial(check_by_hook, ground.hooks))
+        return checks
 
     # Launching
 
@@ -263,6 +313,23 @@ class Daemon:
 def _is_there(replica: ReplicaDir) -> bool:
     """Whether anything of a replica still runs: its supervisor, or what that left when it died."""
     return replica.alive() or any(executor.adopt(replica) for executor in EXECUTORS.values())
+
+
+def hooks_of(settings: NodeSettings) -> Hooks:
+    """The operator's programs. Raises SettingsError for one that can't be run."""
+    said = {"on_join": settings.on_join, "prolog": settings.prolog, "epilog": settings.epilog,
+            "health_check": settings.health_check}  # fmt: skip
+    for name, program in said.items():
+        if program and not (os.path.isabs(program) and os.access(program, os.X_OK)):
+            raise SettingsError(f"TRELLIS_{name.upper()} must be the whole path of a program, not {program!r}")
+    if not 0 < settings.hook_within_s <= MOST_HOOK_S:
+        raise SettingsError(f"TRELLIS_HOOK_WITHIN_S must be above 0 and at most {MOST_HOOK_S:g}")
+    if not LEAST_HEALTH_S <= settings.health_every_s <= MOST_HOOK_S:
+        raise SettingsError(f"TRELLIS_HEALTH_EVERY_S must be from {LEAST_HEALTH_S:g} to {MOST_HOOK_S:g}")
+    return Hooks(
+        settings.on_join, settings.prolog, settings.epilog, settings.health_check, settings.hook_within_s,
+        settings.name or socket.gethostname(),
+    )  # fmt: skip
 
 
 def _bytes(name: str, text: str) -> int:

@@ -21,6 +21,11 @@ class NodeSettings:
     package_links: a folder with wheels, or a page that links to some, beside the index or in its place.
     environment_cache: how much room environments of jobs may take; what was used longest ago goes first.
     code_cache: how much code of jobs the node keeps for the next ones; what was used longest ago goes first.
+    on_join, prolog, epilog: programs that run before the node joins, before a replica starts and after it ended: see docs/guides/nodes.md.
+    health_check: a program that says whether the node is well, by its exit code (0, 1 a warning, others bad) and one line.
+    hook_within_s: how long each of these may take; then it is killed and counts as failed.
+    health_every_s: how often the node looks at its own health.
+    device_record: of a node with a profile, a file that says what is wrong with its devices; empty for nothing.
     timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
     """
 
@@ -38,3 +43,10 @@ class NodeSettings:
     package_index: str = ""
     package_links: str = ""
     environment_cache: str = "20GiB"
+    on_join: str = ""
+    prolog: str = ""
+    epilog: str = ""
+    health_check: str = ""
+    hook_within_s: float = 60.0
+    health_every_s: float = 15.0
+    device_record: str = ""

@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from agent import clock, debugging, environments, lease, metric_socket, pokes, processes, verdicts, workspace
+from agent import clock, debugging, environments, hooking, lease, metric_socket, pokes, processes, verdicts, workspace
 from agent.checkpoint_folder import CheckpointFolder, Marker
 from agent.executors import EXECUTORS
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
+from agent.hanging import HangWatch
 from agent.journal import Journal
 from agent.layout import ReplicaDir, read_json, write_json
 from agent.metering import Meter
@@ -28,7 +29,7 @@ from agent.output import LineReader, OutputLog, RememberingLog
 from agent.sampling import EVERY_S, Sampler
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
-from trellis.vocabulary import ReplicaState, StopReason
+from trellis.vocabulary import HangAction, ReplicaState, StopReason
 from trellis.wire import CUT_OFF_GRACE_S, Code, ReplicaSpec, Report
 
 LEASE_LOOK_S = 5.0
@@ -78,7 +79,7 @@ class Supervisor:
         self._poller = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._timers: dict[Callable[[], None], float] = {}
-        self._still = Standstill(self._timers, (self._reach_time_limit, self._warn_of_limit))
+        self._still = Standstill(self._timers, (self._reach_time_limit, self._warn_of_limit, self._look_for_hang))
         self._running: Running | None = None
         self._outputs: list[LineReader] = []
         self._started_at = 0.0
@@ -87,6 +88,7 @@ class Supervisor:
         self._child_ended = False
         self._poked_at = 0.0
         self._held: int | None = None
+        self._hang = HangWatch(self._home, spec)
         self._save_by: tuple[float, Marker | None] = (0.0, None)
 
     def run(self) -> bool:
@@ -98,6 +100,7 @@ class Supervisor:
                 workspace.take_restored(self._ground, self._replica)
             if self._spec.code is not None:
                 self._await_code(self._spec.code)
+            self._verdict = self._verdict or hooking.run_prolog(self._ground, self._spec)
             self._start()
         except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             self._verdict = verdicts.start_failed(str(error))
@@ -122,7 +125,8 @@ class Supervisor:
         write_json(self._replica.wanted, {"project_id": self._spec.project_id, "digest": code.digest})
         began = time.monotonic()
         say = partial(self._log.say, f"waiting for the code: {code.files} files, {code.size_bytes} bytes")
-        timers: dict[Callable[[], None], float] = {say: CODE_SAY_S, self._lose_patience: CODE_WITHIN_S}
+        late = verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s")
+        timers: dict[Callable[[], None], float] = {say: CODE_SAY_S, partial(self._stop, late, 0): CODE_WITHIN_S}
         if self._spec.leased:
             timers[self._look_at_lease] = 0.0
         self._timers |= {action: began + after_s for action, after_s in timers.items()}
@@ -134,9 +138,6 @@ class Supervisor:
             self._timers.pop(action, None)
         if self._verdict is None and supplied["fault"]:
             raise StartFailed(supplied["fault"])
-
-    def _lose_patience(self) -> None:
-        self._stop(verdicts.start_failed(f"its code did not come within {CODE_WITHIN_S:g} s"), 0)
 
     def _start(self) -> None:
         self._obey_wish()
@@ -284,6 +285,8 @@ class Supervisor:
                 self._timers[self._warn_of_limit] = self._started_at + warned_s
         if self._spec.memory_bytes > 0:
             self._timers[self._look_at_memory] = self._started_at + MEMORY_LOOK_S
+        if self._spec.hang_after_s:
+            self._timers[self._look_for_hang] = self._hang.begin()
         self._sampler = Sampler()
         self._timers[self._sample] = self._started_at + EVERY_S
 
@@ -293,6 +296,19 @@ class Supervisor:
         self._meter.note(self._sampler.sample(processes.descendants(os.getpid()), self._running.cpu_s))
         self._timers[self._sample] = time.monotonic() + EVERY_S
         self._poke_soon()
+
+    def _look_for_hang(self) -> None:
+        if self._running is None or self._verdict is not None:
+            return
+        self._timers[self._look_for_hang] = time.monotonic() + self._hang.every_s
+        ended_cpu_s = self._executor.usage(self._running).cpu_s
+        if verdict := self._hang.judge(self._replica, ended_cpu_s, rests=self._freeze in self._timers):
+            self._log.say(verdict.message)
+            if self._spec.hang_action is HangAction.WARN:
+                self._report(ReplicaState.RUNNING, verdict)
+            else:
+                self._stop(verdict, self._spec.grace_s)
+            self._poke_soon()
 
     def _on(self, fd: int, action: Callable[[], None]) -> None:
         self._actions[fd] = action
@@ -346,6 +362,7 @@ class Supervisor:
     def _hear_output(self, reader: LineReader) -> None:
         if not reader.read():
             self._poller.unregister(reader.fd)
+        self._hang.stir()
         self._poke_soon()
 
     # Ending it
@@ -496,6 +513,7 @@ class Supervisor:
         self._executor.signal(running, signal.SIGCONT)
         if self._still:
             self._still.end(time.monotonic())
+            self._hang.stir()
             self._report(ReplicaState.RUNNING)
             self._poke_soon()
 
@@ -516,6 +534,7 @@ class Supervisor:
             self._log.say(debugging.told_at_end(ended, usage, now - self._started_at - rested_s, rested_s))
         for remark in ended.remarks:
             self._log.say(remark)
+        hooking.run_epilog(self._ground, self._spec, ended, verdict)
         if not verdict.silent:
             self._report(verdict.state, verdict, ended)
             while not self._journal.settle():  # nothing runs any more: an end that is told late beats one that is lost

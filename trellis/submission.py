@@ -158,6 +158,8 @@ class JobBody(TypedDict, total=False):
     grace: int | str | timedelta
     warn_signal: str
     warn_before: int | str | timedelta
+    hang_after: int | str | timedelta
+    hang_action: str
     on_node_lost: str
     debug: bool
     deadline: str | datetime

@@ -121,6 +121,8 @@ class Cause(StrEnum):
     NODE_STOPPED = "node_stopped"
     START_FAILED = "start_failed"
     ENVIRONMENT_FAILED = "environment_failed"
+    NODE_FAULT = "node_fault"
+    HUNG = "hung"
 
 
 class StopReason(StrEnum):
@@ -136,6 +138,14 @@ class StopReason(StrEnum):
     DISPLACED = "displaced"
     MIGRATED = "migrated"
     STALE = "stale"
+
+
+class HangAction(StrEnum):
+    """What becomes of a job that does nothing for too long: its owner is told, it is tried again, or it fails."""
+
+    WARN = "warn"
+    RESTART = "restart"
+    FAIL = "fail"
 
 
 class OnNodeLost(StrEnum):

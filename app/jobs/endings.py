@@ -13,7 +13,7 @@ from app.jobs.models import Attempt, Job, Replica
 from app.jobs.service import spec_of
 from app.jobs.spec import Retries
 from app.jobs.suspensions import queue_again
-from trellis.vocabulary import Cause, JobState, ReplicaState, StopReason
+from trellis.vocabulary import Cause, HangAction, JobState, ReplicaState, StopReason
 
 # By which a job is preempted as its owner wished, and not for others.
 _WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED})
@@ -51,7 +51,7 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
     spec = spec_of(job)
     ended = retries.Ended(
         reason.state, reason.cause, reason.exit_code, _tried(uow, job, reason.cause, spec.retries),
-        _chance(job), job.cancel_asked_at is not None,
+        _chance(job), job.cancel_asked_at is not None, spec.hang_action is HangAction.RESTART,
     )  # fmt: skip
     decision = retries.decide(ended, spec.retries, spec.on_node_lost)
     if reason.message and not (job.cancel_asked_at and job.message):

@@ -19,7 +19,15 @@ from app.jobs.losses import end_attempts_on
 from app.jobs.models import Job, Replica
 from app.resources.nodes import record_heartbeats
 from app.storage.checkpoints import Place
-from trellis.vocabulary import ENDED_REPLICA_STATES, ExecutorKind, NetworkPolicy, OnNodeLost, ReplicaState, StopReason
+from trellis.vocabulary import (
+    ENDED_REPLICA_STATES,
+    ExecutorKind,
+    HangAction,
+    NetworkPolicy,
+    OnNodeLost,
+    ReplicaState,
+    StopReason,
+)
 from trellis.wire import CheckpointPlan, GpuGrant, Heartbeat, Held, Orders, Pause, ReplicaSpec, Save, SliceGrant, Stop
 
 # A message about what was placed this recently is still on its way: no need to say it twice.
@@ -193,6 +201,8 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         warn_signal=kept.get("warn_signal", ""),
         warn_before_s=kept.get("warn_before_s", 60),
         debug=kept.get("debug", False),
+        hang_after_s=float(kept.get("hang_after_s") or 0),
+        hang_action=HangAction(kept.get("hang_action", HangAction.WARN)),
         leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],

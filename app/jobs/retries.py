@@ -8,6 +8,8 @@ from trellis.vocabulary import Cause, JobState, OnNodeLost, ReplicaState
 # A job whose nodes keep dying under it is more likely the killer than the victim.
 PLATFORM_LIMIT = 20
 _AT_ONCE = RetryRule(PLATFORM_LIMIT, backoff_s=0)
+# One that hangs again and again does not hang by chance.
+_AFTER_HANG = RetryRule(3, backoff_s=0)
 _ENDS = {
     ReplicaState.SUCCEEDED: JobState.SUCCEEDED,
     ReplicaState.FAILED: JobState.FAILED,
@@ -32,6 +34,7 @@ class Ended:
     tried: int
     chance: float = 0.5
     cancel_asked: bool = False
+    restarts_hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ def _rule_for(ended: Ended, retries: Retries, on_node_lost: OnNodeLost) -> Retry
     own = retries.own_rule(cause)
     if own is not None:
         return own
+    if cause is Cause.HUNG:
+        return _AFTER_HANG if ended.restarts_hung else RetryRule(0)
     if cause in PLATFORM_CAUSES:
         return _AT_ONCE
     return retries if cause in retries.on and ended.outcome is not ReplicaState.PREEMPTED else None

@@ -26,6 +26,7 @@ from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
     ExecutorKind,
+    HangAction,
     JobState,
     NetworkPolicy,
     OnNodeLost,
@@ -56,6 +57,8 @@ def accept(uow: UnitOfWork, spec: JobSpec) -> tuple[JobSpec, Place]:
     """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
+    if spec.hang_after_s is None and place.hang_after_s is not None:
+        spec = replace(spec, hang_after_s=place.hang_after_s)
     spec = pin(uow, spec, place.project_id, lock=not spec.dry_run)
     hold_quotas(uow, [(spec, place)])
     return spec, place
@@ -217,6 +220,7 @@ def spec_of(job: Job) -> JobSpec:
     kept["on_node_lost"] = OnNodeLost(kept.get("on_node_lost", OnNodeLost.REQUEUE))
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
+    kept["hang_action"] = HangAction(kept.get("hang_action", HangAction.WARN))
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
     kept["roles"] = tuple(map(_role, kept.get("roles", ())))

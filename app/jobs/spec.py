@@ -9,10 +9,10 @@ from app.core.amounts import NAMES, NOTHING, Amounts
 from app.core.constraints import Constraints
 from app.storage.retention import Keep
 from scheduler.amounts import slice_milli
-from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, MetricMode, NetworkPolicy, OnNodeLost
+from trellis.vocabulary import Cause, DependencyKind, ExecutorKind, HangAction, MetricMode, NetworkPolicy, OnNodeLost
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
-PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED})
+PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED, Cause.NODE_FAULT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,7 @@ class JobSpec:
     """One submission. Exactly one of `command` and `script` is set, or every role has a command of its own.
 
     `replicas` is the fewest that it starts with. With `roles` these say what replicas there are and what each needs.
+    One that does nothing for `hang_after_s` is dealt with by `hang_action`; 0: never, None: as its project says.
     """
 
     name: str = ""
@@ -200,6 +201,8 @@ class JobSpec:
     warn_signal: str = ""
     warn_before_s: int = 60
     debug: bool = False
+    hang_after_s: int | None = None
+    hang_action: HangAction = HangAction.WARN
     code: CodeSpec | None = None
     checkpoint: CheckpointSpec | None = None
     from_checkpoint: UUID | None = None
@@ -252,7 +255,8 @@ _STORED = (
 )  # fmt: skip
 _SELDOM = {
     "max_replicas": None, "preemptible": True, "checkpointable": False, "on_node_lost": OnNodeLost.REQUEUE,
-    "warn_signal": "", "warn_before_s": 60, "debug": False,
+    "warn_signal": "", "warn_before_s": 60, "debug": False, "hang_after_s": None,
+    "hang_action": HangAction.WARN,
 }  # fmt: skip
 _SELDOM_OF_RESOURCES = ("gpu_types", "mig_profile")
 

@@ -27,13 +27,14 @@ from trellis.errors import Field, Invalid
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a submission goes: a project and a queue; `limited`: some quota concerns it."""
+    """Where a submission goes: a project and a queue; `limited`: some quota concerns it; `hang_after_s` is that of its jobs."""
 
     project_id: UUID
     project: str
     queue_id: UUID
     queue: str
     limited: bool = True
+    hang_after_s: int | None = None
 
 
 def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
@@ -51,17 +52,19 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
     if any(row.id != chosen.id for row in found) and (project or chosen.name != DEFAULT_PROJECT):
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(Permission.JOB_WRITE, chosen.id)
+    kept = (chosen.limited, chosen.hang_after_s)
     if chosen.queue_id is None:
-        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue, chosen.limited)
-    return Place(chosen.id, chosen.name, chosen.queue_id, queue, chosen.limited)
+        return Place(chosen.id, chosen.name, find_queue(uow, chosen.id, queue).id, queue, *kept)
+    return Place(chosen.id, chosen.name, chosen.queue_id, queue, *kept)
 
 
 @cache
-def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool]:
+def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool, int | None]:
     own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
     named = (Queue.name == bindparam("queue")) & own_or_shared
     limited = are_set_for(Project).label("limited")
-    statement = select(Project.id, Project.name, Queue.id.label("queue_id"), limited).outerjoin(Queue, named)
+    columns = (Project.id, Project.name, Queue.id.label("queue_id"), limited, Project.hang_after_s)
+    statement = select(*columns).outerjoin(Queue, named)
     if bounded:
         statement = statement.where(Project.id == any_(bindparam("among", type_=ARRAY(Uuid))))
     if by == "id":

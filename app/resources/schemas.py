@@ -15,7 +15,7 @@ from app.resources.drains import DrainSpec
 from app.resources.maintenance import MaintenanceSpec
 from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
-from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
+from trellis.vocabulary import Isolation, NodeState, QuarantinedBy, ReservationState, Severity, TaintEffect
 
 MOST_NODES = 10_000
 MOST_PARTS = 1000
@@ -74,6 +74,61 @@ class NodeChangeSchema(TraitFields):
         return traits_in(data)
 
 
+class QuarantineSchema(Strict):
+    """That a node or a device is kept from work. One that the platform ordered ends by itself once all is well."""
+
+    since = fields.AwareDateTime()
+    reason = fields.String()
+    by = fields.Enum(QuarantinedBy, by_value=True)
+    until = fields.AwareDateTime(allow_none=True, metadata={"description": "not before"})
+    good = fields.Integer(metadata={"description": "health checks in a row that found nothing"})
+
+
+class QuarantineBodySchema(Strict):
+    """What is not to be trusted, or is again: the node, or one of its devices."""
+
+    reason = Text(longest=500, load_default="")
+    device = Integer(least=0, most=63, load_default=None, allow_none=True, metadata={"description": "its index"})
+
+
+class FindingSchema(Strict):
+    """What a health check found."""
+
+    check = fields.String()
+    severity = fields.String(validate=validate.OneOf([str(one) for one in Severity]))
+    message = fields.String()
+    device = fields.Integer(allow_none=True)
+    since = fields.String(metadata={"format": "date-time"})
+
+
+class SliceSchema(Strict):
+    """A slice of a partitioned device: its profile, and the memory slot that it begins at."""
+
+    profile = fields.String()
+    start = fields.Integer()
+
+
+class NodeEventQuerySchema(Strict):
+    """How many, below which."""
+
+    limit = QueryInteger(least=1, most=500, load_default=50)
+    cursor = fields.String(validate=validate.Length(max=1000))
+
+
+class NodeEventSchema(Strict):
+    """Something that happened to a node."""
+
+    id = fields.Integer()
+    kind = fields.String()
+    at = fields.AwareDateTime()
+    actor = fields.Function(
+        lambda event: {"kind": str(event.actor_kind), "id": event.actor_id and str(event.actor_id), "name": event.actor_name},
+        metadata={"type": "object"},
+    )  # fmt: skip
+    reason = fields.Function(lambda event: event.data.get("reason"), metadata={"type": "string"})
+    data = fields.Dict()
+
+
 class GpuSchema(Strict):
     """A device and its last reading."""
 
@@ -91,6 +146,10 @@ class GpuSchema(Strict):
     temperature_c = fields.Integer(allow_none=True)
     power_w = fields.Integer(allow_none=True)
     healthy = fields.Boolean(allow_none=True)
+    quarantine = fields.Nested(QuarantineSchema, allow_none=True)
+    slices = fields.List(
+        fields.Nested(SliceSchema), metadata={"description": "how a partitioned one is cut; empty: as its model allows"}
+    )
 
 
 class HolderSchema(Strict):
@@ -141,6 +200,10 @@ class NodeSchema(Strict):
     cordoned_at = fields.AwareDateTime(allow_none=True)
     cordon_reason = fields.String()
     drain = fields.Nested(DrainSchema, allow_none=True)
+    quarantine = fields.Nested(QuarantineSchema, allow_none=True)
+    findings = fields.List(fields.Nested(FindingSchema))
+    disk_free_bytes = fields.Integer(allow_none=True)
+    memory_in_use_bytes = fields.Integer(allow_none=True, metadata={"description": "of the machine, whoever uses it"})
     jobs_left = fields.Integer(metadata={"description": "jobs that run or stand still there, and other holders"})
     last_seen_at = fields.AwareDateTime()
     load_percent = fields.Integer(allow_none=True)
@@ -164,6 +227,9 @@ class NodeQuerySchema(Strict):
     gpu_type = Text(longest=63)
     label = fields.List(Text(longest=270), metadata={"description": "name:value of a label, or level:name of a domain"})
     pool = Text(longest=63)
+    zone = Text(longest=63, metadata={"description": "the same as label=zone:..."})
+    cluster = Text(longest=63, metadata={"description": "the same as label=cluster:..."})
+    healthy = fields.Boolean(metadata={"description": "false: where a check found something, or work is kept away"})
     limit = QueryInteger(least=1, most=500, load_default=50)
     cursor = fields.String(validate=validate.Length(max=1000))
     sort = fields.String()

@@ -21,6 +21,11 @@ def upgrade() -> None:
     op.alter_column("nodes", "findings", server_default=None)
     op.add_column("nodes", sa.Column("quarantines", sa.BigInteger(), server_default="0", nullable=False))
     op.alter_column("nodes", "quarantines", server_default=None)
+    op.create_index(
+        "ix_replicas_start_failed", "replicas", ["node_id", "ended_at"], unique=False,
+        postgresql_where=sa.text("cause = 'start_failed'"),
+    )  # fmt: skip
+    op.add_column("projects", sa.Column("hang_after_s", sa.BigInteger(), nullable=True))
     op.add_column("reservations", sa.Column("drain_within_s", sa.BigInteger(), nullable=True))
     op.add_column("allocation_gpus", sa.Column("idle_s", sa.BigInteger(), server_default="0", nullable=False))
     op.alter_column("allocation_gpus", "idle_s", server_default=None)
@@ -30,6 +35,8 @@ def downgrade() -> None:
     """And back."""
     op.drop_column("allocation_gpus", "idle_s")
     op.drop_column("reservations", "drain_within_s")
+    op.drop_column("projects", "hang_after_s")
+    op.drop_index("ix_replicas_start_failed", table_name="replicas", postgresql_where=sa.text("cause = 'start_failed'"))
     op.drop_column("nodes", "quarantines")
     op.drop_column("nodes", "findings")
     op.drop_column("gpus", "quarantine")

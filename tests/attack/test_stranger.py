@@ -117,6 +117,8 @@ class Victim:
             "PUT /resources/nodes/<uuid:node_id>/uncordon": {"reason": "mine"},
             "PUT /resources/nodes/<uuid:node_id>/drain": {"reason": "mine"},
             "PUT /resources/nodes/<uuid:node_id>/undrain": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/quarantine": {"reason": "mine"},
+            "PUT /resources/nodes/<uuid:node_id>/release": {"reason": "mine"},
             "PUT /resources/topology": {"levels": ["mine"]},
             "PUT /resources/cluster": {"levels": ["mine"], "pools": [{"name": "mine"}]},
             "POST /resources/pools": {"name": "mine"},

@@ -11,6 +11,7 @@ from trellis.cli import (
     changes,
     checkpoints,
     cluster,
+    doctoring,
     groups,
     holdings,
     jobs,
@@ -45,6 +46,7 @@ watching.register(app)
 whatif.register(app)
 cluster.register(app)
 machines.register(app)
+doctoring.register(app)
 holdings.register(app)
 quota.register(app)
 policy.register(app)

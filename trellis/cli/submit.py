@@ -29,7 +29,7 @@ from trellis.cli.options import (
 from trellis.cli.text import span
 from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
-from trellis.vocabulary import JobState, NetworkPolicy, OnNodeLost, Strategy
+from trellis.vocabulary import HangAction, JobState, NetworkPolicy, OnNodeLost, Strategy
 
 TIMED_OUT = 124
 CANCELLED = 130
@@ -107,6 +107,11 @@ def submit(  # one parameter an option, that is how Typer declares them
     ] = None,
     retry_codes: Annotated[str | None, typer.Option(help="Of exit codes only these, such as 75,76.")] = None,
     backoff: Annotated[str | None, typer.Option(help="Pause before the next try, doubled each time.")] = None,
+    hang_after: Annotated[
+        str | None,
+        typer.Option(help="Hung, if it prints nothing and uses no CPU and no device for so long, such as 30m."),
+    ] = None,
+    hang_action: Annotated[HangAction | None, typer.Option(help="What becomes of it then.")] = None,
     on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
     warn: Annotated[str | None, typer.Option(help="Signal before the time limit, such as USR1@60.")] = None,
     grace: Annotated[str | None, typer.Option(help="Between TERM and KILL, such as 30s.")] = None,
@@ -175,6 +180,8 @@ def submit(  # one parameter an option, that is how Typer declares them
         "retries": _present(
             {"limit": retries, "by_cause": rules(retry), "exit_codes": codes(retry_codes), "backoff_s": backoff}
         ),
+        "hang_after": hang_after,
+        "hang_action": None if hang_action is None else str(hang_action),
         "on_node_lost": None if on_node_lost is None else str(on_node_lost),
         **warning(warn),
         "grace": grace,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from trellis.answers import JoinToken, Kind, Node, Queue, answer
+from trellis.answers import Event, JoinToken, Kind, Node, Queue, answer
 from trellis.holdings import Applied, QueueOrder
 from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
@@ -24,9 +24,11 @@ class Nodes:
         gpu_type: str | None = None,
         label: str | None = None,
         pool: str | None = None,
+        healthy: bool | None = None,
     ) -> Iterator[Node]:
         """Every node that matches; `label` is `key:value`, of a label or of a domain such as `zone:north`."""
         wanted = {"name": name, "state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
+        wanted["healthy"] = None if healthy is None else str(healthy).lower()
         return pages(self._transport, "/resources/nodes", Node, wanted)
 
     def kinds(self) -> Sequence[Kind]:
@@ -67,6 +69,22 @@ class Nodes:
         """Place work on it again. Takes the id."""
         call = Call("PUT", path("resources", "nodes", node, "undrain"), body={"reason": reason})
         return answer(Node, self._transport.json(call))
+
+    def quarantine(self, node: str, reason: str = "", *, device: int | None = None) -> Node:
+        """Place nothing more on it, or on its device of that index, until it is released. Takes the id."""
+        return self._trust("quarantine", node, reason, device)
+
+    def release(self, node: str, reason: str = "", *, device: int | None = None) -> Node:
+        """End a quarantine, whoever ordered it. Takes the id."""
+        return self._trust("release", node, reason, device)
+
+    def _trust(self, verb: str, node: str, reason: str, device: int | None) -> Node:
+        body = {"reason": reason, "device": device}
+        return answer(Node, self._transport.json(Call("PUT", path("resources", "nodes", node, verb), body=body)))
+
+    def events(self, node: str) -> Iterator[Event]:
+        """What happened to it, the newest first. Takes the id. Raises Forbidden for all but administrators."""
+        return pages(self._transport, path("resources", "nodes", node, "events"), Event)
 
     def levels(self) -> tuple[str, ...]:
         """The levels of the topology, widest first."""
