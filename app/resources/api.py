@@ -23,6 +23,7 @@ from app.resources import (
     reservations,
     schemas,
     topology,
+    usage,
 )
 from app.resources.allocations import AllocationReport, count_left, live_on, slots_used
 from app.resources.candidates import is_well, labelled
@@ -325,6 +326,17 @@ class Maintenance(MethodView):
         """Claim whole nodes for maintenance over a window: they are drained when it begins, and back when it ends."""
         reservation = plan_maintenance(current_uow(), spec)
         return _reserved(reservation)[0], 201, etag(reservation)
+
+
+@blp.route("/usage")
+class Usage(MethodView):
+    """Who held what."""
+
+    @blp.arguments(schemas.UsageQuerySchema, location="query")
+    @blp.response(200, schemas.UsageSchema)
+    def get(self, query: usage.UsageQuery) -> usage.UsageReport:
+        """Sum up what was held over time: CPU, memory and GPU hours of one's projects, apart by what is asked for."""
+        return usage.report_usage(current_uow(), query)
 
 
 @blp.route("/join-tokens")

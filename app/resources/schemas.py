@@ -10,6 +10,7 @@ from app.http.amounts import AmountsSchema, LimitsSchema
 from app.http.constraints import CACHE_KEY, LEVEL
 from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.resources import usage
 from app.resources.cluster import ClusterSpec, NodeEntry
 from app.resources.drains import DrainSpec
 from app.resources.maintenance import MaintenanceSpec
@@ -548,3 +549,48 @@ class AppliedSchema(Strict):
     pools = fields.List(fields.String())
     nodes = fields.List(fields.String())
     missing = fields.List(fields.String(), metadata={"description": "nodes that have not joined yet"})
+
+
+class UsageQuerySchema(Strict):
+    """Over which time, in which pieces, and apart by what."""
+
+    since = fields.AwareDateTime(data_key="from")
+    last_s = Amount(
+        "seconds", least=1, most=LONGEST_S, data_key="last", load_default=7 * 86_400,
+        metadata={"description": "in place of `from`: so long before `to`", "example": "7d"},
+    )  # fmt: skip
+    until = fields.AwareDateTime(data_key="to", metadata={"description": "now, if left out"})
+    bucket_s = Amount("seconds", least=60, most=LONGEST_S, data_key="bucket", metadata={"example": "1d"})
+    by = fields.List(
+        fields.String(validate=validate.OneOf(usage.KEYS)), load_default=[],
+        metadata={"description": "may be given again"},
+    )  # fmt: skip
+    project_id = fields.UUID()
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> usage.UsageQuery:
+        """Hand the rules a value, not a dictionary."""
+        return usage.UsageQuery(**data | {"by": tuple(data["by"])})
+
+
+class UsedSchema(Strict):
+    """What was held from `starts_at` on, for the length of a bucket; keys that were not asked for are null."""
+
+    starts_at = fields.AwareDateTime()
+    project = fields.String(allow_none=True)
+    user = fields.String(allow_none=True)
+    queue = fields.String(allow_none=True)
+    gpu_type = fields.String(allow_none=True)
+    cpu_hours = fields.Float()
+    memory_gib_hours = fields.Float()
+    gpu_hours = fields.Float()
+    idle_gpu_hours = fields.Float(metadata={"description": "of those in which the device did nothing"})
+    jobs = fields.Integer()
+
+
+class UsageSchema(Strict):
+    """Who held what, over which time."""
+
+    since = fields.AwareDateTime(data_key="from")
+    until = fields.AwareDateTime(data_key="to")
+    items = fields.List(fields.Nested(UsedSchema))

@@ -29,10 +29,16 @@ def upgrade() -> None:
     op.add_column("reservations", sa.Column("drain_within_s", sa.BigInteger(), nullable=True))
     op.add_column("allocation_gpus", sa.Column("idle_s", sa.BigInteger(), server_default="0", nullable=False))
     op.alter_column("allocation_gpus", "idle_s", server_default=None)
+    op.add_column("allocation_gpus", sa.Column("idle_seen_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_allocations_released_at", "allocations", ["released_at"], unique=False, postgresql_using="brin"
+    )
 
 
 def downgrade() -> None:
     """And back."""
+    op.drop_index("ix_allocations_released_at", table_name="allocations", postgresql_using="brin")
+    op.drop_column("allocation_gpus", "idle_seen_at")
     op.drop_column("allocation_gpus", "idle_s")
     op.drop_column("reservations", "drain_within_s")
     op.drop_column("projects", "hang_after_s")

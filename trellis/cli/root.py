@@ -21,6 +21,7 @@ from trellis.cli import (
     policy,
     quota,
     submit,
+    usage,
     watching,
     whatif,
 )
@@ -48,6 +49,7 @@ cluster.register(app)
 machines.register(app)
 doctoring.register(app)
 holdings.register(app)
+usage.register(app)
 quota.register(app)
 policy.register(app)
 account.register(app)
