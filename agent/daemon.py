@@ -89,6 +89,7 @@ class Daemon:
         """Begin; joins first if that was not done. Raises what `join` raises."""
         if self._welcome is None:
             self.join()
+        self._reap(self._take_home())
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
         self._provisioner = Provisioner(self._take_home(), self._link, self._caches, self._rejoin)
@@ -155,6 +156,11 @@ class Daemon:
             raise SettingsError(f"the program that makes this node ready {ran.why}")
         self._provisioned = True
         note(ground.home, HookRun("join", ok=True, output=ran.output))
+
+    def _reap(self, ground: Ground) -> None:
+        """End what an earlier agent started of which nothing is on record any more: nobody else will."""
+        for name in ground.cgroups.reap([replica.path.name for replica in self._home.find_replicas()]):
+            _log.warning("what was left of %s is ended: nothing is known of it here", name)
 
     def _register(self, ground: Ground) -> Welcome:
         description = self._telemetry.describe(ground.confinement)

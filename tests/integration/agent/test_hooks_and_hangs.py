@@ -1,12 +1,16 @@
 """A node with programs of its operator's around jobs, and jobs that do nothing, with real processes."""
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent import commands
+from agent.reading import read_small
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from trellis.settings import SettingsError
@@ -128,3 +132,24 @@ def test_a_node_says_that_it_was_made_ready_and_what_its_check_finds(
     assert {("ecc", 1), ("hook", None)} <= found
     told = wait_until(lambda: [run for beat in plane.heartbeats for run in beat.hooks])
     assert (told[0].hook, told[0].ok, told[0].output) == ("join", True, "ready\n")
+
+
+def test_what_an_earlier_agent_left_running_without_any_record_is_ended(
+    limited_node: Node, plane: ControlPlane
+) -> None:
+    limited_node.run(a_spec("r1", *SLEEPS))
+    wait_until(lambda: plane.lines("r1"))
+    replica = limited_node.home.replica("r1", 1)
+    group = limited_node.groups.group(replica.path.name)
+    assert group is not None
+    supervisor = int(read_small(replica.lock))
+    limited_node.daemon.stop()
+    # Its supervisor is held, so that nobody but the next agent ends what it started.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        assert group.pids()
+        shutil.rmtree(replica.path)
+        limited_node.start()
+        wait_until(lambda: not group.pids())
+    finally:
+        os.kill(supervisor, signal.SIGKILL)
