@@ -35,6 +35,8 @@ NODE_TUNING = frozenset(
     {
         "TRELLIS_CPUS", "TRELLIS_MEMORY", "TRELLIS_ISOLATION", "TRELLIS_JOB_UID", "TRELLIS_TIMEZONE",
         "TRELLIS_CODE_CACHE", "TRELLIS_ENVIRONMENT_CACHE", "TRELLIS_PACKAGE_INDEX", "TRELLIS_PACKAGE_LINKS",
+        "TRELLIS_ON_JOIN", "TRELLIS_PROLOG", "TRELLIS_EPILOG", "TRELLIS_HEALTH_CHECK", "TRELLIS_HOOK_WITHIN_S",
+        "TRELLIS_HEALTH_EVERY_S", "TRELLIS_DEVICE_RECORD",
     }
 )  # fmt: skip
 SWEEP = "import sys, pathlib; from agent.sweep import stop_all; stop_all(pathlib.Path(sys.argv[1]), float(sys.argv[2]))"

@@ -81,6 +81,7 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
             gpu_numa=tuple(gpu.numa for gpu in gpus),
             partitioned=tuple(gpu.index for gpu in gpus if _is_cut(gpu) and _pairs_in(gpu) == cuts),
             cuts=cuts,
+            away="" if node.state is NodeState.READY else str(node.state),
             # Of the others it is no matter, and nodes that differ in it by a few bytes alone shall be alike.
             gpu_memory_bytes=next((gpu.memory_bytes for gpu in gpus if gpu.partitioned), 0),
             domains=tuple(node.domains.get(level, "") for level in levels),

@@ -183,6 +183,18 @@ def test_who_runs_where_it_is_not_well_and_can_go_on_elsewhere_moves(
     assert stops == {moves.replica_id: StopReason.MIGRATED}
 
 
+def test_who_waits_hears_how_many_nodes_are_kept_from_work_and_why(
+    stack: Stack, nodes: list[FakeNode], admin: Caller, member: Caller
+) -> None:
+    nodes[0].check_up(FULL)
+    for node, verb in ((nodes[1], "drain"), (nodes[2], "cordon")):
+        admin.put(f"/resources/nodes/{node.welcome.node_id}/{verb}")
+    job = submit(member)["id"]
+    plan(stack)
+    told = "3 nodes that could hold it are not ready; 1 node is cordoned, 1 node is draining, 1 node is quarantined"
+    assert member.get(f"/jobs/{job}").json["why"] == told
+
+
 def test_an_operators_quarantine_lasts_until_an_operator_ends_it(
     stack: Stack, nodes: list[FakeNode], look: Look, admin: Caller, member: Caller
 ) -> None:
