@@ -333,7 +333,7 @@ class Usage(MethodView):
     """Who held what."""
 
     @blp.arguments(schemas.UsageQuerySchema, location="query")
-    @blp.response(200, schemas.UsageSchema)
+    @blp.response(200, schemas.UsageReportSchema)
     def get(self, query: usage.UsageQuery) -> usage.UsageReport:
         """Sum up what was held over time: CPU, memory and GPU hours of one's projects, apart by what is asked for."""
         return usage.report_usage(current_uow(), query)

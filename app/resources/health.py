@@ -180,7 +180,9 @@ def _one_round_on(known: Quarantine, now: datetime) -> Quarantine | None:
 
 def _note_hooks(uow: UnitOfWork, node: Node, beat: Heartbeat) -> None:
     for run in beat.hooks:
-        kind = "node.hook_ran" if run.ok else "node.hook_failed"
-        uow.emit(kind, node, hook=run.hook, output=run.output, replica_id=run.replica_id)
-        if not run.ok:
+        told = {"hook": run.hook, "output": run.output, "replica_id": run.replica_id}
+        if run.ok:
+            uow.emit("node.hook_ran", node, **told)
+        else:
+            uow.emit("node.hook_failed", node, **told)
             distrust(uow, node, QuarantinedBy.HOOK, f"{run.hook} failed: {run.output[:200]}")

@@ -102,7 +102,7 @@ class FindingSchema(Strict):
     since = fields.String(metadata={"format": "date-time"})
 
 
-class SliceSchema(Strict):
+class CutSchema(Strict):
     """A slice of a partitioned device: its profile, and the memory slot that it begins at."""
 
     profile = fields.String()
@@ -149,7 +149,7 @@ class GpuSchema(Strict):
     healthy = fields.Boolean(allow_none=True)
     quarantine = fields.Nested(QuarantineSchema, allow_none=True)
     slices = fields.List(
-        fields.Nested(SliceSchema), metadata={"description": "how a partitioned one is cut; empty: as its model allows"}
+        fields.Nested(CutSchema), metadata={"description": "how a partitioned one is cut; empty: as its model allows"}
     )
 
 
@@ -588,7 +588,7 @@ class UsedSchema(Strict):
     jobs = fields.Integer()
 
 
-class UsageSchema(Strict):
+class UsageReportSchema(Strict):
     """Who held what, over which time."""
 
     since = fields.AwareDateTime(data_key="from")
