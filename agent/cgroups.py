@@ -9,7 +9,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,20 @@ class Cgroups:
     def group(self, name: str) -> "Group | None":
         """The group of a replica, which need not exist yet; None where there can be none."""
         return Group(self, name) if self.version else None
+
+    def reap(self, known: Collection[str]) -> list[str]:
+        """Kill what is in groups of none of the `known` names, and remove those: an agent died, and its files are gone.
+
+        Returns their names.
+        """
+        names = {
+            name for folder in self.folders.values() for name in os.listdir(folder) if os.path.isdir(f"{folder}/{name}")
+        }
+        strays = sorted(names - set(known))
+        for group in filter(None, map(self.group, strays)):
+            group.kill()
+            group.remove()
+        return strays
 
     def leave(self) -> None:
         """Remove the directories again, where no replica has a group in them; `find` makes them anew."""

@@ -78,6 +78,10 @@ class CheckpointFolder:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(self._replica.asked, flags, 0o644))
 
+    def is_asked(self) -> bool:
+        """Whether it is wished that it saves, and it has not yet."""
+        return self._replica.asked.exists()
+
     def answered(self) -> None:
         """The wish is fulfilled."""
         with suppress(OSError):

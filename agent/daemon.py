@@ -3,9 +3,12 @@
 import logging
 import os
 import queue
+import socket
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from threading import Event, Lock, Thread
 
 from agent import clock, isolation, lease
@@ -13,7 +16,12 @@ from agent.backoff import Backoff
 from agent.containers import enclosure, tidying
 from agent.environments import Sources, keep_sources
 from agent.executors import EXECUTORS
-from agent.ground import Ground
+from agent.ground import Ground, Hooks
+from agent.hanging import tell_devices
+from agent.health.checks import Check, check_disk, check_memory, check_programs
+from agent.health.devices import DeviceCheck
+from agent.health.watch import HealthWatch, check_by_hook
+from agent.hooks import note, noted, run_hook
 from agent.launching import Launcher
 from agent.layout import Home, ReplicaDir, lock_file, read_json, write_json
 from agent.link import Link, Specs
@@ -28,7 +36,7 @@ from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.units import parse_bytes
 from trellis.vocabulary import StopReason
-from trellis.wire import Orders, ReplicaSpec, Stop, Welcome
+from trellis.wire import Heartbeat, HookRun, Orders, ReplicaSpec, Stop, Welcome
 
 _log = logging.getLogger(__name__)
 _LAUNCH_LEASE_WAIT_S = 5.0
@@ -36,6 +44,8 @@ _REJOIN_EVERY_S = 5.0
 _MAKE_WAY_S = 5.0
 _LOOK_AGAIN_S = 0.01
 _TAKEN_UP_AT_MOST = 5
+MOST_HOOK_S = 600.0
+LEAST_HEALTH_S = 0.1
 
 
 class Daemon:
@@ -63,6 +73,8 @@ class Daemon:
         self._welcome: Welcome | None = None
         self._ground: Ground | None = None
         self._lock_fd: int | None = None
+        self._provisioned = False
+        self._health: HealthWatch | None = None
         self._threads = [
             Thread(target=target, name=target.__name__.strip("_"), daemon=True) for target in (self._beat, self._launch)
         ]
@@ -70,10 +82,13 @@ class Daemon:
     def join(self) -> Welcome:
         """Take the home, find out what this machine is, and register it; the answer names the node's queue and broker.
 
-        Raises: SettingsError if another daemon has the home, the isolation level can't be reached or there is no
-        token that the control plane takes; Unavailable if it can't be reached.
+        Raises: SettingsError if another daemon has the home, the isolation level can't be reached, the operator's program
+        for it fails or there is no token that the control plane takes; Unavailable if it can't be reached.
         """
-        self._welcome = self._register(self._take_home())
+        ground = self._take_home()
+        if self._welcome is None:
+            self._provision(ground)
+        self._welcome = self._register(ground)
         write_json(self._home.identity, {"node_id": self._welcome.node_id, "token": self._welcome.token})
         return self._welcome
 
@@ -81,6 +96,7 @@ class Daemon:
         """Begin; joins first if that was not done. Raises what `join` raises."""
         if self._welcome is None:
             self.join()
+        self._reap(self._take_home())
         self._launcher = Launcher(self._take_home())
         self._launcher.warm()
         tidying.remove_orphans(self._take_home())
@@ -89,6 +105,8 @@ class Daemon:
         self._restorer = Restorer(self._take_home(), self._link, self._wanted.put)
         self._restorer.start()
         self._shipper.start()
+        self._health = HealthWatch(self._checks(self._take_home()), self._settings.health_every_s)
+        self._health.start()
         for thread in self._threads:
             thread.start()
 
@@ -100,6 +118,8 @@ class Daemon:
         self._wanted.put(None)
         for thread in self._threads:
             thread.join()
+        if self._health is not None:
+            self._health.stop()
         self._provisioner.stop()
         self._restorer.stop()
         self._shipper.stop()
@@ -134,8 +154,29 @@ class Daemon:
             keep_sources(self._home, Sources(self._settings.package_index, self._settings.package_links))
             ground = isolation.settle(self._settings, self._telemetry.devices())
             address = self._settings.address or own_address(self._settings.url)
-            self._ground = replace(ground, slices=self._telemetry.slices(), address=address, ports=self._ports)
+            self._ground = replace(
+                ground,
+                slices=self._telemetry.slices(),
+                address=address,
+                ports=self._ports,
+                hooks=hooks_of(self._settings),
+            )
         return self._ground
+
+    def _provision(self, ground: Ground) -> None:
+        """Let the operator's program make the machine ready, once; where it fails the node does not join."""
+        if not ground.hooks.join or self._provisioned:
+            return
+        ran = run_hook(ground.hooks.join, "join", ground.hooks, {})
+        if ran.code:
+            raise SettingsError(f"the program that makes this node ready {ran.why}")
+        self._provisioned = True
+        note(ground.home, HookRun("join", ok=True, output=ran.output))
+
+    def _reap(self, ground: Ground) -> None:
+        """End what an earlier agent started of which nothing is on record any more: nobody else will."""
+        for name in ground.cgroups.reap([replica.path.name for replica in self._home.find_replicas()]):
+            _log.warning("what was left of %s is ended: nothing is known of it here", name)
 
     def _register(self, ground: Ground) -> Welcome:
         description = self._telemetry.describe(ground)
@@ -179,7 +220,13 @@ class Daemon:
 
     def _beat_once(self) -> float:
         asked_at = clock.boottime()
-        orders = self._link.heartbeat(self._telemetry.heartbeat(self._shipper.held()))
+        told = noted(self._home)
+        beat = self._telemetry.heartbeat(self._shipper.held())
+        self._tell_devices(beat)
+        checkup = self._health.latest if self._health else None
+        orders = self._link.heartbeat(replace(beat, at=clock.stamp(), checkup=checkup, hooks=tuple(told.values())))
+        for path in told:
+            path.unlink(missing_ok=True)
         lease.renew(self._home, asked_at, orders.lease_s)
         self._leased.set()
         self._obey(orders)
@@ -196,6 +243,21 @@ class Daemon:
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
+
+    def _tell_devices(self, beat: Heartbeat) -> None:
+        if uuids := self._telemetry.uuids():
+            with suppress(OSError):  # a full disk: a job that hangs is noticed a little later
+                tell_devices(self._home, uuids, beat.gpus)
+
+    def _checks(self, ground: Ground) -> list[Check]:
+        checks: list[Check] = [
+            partial(check_disk, self._home.path), check_memory, partial(check_programs, ground.confinement),
+        ]  # fmt: skip
+        if states := self._telemetry.states():
+            checks.append(DeviceCheck(states))
+        if ground.hooks.health:
+            checks.append(partial(check_by_hook, ground.hooks))
+        return checks
 
     # Launching
 
@@ -295,6 +357,23 @@ def _ports(name: str, text: str) -> tuple[int, int]:
         return parse_ports(text)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from error
+
+
+def hooks_of(settings: NodeSettings) -> Hooks:
+    """The operator's programs. Raises SettingsError for one that can't be run."""
+    said = {"on_join": settings.on_join, "prolog": settings.prolog, "epilog": settings.epilog,
+            "health_check": settings.health_check}  # fmt: skip
+    for name, program in said.items():
+        if program and not (os.path.isabs(program) and os.access(program, os.X_OK)):
+            raise SettingsError(f"TRELLIS_{name.upper()} must be the whole path of a program, not {program!r}")
+    if not 0 < settings.hook_within_s <= MOST_HOOK_S:
+        raise SettingsError(f"TRELLIS_HOOK_WITHIN_S must be above 0 and at most {MOST_HOOK_S:g}")
+    if not LEAST_HEALTH_S <= settings.health_every_s <= MOST_HOOK_S:
+        raise SettingsError(f"TRELLIS_HEALTH_EVERY_S must be from {LEAST_HEALTH_S:g} to {MOST_HOOK_S:g}")
+    return Hooks(
+        settings.on_join, settings.prolog, settings.epilog, settings.health_check, settings.hook_within_s,
+        settings.name or socket.gethostname(),
+    )  # fmt: skip
 
 
 def _bytes(name: str, text: str) -> int:

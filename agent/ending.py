@@ -8,9 +8,11 @@ from agent.executors.base import Exit
 from agent.holding import Holding
 from agent.loop import NEVER
 from agent.rendezvous import ROBBED
+from agent.sampling import consumed_by
 from agent.standstill import Standstill
 from agent.verdicts import Verdict
 from agent.ward import Ward
+from trellis.vocabulary import HangAction
 from trellis.wire import CUT_OFF_GRACE_S
 
 LEASE_LOOK_S = 5.0
@@ -29,7 +31,8 @@ class Ending:
         self._ward = ward
         self._timers = ward.loop.timers
         # Its time stands still with it.
-        self.holding = Holding(ward, Standstill(self._timers, (self._reach_time_limit, self._warn_of_limit)))
+        stops = (self._reach_time_limit, self._warn_of_limit, self._look_for_hang)
+        self.holding = Holding(ward, Standstill(self._timers, stops))
 
     def stop(self, verdict: Verdict, grace_s: float) -> None:
         """TERM, and KILL after `grace_s`. A second reason can only make it sooner, or silent."""
@@ -95,6 +98,27 @@ class Ending:
             ward.verdict = ward.verdict or verdicts.out_of_memory(ward.spec.memory_bytes)
             self.kill()
         self.watch_memory()
+
+    def watch_hang(self) -> None:
+        """Look whether it does anything at all, where somebody minds."""
+        if self._ward.spec.hang_after_s:
+            self._timers[self._look_for_hang] = self._ward.hang.begin()
+
+    def _look_for_hang(self) -> None:
+        ward = self._ward
+        if ward.running is None or ward.verdict is not None:
+            return
+        self._timers[self._look_for_hang] = time.monotonic() + ward.hang.every_s
+        used_s = consumed_by(ward.executor.members(ward.running), ward.executor.usage(ward.running).cpu_s).cpu_s
+        verdict = ward.hang.judge(ward.replica, used_s, rests=self.holding.rests_soon)
+        if verdict is None:
+            return
+        ward.log.say(verdict.message)
+        if ward.spec.hang_action is HangAction.WARN:
+            ward.teller.tell_of(verdict)
+        else:
+            self.stop(verdict, ward.spec.grace_s)
+        ward.teller.poke_soon()
 
     def judge(self, ended: Exit) -> Verdict:
         """What to make of it that it ended so, where the platform did not end it."""

@@ -37,6 +37,18 @@ class Confinement:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """Programs of the operator's (`agent.hooks`), "" for none, how long each may take, and the name of the node."""
+
+    join: str = ""
+    prolog: str = ""
+    epilog: str = ""
+    health: str = ""
+    within_s: float = 60.0
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ground:
     """Crosses to the launcher as JSON. `devices` maps a GPU's uuid to its device node, where it has one; `slices` a
     `slice_key` to the slice's own uuid and the device nodes that it takes beside the GPU's. `cgroups` says where limits
@@ -54,6 +66,7 @@ class Ground:
     site: Site = field(default_factory=Site)
     address: str = "127.0.0.1"
     ports: tuple[int, ...] = (20000, 29999)
+    hooks: Hooks = field(default_factory=Hooks)
 
     def device_nodes(self, spec: ReplicaSpec) -> list[str]:
         """The device nodes that a replica needs for the devices and slices it was given; none where there are none."""

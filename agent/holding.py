@@ -22,6 +22,11 @@ class Holding:
         self.still = still
         self._save_by: tuple[float, Marker | None] = (0.0, None)
 
+    @property
+    def rests_soon(self) -> bool:
+        """Whether it is about to stand still."""
+        return self._freeze in self._timers
+
     def pause(self, checkpoint_s: float) -> None:
         """Hold it still, after it had its time to save its state."""
         if not self.still and self._freeze not in self._timers:
@@ -34,6 +39,7 @@ class Holding:
         self._ward.signal(signal.SIGCONT)
         if self.still:
             self.still.end(time.monotonic())
+            self._ward.hang.stir()
             self._ward.teller.tell(ReplicaState.RUNNING)
             self._ward.teller.poke_soon()
 

@@ -10,6 +10,8 @@
        gpus.json            what the devices said last, see `agent.gpu_readings`
        sources.json         where packages come from (0600)
        code/                what was fetched for jobs, see `agent.code_cache`
+       devices.json         how busy devices are, by uuid; see `agent.hanging`
+       hooks/               what is to be told of the operator's programs that ran, see `agent.hooks`
        replicas/<replica id>.<fence>/
            lock             its supervisor's, by a second name; absent once it has ended
            journal.jsonl    reports, one a line
@@ -246,6 +248,16 @@ class Home:
     def sources(self) -> Path:
         """Where packages come from: readable to the agent's user alone."""
         return self.path / "sources.json"
+
+    @property
+    def devices(self) -> Path:
+        """How busy devices are; see `agent.hanging`."""
+        return self.path / "devices.json"
+
+    @property
+    def hooks(self) -> Path:
+        """What is to be told of hooks that ran; see `agent.hooks`."""
+        return self.path / "hooks"
 
     @property
     def code(self) -> Path:

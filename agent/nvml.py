@@ -5,18 +5,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.ground import slice_key
+from agent.health.devices import DeviceState
 from trellis.wire import GpuDescription, GpuReading, SliceDescription
 
 _CAPABILITIES = Path("/proc/driver/nvidia/capabilities")
 # The driver sums up over all links of a device where it is asked for this one.
 _ALL_LINKS = 0xFFFFFFFF
 _MINOR = re.compile(r"DeviceFileMinor: (\d+)")
+
+T = TypeVar("T")
+# Of one look: a device that fails tells of the same thing again and again.
+_MOST_EVENTS = 256
 
 _library: ModuleType | None
 try:
@@ -42,6 +48,7 @@ class Nvml:
 
     def __init__(self, library: Any) -> None:
         self._library = library
+        self._events: Any = None
         self._handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
 
     @classmethod
@@ -132,6 +139,79 @@ class Nvml:
             return {}
         told = zip(names, values, strict=True)
         return {name: 1024.0 * one.value.ullVal for name, one in told if one.nvmlReturn == library.NVML_SUCCESS}
+
+    def states(self) -> tuple[DeviceState, ...]:
+        """What every device says of its health."""
+        xids = self._new_xids()
+        return tuple(self._state(index, handle, xids) for index, handle in enumerate(self._handles))
+
+    def _state(self, index: int, handle: Any, xids: dict[int, list[int]]) -> DeviceState:
+        library, told = self._library, tuple(xids.get(index, ()))
+        try:
+            heat = int(library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
+        except library.NVMLError as error:  # lost, fallen off the bus, or in need of a reset
+            return DeviceState(index, fault=str(error), xids=told)
+        pending, failed = self._asked(self._remapped, handle, (False, False))
+        return DeviceState(
+            index,
+            uncorrected=self._asked(self._uncorrected, handle, 0),
+            remap_failed=failed,
+            remap_pending=pending,
+            temperature_c=heat,
+            slowdown_c=self._asked(partial(self._limit_c, library.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN), handle, 0),
+            shutdown_c=self._asked(partial(self._limit_c, library.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN), handle, 0),
+            xids=told,
+        )
+
+    def _asked(self, ask: Callable[[Any], T], handle: Any, unknown: T) -> T:
+        """What a device answers; `unknown` where its model does not know such a thing."""
+        try:
+            return ask(handle)
+        except self._library.NVMLError:
+            return unknown
+
+    def _uncorrected(self, handle: Any) -> int:
+        library = self._library
+        kinds = library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC
+        return int(library.nvmlDeviceGetTotalEccErrors(handle, *kinds))
+
+    def _remapped(self, handle: Any) -> tuple[bool, bool]:
+        """Whether rows of its memory wait to be replaced, and whether that failed."""
+        _, _, pending, failed = self._library.nvmlDeviceGetRemappedRows(handle)
+        return bool(pending), bool(failed)
+
+    def _limit_c(self, kind: Any, handle: Any) -> int:
+        return int(self._library.nvmlDeviceGetTemperatureThreshold(handle, kind))
+
+    def _new_xids(self) -> dict[int, list[int]]:
+        """The critical errors that the driver told of since the last look, by device."""
+        library, found = self._library, dict[int, list[int]]()
+        events = self._listen()
+        if events is None:
+            return found
+        uuids = {self._asked(library.nvmlDeviceGetUUID, handle, ""): i for i, handle in enumerate(self._handles)}
+        for _ in range(_MOST_EVENTS):
+            try:
+                event = library.nvmlEventSetWait_v2(events, 0)
+            except library.NVMLError:  # it says by this, too, that there is none
+                break
+            index = uuids.get(self._asked(library.nvmlDeviceGetUUID, event.device, None))
+            if index is not None:
+                found.setdefault(index, []).append(int(event.eventData))
+        return found
+
+    def _listen(self) -> Any:
+        """The set of events that the driver fills; None where it has none to give."""
+        library = self._library
+        if self._events is None:
+            try:
+                self._events = library.nvmlEventSetCreate()
+            except library.NVMLError:
+                return None
+            for handle in self._handles:
+                with suppress(library.NVMLError):  # a model that tells of none
+                    library.nvmlDeviceRegisterEvents(handle, library.nvmlEventTypeXidCriticalError, self._events)
+        return self._events
 
     def _describe(self, index: int, handle: Any) -> GpuDescription:
         library = self._library

@@ -27,6 +27,11 @@ class NodeSettings:
         control plane from.
     ports: of which ports replicas of such jobs are given one each, such as `20000-29999`; none of those that the kernel
         gives to outgoing connections.
+    on_join, prolog, epilog: programs that run before the node joins, before a replica starts and after it ended: see docs/guides/nodes.md.
+    health_check: a program that says whether the node is well, by its exit code (0, 1 a warning, others bad) and one line.
+    hook_within_s: how long each of these may take; then it is killed and counts as failed.
+    health_every_s: how often the node looks at its own health.
+    device_record: of a node with a profile, a file that says what is wrong with its devices; empty for nothing.
     timezone: handed to jobs as TZ; empty leaves them to /etc/localtime.
     """
 
@@ -48,3 +53,10 @@ class NodeSettings:
     address: str = ""
     ports: str = "20000-29999"
     environment_cache: str = "20GiB"
+    on_join: str = ""
+    prolog: str = ""
+    epilog: str = ""
+    health_check: str = ""
+    hook_within_s: float = 60.0
+    health_every_s: float = 15.0
+    device_record: str = ""

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent import clock, debugging, metering, metric_socket, verdicts, workspace
+from agent import clock, debugging, hooking, metering, metric_socket, verdicts, workspace
 from agent.ending import SWEEP_EVERY_S, Ending
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -98,6 +98,7 @@ class Supervisor:
                 self._preparing.await_code(self._spec.code)
             if self._spec.container is not None:
                 self._preparing.await_image(self._spec.container)
+            ward.verdict = ward.verdict or hooking.run_prolog(ward.ground, self._spec)
             self._start()
         except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             ward.verdict = verdicts.start_failed(str(error))
@@ -176,6 +177,7 @@ class Supervisor:
         self._ending.watch_lease(max(0.0, self._ward.leased_s()))
         self._ending.watch_time()
         self._ending.watch_memory()
+        self._ending.watch_hang()
         self._observer = Observer(self._ward.ground, self._spec)
         self._timers[self._sample] = self._ward.started_at + self._observer.every_s
 
@@ -250,6 +252,7 @@ class Supervisor:
             self._log.say(debugging.told_at_end(ended, usage, run_s, rested_s))
         for remark in ended.remarks:
             self._log.say(remark)
+        hooking.run_epilog(ward.ground, self._spec, ended, verdict)
         if not verdict.silent:
             if usage:
                 usage = replace(usage, peak_memory_bytes=max(ward.peak_bytes, usage.peak_memory_bytes))

@@ -10,9 +10,11 @@ import psutil
 
 from agent import clock, gpu_readings, profiles
 from agent.ground import Ground
+from agent.health.devices import States, recorded
 from agent.layout import Home
 from agent.nvml import Nvml
 from agent.settings import NodeSettings
+from trellis.readings import faults_of
 from trellis.units import parse_bytes, parse_milli
 from trellis.vocabulary import ExecutorKind
 from trellis.wire import VERSION, GpuReading, Heartbeat, Held, NodeDescription
@@ -74,10 +76,20 @@ class Telemetry:
             gpus=self._read_gpus(),
         )
 
+    def uuids(self) -> dict[int, str]:
+        """The devices that can say how busy they are, by index."""
+        return dict(enumerate(self._nvml.devices())) if self._nvml else {}
+
+    def states(self) -> States | None:
+        """How to ask devices for their health; None where nobody can be asked."""
+        if self._profile:
+            return recorded(Path(self._settings.device_record)) if self._settings.device_record else None
+        return self._nvml.states if self._nvml else None
+
     def _read_gpus(self) -> tuple[GpuReading, ...]:
         if self._profile:
             return profiles.read_gpus(self._profile)
-        return self._nvml.read() if self._nvml else ()
+        return tuple(map(sane, self._nvml.read())) if self._nvml else ()
 
     def _figures(self) -> dict[str, dict[str, float]]:
         if self._profile:
@@ -97,3 +109,10 @@ class Telemetry:
         limits = (Path(path).read_text().strip() for path in _MEMORY_LIMITS if os.path.exists(path))
         known = [int(limit) for limit in limits if limit.isdigit()]
         return min([psutil.virtual_memory().total, *known])
+
+
+def sane(reading: GpuReading) -> GpuReading:
+    """The reading, if it is one that a device can have; else that of a device that is not well: a heartbeat with
+    nonsense in it would be refused, and the node with it.
+    """
+    return reading if not faults_of(reading) else GpuReading(reading.index, 0, 0, 0, 0, healthy=False)

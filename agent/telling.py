@@ -41,6 +41,11 @@ class Teller:
         self.state = state
         self._append(replace(self._report(state), ready=ready))
 
+    def tell_of(self, verdict: Verdict) -> None:
+        """Something about it that does not change its state."""
+        state = self.state or verdict.state
+        self._append(replace(self._report(state), cause=verdict.cause, message=verdict.message))
+
     def tell_end(self, verdict: Verdict, ended: Exit, usage: Usage | None, run_s: float) -> None:
         """How it ended; `usage` is None for one that never ran. Returns when that is on disk: late beats lost."""
         report = replace(self._report(verdict.state), cause=verdict.cause, message=verdict.message)

@@ -57,6 +57,17 @@ def rendezvous_failed(message: str) -> Verdict:
     return Verdict(ReplicaState.FAILED, Cause.RENDEZVOUS_FAILED, message)
 
 
+def node_fault(message: str) -> Verdict:
+    """The node could not be made ready for it; `message` says why."""
+    return Verdict(ReplicaState.LOST, Cause.NODE_FAULT, message)
+
+
+def hung(quiet_s: float) -> Verdict:
+    """It did nothing for so long."""
+    message = f"it printed nothing and used no CPU and no device for {quiet_s:.0f} s"
+    return Verdict(ReplicaState.FAILED, Cause.HUNG, message)
+
+
 def environment_failed(message: str) -> Verdict:
     """What its requirements ask for could not be built; `message` says why."""
     return Verdict(ReplicaState.FAILED, Cause.ENVIRONMENT_FAILED, message)

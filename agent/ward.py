@@ -11,6 +11,7 @@ from agent import clock, debugging, lease, processes
 from agent.executors import EXECUTORS
 from agent.executors.base import Executor, Running, Start
 from agent.ground import Ground
+from agent.hanging import HangWatch
 from agent.layout import ReplicaDir
 from agent.loop import Loop
 from agent.output import LineReader, OutputLog
@@ -46,6 +47,10 @@ class Ward:
     seat: Seat | None = None
     outputs: list[LineReader] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=dict)
+    hang: HangWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hang = HangWatch(self.ground.home, self.spec)
 
     @property
     def executor(self) -> Executor:
@@ -115,4 +120,5 @@ class Ward:
     def _hear(self, reader: LineReader) -> None:
         if not reader.read():
             self.loop.rest(reader.fd)
+        self.hang.stir()
         self.teller.poke_soon()

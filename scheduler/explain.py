@@ -4,7 +4,7 @@ from scheduler.ledger import Ledger
 from scheduler.placement.misses import Misses, count_misses
 from scheduler.plan import Because, Reason
 from scheduler.snapshot import WHOLE, JobClass, PendingJob, Request
-from scheduler.words import count, cpus, gpu_kind, size
+from scheduler.words import and_away, count, cpus, gpu_kind, size
 
 PLAN_FULL = (Reason.BEHIND_HEAD, "this plan starts no more jobs; the next one comes to it")
 
@@ -16,7 +16,7 @@ def why_no_room(ledger: Ledger, job_class: JobClass, placed: int, within: frozen
     misses = count_misses(ledger, job_class, within=within)
     request = job_class.roles[0].request
     message = _rest_short(misses, request) if misses.lacking else _gpus_short(misses, request)
-    return Reason.NO_ROOM, _and_kept_away(misses, message)
+    return Reason.NO_ROOM, _and_kept_away(misses, message) + and_away(ledger.away)
 
 
 def why_delayed(owner: PendingJob, queue_name: str, job_class: JobClass) -> Because:

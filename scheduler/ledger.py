@@ -1,5 +1,6 @@
 """The what-if: a cluster on paper, changed freely and put back exactly."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,6 +24,8 @@ class Ledger:
         self.capacity = Capacity(self.nodes, self.rooms, setting)
         self.ready = sum(node.ready for node in self.nodes)
         """How many nodes are ready."""
+        self.away = Counter(node.away for node in self.nodes if not node.ready and node.away)
+        """Of the others, how many are what."""
         self._free = [0, 0, 0]
         for room in self.rooms:
             self._free[0] += room.cpu_milli

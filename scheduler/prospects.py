@@ -11,7 +11,7 @@ from scheduler.placement.rooms import Room
 from scheduler.placement.topology import NODE
 from scheduler.plan import Because, Reason
 from scheduler.snapshot import WHOLE, JobClass, Node, Request, Role
-from scheduler.words import count, cpus, gpu_kind, size
+from scheduler.words import and_away, count, cpus, gpu_kind, size
 
 _MOST_CAUSES = 3
 _MOST_VALUES = 5
@@ -109,7 +109,7 @@ class Prospects:
             )
             why = _shortage(shapes, lacking, f"no node of {shapes.size} that may have it", those)
             return Reason.NEVER_FITS, f"{why}; kept away: {self._kept_away(job_class, within)}"
-        return self._why_in_no_domain(job_class, allowed) or _why_away(shapes, job_class)
+        return self._why_in_no_domain(job_class, allowed) or _why_away(shapes, job_class, self._ledger)
 
     def _why_in_no_domain(self, job_class: JobClass, allowed: frozenset[int] | None) -> Because | None:
         """Say that what must lie in one domain is too much for each."""
@@ -120,7 +120,7 @@ class Prospects:
         domains = [self._shapes(numbers) for numbers in self._domains(level, allowed)]
         open_to_it = [shapes for shapes in domains if shapes.lacking(job_class) is None]
         if open_to_it:
-            away = [_why_away(shapes, job_class) for shapes in open_to_it]
+            away = [_why_away(shapes, job_class, self._ledger) for shapes in open_to_it]
             return None if None in away else away[0]
         role = max(job_class.roles, key=lambda role: role.least - max(shapes.slots(role) for shapes in domains))
         most = max(shapes.slots(role) for shapes in domains)
@@ -192,11 +192,12 @@ def _shortage(shapes: Shapes, role: Role, none: str, they: str) -> str:
     return f"{none} could ever hold this: {shapes.misfit(role.request)}"
 
 
-def _why_away(shapes: Shapes, job_class: JobClass) -> Because | None:
+def _why_away(shapes: Shapes, job_class: JobClass, ledger: Ledger) -> Because | None:
     away = shapes.away(job_class)
     if not away:
         return None
-    return Reason.NO_NODES, f"{count(away, 'node')} that could hold it {'is not' if away == 1 else 'are not'} ready"
+    waits_for = f"{count(away, 'node')} that could hold it {'is not' if away == 1 else 'are not'} ready"
+    return Reason.NO_NODES, waits_for + and_away(ledger.away)
 
 
 def _profiles(layout: Layout) -> Iterable[str]:

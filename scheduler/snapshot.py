@@ -275,7 +275,7 @@ class Node:
     `gpu_numa[i]` number the NVLink clique and the NUMA node of device i; empty where unknown. `partitioned` are the
     devices given in MIG slices (their `gpu_milli_free` is 0); into which, is known by model and `gpu_memory_bytes` (of one
     device, 0 where unknown), and if they have been cut already, by `cuts`: pairs of profile and first slot. `domains` are the names of what the node lies in, one for
-    each of the snapshot's `levels`, "" where unknown.
+    each of the snapshot's `levels`, "" where unknown. `away` is what to say of one that is not `ready`, such as "drained".
     """
 
     id: str
@@ -301,6 +301,7 @@ class Node:
     gpu_memory_bytes: int = 0
     cuts: tuple[tuple[str, int], ...] = ()
     containers: bool = False
+    away: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Amounts as people read them, in the messages of verdicts."""
 
+from collections.abc import Mapping
+
 from scheduler.snapshot import WHOLE, Request
 
 
@@ -34,3 +36,9 @@ def memory(amount_bytes: int) -> str:
 def gpu_kind(request: Request) -> str:
     """Return "GPU", "h100 GPU", "a100 or h100 GPU": the devices that will do for a request."""
     return f"{' or '.join(request.gpu_models)} GPU".lstrip()
+
+
+def and_away(away: Mapping[str, int]) -> str:
+    """How many nodes take no work at all now, by what they are: after a message, or nothing."""
+    told = [f"{count(number, 'node')} {'is' if number == 1 else 'are'} {what}" for what, number in sorted(away.items())]
+    return f"; {', '.join(told)}" if told else ""

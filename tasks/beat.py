@@ -17,6 +17,8 @@ app.conf.update(
             ("cycle", "tasks.scheduling.run_due_cycle", queues.SCHEDULING, 4.0),
             ("due", "tasks.jobs.wake_due", queues.CONTROL, 2.0),
             ("nodes", "tasks.resources.watch_nodes", queues.CONTROL, 4.0),
+            ("leave", "tasks.resources.empty_nodes", queues.CONTROL, 4.0),
+            ("idle", "tasks.resources.note_idle", queues.CONTROL, 60.0),
             ("sweep", "tasks.jobs.sweep", queues.CONTROL, 10.0),
             ("code", "tasks.storage.drop_code", queues.CONTROL, 600.0),
             ("erase", "tasks.storage.erase_code", queues.CONTROL, 600.0),

@@ -73,6 +73,7 @@ def _is_awaited(event: Happened) -> bool:
 
 PLAN = To("tasks.scheduling.run_cycle", _scheduling, turn=LOCK)
 RELEASE = To("tasks.jobs.release_dependents", _control, _id, when=_is_awaited)
+EMPTY = To("tasks.resources.empty_nodes", _control)
 LAUNCH = To("tasks.node.launch_replicas", _node, _id_and_fence)
 STOP = To("tasks.node.stop_replicas", _node, _id_and_fence)
 
@@ -95,6 +96,8 @@ REACTIONS: Mapping[str, Sequence[To]] = {
     "node.ready": [PLAN],
     "node.lost": [PLAN],
     "node.changed": [PLAN],
+    "node.draining": [EMPTY],
+    "node.quarantined": [EMPTY],
     "topology.changed": [PLAN],
     "pool.created": [PLAN],
     "pool.changed": [PLAN],

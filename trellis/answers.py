@@ -313,6 +313,7 @@ class Gpu(Answer):
     temperature_c: int | None = None
     power_w: int | None = None
     healthy: bool = True
+    quarantine: Mapping[str, Any] | None = None
     numa: int = 0
     links: tuple[int, ...] = ()
 
@@ -340,6 +341,12 @@ class Node(Answer):
     usd_per_hour: float = 0.0
     caches: tuple[str, ...] = ()
     cordon_reason: str = ""
+    drain: Mapping[str, Any] | None = None
+    quarantine: Mapping[str, Any] | None = None
+    findings: tuple[Mapping[str, Any], ...] = ()
+    load_percent: int | None = None
+    disk_free_bytes: int | None = None
+    jobs_left: int = 0
     last_seen_at: datetime | None = None
     gpus: tuple[Gpu, ...] = ()
     jobs: tuple[Mapping[str, Any], ...] = ()

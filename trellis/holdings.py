@@ -200,3 +200,26 @@ class Capacity(Answer):
     cpu_milli: Stock = field(default_factory=Stock)
     memory_bytes: Stock = field(default_factory=Stock)
     gpus: tuple[IdleGpus, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedThen(Answer):
+    """What was held from `starts_at` on; `idle_gpu_hours` are those of `gpu_hours` in which devices did nothing."""
+
+    starts_at: datetime | None = None
+    project: str | None = None
+    user: str | None = None
+    queue: str | None = None
+    gpu_type: str | None = None
+    cpu_hours: float = 0.0
+    memory_gib_hours: float = 0.0
+    gpu_hours: float = 0.0
+    idle_gpu_hours: float = 0.0
+    jobs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(Answer):
+    """What was held over a time."""
+
+    items: tuple[UsedThen, ...] = ()

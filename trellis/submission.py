@@ -169,6 +169,8 @@ class JobBody(TypedDict, total=False):
     grace: int | str | timedelta
     warn_signal: str
     warn_before: int | str | timedelta
+    hang_after: int | str | timedelta
+    hang_action: str
     on_node_lost: str
     on_replica_failure: str
     on_resize: str

@@ -38,12 +38,36 @@ class ReplicaState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """What the control plane believes of a node; one that is cordoned lives, and takes nothing new."""
+    """What the control plane believes of a node. Those of LIVING_NODE_STATES live; of them only `ready` takes work.
+
+    `draining`: what runs there goes; `drained`: nothing runs there any more. `quarantined`: it is not to be trusted.
+    """
 
     READY = "ready"
     CORDONED = "cordoned"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    QUARANTINED = "quarantined"
     UNREACHABLE = "unreachable"
     LOST = "lost"
+
+
+class QuarantinedBy(StrEnum):
+    """Who keeps a node or a device away from work: an operator, what its node says of its health, jobs that fail to
+    start there one after the other, or a hook that failed. Only what an operator did lasts until an operator ends it.
+    """
+
+    OPERATOR = "operator"
+    HEALTH = "health"
+    STARTS = "starts"
+    HOOK = "hook"
+
+
+class Severity(StrEnum):
+    """How much a finding of a node's health matters: `warning` is shown, `bad` keeps work away."""
+
+    WARNING = "warning"
+    BAD = "bad"
 
 
 class TaintEffect(StrEnum):
@@ -99,6 +123,8 @@ class Cause(StrEnum):
     ENVIRONMENT_FAILED = "environment_failed"
     RENDEZVOUS_FAILED = "rendezvous_failed"
     RESIZED = "resized"
+    NODE_FAULT = "node_fault"
+    HUNG = "hung"
 
 
 class StopReason(StrEnum):
@@ -117,6 +143,14 @@ class StopReason(StrEnum):
     RESIZED = "resized"
     UNMATCHED = "unmatched"
     STALE = "stale"
+
+
+class HangAction(StrEnum):
+    """What becomes of a job that does nothing for too long: its owner is told, it is tried again, or it fails."""
+
+    WARN = "warn"
+    RESTART = "restart"
+    FAIL = "fail"
 
 
 class OnNodeLost(StrEnum):
@@ -271,7 +305,7 @@ class Stream(StrEnum):
 ENDED_JOB_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.LOST}
 )
-LIVING_NODE_STATES = frozenset({NodeState.READY, NodeState.CORDONED})
+LIVING_NODE_STATES = frozenset(set(NodeState) - {NodeState.UNREACHABLE, NodeState.LOST})
 ENDED_REPLICA_STATES = frozenset(
     set(ReplicaState) - {ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.SUSPENDED}
 )

@@ -13,10 +13,12 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from trellis.vocabulary import (
     Cause,
     ExecutorKind,
+    HangAction,
     Isolation,
     NetworkPolicy,
     PullPolicy,
     ReplicaState,
+    Severity,
     StopReason,
 )
 
@@ -96,6 +98,7 @@ class ReplicaSpec:
     `after` are suspended replicas of the same node whose room it gets, as `<replica id>.<fence>`: they are ended first.
     `warn_signal` (such as USR1; "" for none) is sent `warn_before_s` before the time limit, and for a checkpoint.
     One that is not `leased` goes on when the node hears nothing more: its room is given to nobody until the node is back.
+    `hang_action` is what becomes of one that does nothing for `hang_after_s` (0: nothing ever does).
     `debug`: the node tells more of what it does in the replica's log. `features` are the names of those that are on.
     One of a `gang` says when it is ready, and starts its program when it is told the `World`.
     """
@@ -127,6 +130,8 @@ class ReplicaSpec:
     warn_before_s: int = 60
     leased: bool = True
     debug: bool = False
+    hang_after_s: float = 0.0
+    hang_action: HangAction = HangAction.WARN
     code: Code | None = None
     checkpoint: CheckpointPlan | None = None
     container: Container | None = None
@@ -335,14 +340,45 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What a health check found: `check` names it, `device` is the index of the one it is about, None for the node."""
+
+    check: str
+    severity: Severity
+    message: str
+    device: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """The last time that a node looked at its health, and what it found; `number` counts them."""
+
+    number: int
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HookRun:
+    """That a program of the operator's ran: which, whether it did as it should, and the beginning of what it said."""
+
+    hook: str
+    ok: bool
+    output: str
+    replica_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every `heartbeat_s`, and at once when a message hints that something changed."""
+    """Sent every `heartbeat_s`, and at once when a message hints that something changed. `at` is the node's wall clock."""
 
     replicas: tuple[Held, ...]
     load_percent: int
     memory_used_bytes: int
     disk_free_bytes: int
     gpus: tuple[GpuReading, ...] = ()
+    at: str = ""
+    checkup: Checkup | None = None
+    hooks: tuple[HookRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

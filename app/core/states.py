@@ -92,10 +92,13 @@ NODE = Machine(
     table(
         NodeState,
         """
-        ready:       cordoned unreachable
-        cordoned:    ready unreachable
-        unreachable: ready cordoned lost
-        lost:        ready cordoned
+        ready:       cordoned draining drained quarantined unreachable
+        cordoned:    ready draining drained quarantined unreachable
+        draining:    ready cordoned drained quarantined unreachable
+        drained:     ready cordoned draining quarantined unreachable
+        quarantined: ready cordoned draining drained unreachable
+        unreachable: ready cordoned draining drained quarantined lost
+        lost:        ready cordoned draining drained quarantined
         """,
     ),
 )

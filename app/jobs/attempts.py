@@ -13,13 +13,16 @@ from app.jobs.endings import advance, conclude
 from app.jobs.gangs import note_ready, numbered
 from app.jobs.models import Attempt, Dependency, Job, Replica
 from app.jobs.service import ask_stop
+from app.jobs.starts import note_failed_start
 from app.jobs.suspensions import ask_pause, count_parked, go_on, rest
-from app.resources.allocations import Grant, release
+from app.resources.allocations import Grant, lock_nodes, release
+from app.resources.health import distrust
 from app.resources.models import Gpu, Node
-from trellis.vocabulary import ENDED_REPLICA_STATES, JobState, ReplicaState, StopReason
+from trellis.vocabulary import ENDED_REPLICA_STATES, Cause, JobState, QuarantinedBy, ReplicaState, StopReason
 from trellis.wire import Report
 
 # What a replica holds is given back when it ends, and when it stands still.
+_NODES_FAULT = frozenset({Cause.START_FAILED, Cause.NODE_FAULT})
 FREEING = ENDED_REPLICA_STATES | {ReplicaState.SUSPENDED}
 
 
@@ -230,11 +233,24 @@ def apply_report(uow: UnitOfWork, family: Family, replica: Replica, report: Repo
         note_ready(uow, replica, report.ready, family.members[replica.attempt_id])
         if before is ReplicaState.STARTING:  # its state follows from nothing new
             return
+    if report.cause in _NODES_FAULT:
+        _blame_node(uow, replica)
+    if report.cause is Cause.HUNG and report.state is ReplicaState.RUNNING:
+        uow.emit("replica.hung", replica, node=replica.node_name, reason=report.message[:2000])
     if report.state is ReplicaState.SUSPENDED:  # what it held is released with this, whoever wished it
         replica.suspend_asked_at = replica.suspend_asked_at or uow.clock.now()
     if report.state is ReplicaState.RUNNING and job.suspend_asked_at and replica.suspend_asked_at is None:
         ask_pause(uow, job, replica)  # the wish is older than the replica, or came while it was about to go on
     follow(uow, family, family.attempts[replica.attempt_id])
+
+
+def _blame_node(uow: UnitOfWork, replica: Replica) -> None:
+    """It failed for a reason that may be its (locked) node's own."""
+    if replica.cause is Cause.START_FAILED:
+        note_failed_start(uow, replica)
+    else:
+        (node,) = lock_nodes(uow, [replica.node_id]).values()
+        distrust(uow, node, QuarantinedBy.HOOK, replica.message[:500])
 
 
 def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:

@@ -14,7 +14,7 @@ from app.jobs.service import spec_of
 from app.jobs.shrinking import shrink
 from app.jobs.spec import PLATFORM_CAUSES, Retries
 from app.jobs.suspensions import holdings_of, queue_again
-from trellis.vocabulary import Cause, JobState, OnReplicaFailure, ReplicaState, StopReason
+from trellis.vocabulary import Cause, HangAction, JobState, OnReplicaFailure, ReplicaState, StopReason
 
 # By which a job is preempted as its owner wished, and not for others.
 _WISHED = frozenset({Cause.MIGRATED, Cause.SUSPENDED, Cause.RESIZED})
@@ -52,7 +52,7 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
     spec = spec_of(job)
     ended = retries.Ended(
         reason.state, reason.cause, reason.exit_code, _tried(uow, job, reason.cause, spec.retries),
-        _chance(job), job.cancel_asked_at is not None, len(members) > 1,
+        _chance(job), job.cancel_asked_at is not None, len(members) > 1, spec.hang_action is HangAction.RESTART,
     )  # fmt: skip
     decision = retries.decide(ended, spec.retries, spec.on_node_lost)
     if spec.on_replica_failure is OnReplicaFailure.SHRINK and shrink(uow, job, reason, members):

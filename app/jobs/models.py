@@ -144,6 +144,7 @@ class Replica(ProjectOwned):
         UniqueConstraint("attempt_id", "index"),
         Index("ix_replicas_live", "node_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_replicas_job_id", "job_id"),
+        Index("ix_replicas_start_failed", "node_id", "ended_at", postgresql_where=text("cause = 'start_failed'")),
         Index("ix_replicas_parked", "node_id", postgresql_where=text("state = 'suspended'")),
     )
     read = Permission.JOB_READ

@@ -23,6 +23,7 @@ from app.storage.checkpoints import Place
 from trellis.vocabulary import (
     ENDED_REPLICA_STATES,
     ExecutorKind,
+    HangAction,
     NetworkPolicy,
     OnNodeLost,
     PullPolicy,
@@ -221,6 +222,8 @@ def _spec(row: Any, checkpoint: CheckpointPlan | None) -> ReplicaSpec:
         warn_before_s=kept.get("warn_before_s", 60),
         debug=kept.get("debug", False),
         features=tuple(kept.get("features", ())),
+        hang_after_s=float(kept.get("hang_after_s") or 0),
+        hang_action=HangAction(kept.get("hang_action", HangAction.WARN)),
         leased=kept.get("on_node_lost") != OnNodeLost.WAIT,
         time_limit_s=row.time_limit_s,
         grace_s=kept["grace_s"],

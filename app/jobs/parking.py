@@ -59,7 +59,7 @@ def take_up(uow: UnitOfWork, placed: Mapping[UUID, Sequence[Seat]]) -> list[Gran
         else:
             uow.move(job, JobState.SUSPENDED, reason="its room is elsewhere")
             job.owed = None
-            _displace(uow, job, live, [job.id])
+            displace(uow, job, live, [job.id])
     if grants:
         set_aside(uow, [claim.replica_id for claim in grants])
         count_parked(uow, {claim.node_id for claim in grants})
@@ -120,10 +120,11 @@ def make_way(uow: UnitOfWork, nodes: Iterable[Node], newcomers: Mapping[UUID, Se
 
 def _displace_attempt(uow: UnitOfWork, family: Family, attempt: Attempt, newcomers: Sequence[UUID]) -> None:
     live = [one for one in family.members[attempt.id] if one.state not in ENDED_REPLICA_STATES]
-    _displace(uow, family.jobs[attempt.job_id], live, newcomers)
+    displace(uow, family.jobs[attempt.job_id], live, newcomers)
 
 
-def _displace(uow: UnitOfWork, job: Job, live: Sequence[Replica], newcomers: Sequence[UUID]) -> None:
+def displace(uow: UnitOfWork, job: Job, live: Sequence[Replica], newcomers: Sequence[UUID]) -> None:
+    """End the parked replicas of a (locked) job, for the jobs `newcomers` where it is for some: it begins anew."""
     told = [replica for replica in live if replica.stop_reason is None]
     for replica in told:
         ask_stop(uow, replica, StopReason.DISPLACED, 0)

@@ -10,6 +10,8 @@ PLATFORM_LIMIT = 20
 _AT_ONCE = RetryRule(PLATFORM_LIMIT, backoff_s=0)
 # Where one of several replicas can't be started, the fault is its node's as likely as the job's.
 _ELSEWHERE = RetryRule(3, backoff_s=5)
+# One that hangs again and again does not hang by chance.
+_AFTER_HANG = RetryRule(3, backoff_s=0)
 _ENDS = {
     ReplicaState.SUCCEEDED: JobState.SUCCEEDED,
     ReplicaState.FAILED: JobState.FAILED,
@@ -35,6 +37,7 @@ class Ended:
     chance: float = 0.5
     cancel_asked: bool = False
     gang: bool = False
+    restarts_hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def _rule_for(ended: Ended, retries: Retries, on_node_lost: OnNodeLost) -> Retry
     own = retries.own_rule(cause)
     if own is not None:
         return own
+    if cause is Cause.HUNG:
+        return _AFTER_HANG if ended.restarts_hung else RetryRule(0)
     if cause in PLATFORM_CAUSES:
         return _AT_ONCE
     if cause is Cause.START_FAILED and ended.gang and retries.limit < _ELSEWHERE.limit:

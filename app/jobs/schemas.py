@@ -28,6 +28,7 @@ from trellis.vocabulary import (
     CheckpointBy,
     DependencyKind,
     ExecutorKind,
+    HangAction,
     MetricMode,
     NetworkPolicy,
     OnNodeLost,
@@ -333,6 +334,11 @@ class JobSubmitSchema(ReplicaFields):
         metadata={"description": "sent before the time limit, and for a checkpoint, to processes that handle it"},
     )  # fmt: skip
     warn_before_s = Amount("seconds", least=1, most=86_400, data_key="warn_before")
+    hang_after_s = Amount(
+        "seconds", most=31_536_000, data_key="hang_after",
+        metadata={"description": "hung, if it prints nothing and uses no CPU and no device for so long; 0: never", "example": "30m"},
+    )  # fmt: skip
+    hang_action = fields.Enum(HangAction, by_value=True, metadata={"description": "what becomes of it then"})
     on_node_lost = fields.Enum(
         OnNodeLost, by_value=True, metadata={"description": "whether it runs elsewhere, waits for the node, or is lost"}
     )

@@ -28,6 +28,7 @@ from trellis.vocabulary import (
     ENDED_JOB_STATES,
     Cause,
     ExecutorKind,
+    HangAction,
     JobState,
     NetworkPolicy,
     OnNodeLost,
@@ -61,6 +62,8 @@ def accept(uow: UnitOfWork, spec: JobSpec) -> tuple[JobSpec, Place]:
     """
     place = find_place(uow, spec.project, spec.queue)
     validate_spec(uow, spec, place.project_id)
+    if spec.hang_after_s is None and place.hang_after_s is not None:
+        spec = replace(spec, hang_after_s=place.hang_after_s)
     spec = pin(uow, spec, place.project_id, lock=not spec.dry_run)
     hold_quotas(uow, [(spec, place)])
     return spec, place
@@ -224,6 +227,7 @@ def spec_of(job: Job) -> JobSpec:
     kept["on_resize"] = OnResize(kept.get("on_resize", OnResize.JOIN))
     kept["command"] = None if kept["command"] is None else tuple(kept["command"])
     kept["arguments"] = tuple(kept["arguments"])
+    kept["hang_action"] = HangAction(kept.get("hang_action", HangAction.WARN))
     kept["network"] = NetworkPolicy(kept["network"])
     kept["executor"] = ExecutorKind(kept["executor"])
     kept["pull"] = PullPolicy(kept.get("pull", PullPolicy.MISSING))

@@ -15,6 +15,7 @@ from trellis.vocabulary import (
     CheckpointBy,
     DependencyKind,
     ExecutorKind,
+    HangAction,
     MetricMode,
     NetworkPolicy,
     OnNodeLost,
@@ -24,7 +25,7 @@ from trellis.vocabulary import (
 )
 
 # What is tried again without being asked: the fault was the platform's, not the program's.
-PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED, Cause.RENDEZVOUS_FAILED})
+PLATFORM_CAUSES = frozenset({Cause.NODE_LOST, Cause.NODE_STOPPED, Cause.RENDEZVOUS_FAILED, Cause.NODE_FAULT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ class JobSpec:
     """One submission. Exactly one of `command` and `script` is set, or every role has a command of its own.
 
     `replicas` is the fewest that it starts with. With `roles` these say what replicas there are and what each needs.
+    One that does nothing for `hang_after_s` is dealt with by `hang_action`; 0: never, None: as its project says.
     """
 
     name: str = ""
@@ -218,6 +220,8 @@ class JobSpec:
     warn_signal: str = ""
     warn_before_s: int = 60
     debug: bool = False
+    hang_after_s: int | None = None
+    hang_action: HangAction = HangAction.WARN
     code: CodeSpec | None = None
     checkpoint: CheckpointSpec | None = None
     from_checkpoint: UUID | None = None
@@ -282,6 +286,7 @@ _SELDOM = {
     "warn_signal": "", "warn_before_s": 60, "debug": False, "image": "", "pull": PullPolicy.MISSING,
     "read_only_root": True,
     "on_replica_failure": OnReplicaFailure.FAIL, "on_resize": OnResize.JOIN,
+    "hang_after_s": None, "hang_action": HangAction.WARN,
 }  # fmt: skip
 _SELDOM_OF_PARTS = ("gpu_types", "mig_profile", "image")
 

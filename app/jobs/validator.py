@@ -28,7 +28,9 @@ from trellis.errors import Field, Invalid
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a submission goes: a project and a queue; `limited`: some quota concerns it. `features`: what is said there."""
+    """Where a submission goes: a project and a queue; `limited`: some quota concerns it. `features` and `hang_after_s` are what
+    is said there.
+    """
 
     project_id: UUID
     project: str
@@ -36,6 +38,7 @@ class Place:
     queue: str
     limited: bool = True
     features: Mapping[str, bool] = field(default_factory=dict)
+    hang_after_s: int | None = None
 
 
 def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
@@ -54,16 +57,18 @@ def find_place(uow: UnitOfWork, project: str, queue: str) -> Place:
         raise Invalid(Field("/project", "several projects match: give the id of one"))
     uow.require(Permission.JOB_WRITE, chosen.id)
     queue_id = find_queue(uow, chosen.id, queue).id if chosen.queue_id is None else chosen.queue_id
-    return Place(chosen.id, chosen.name, queue_id, queue, chosen.limited, read_switches(chosen.features))
+    features = read_switches(chosen.features)
+    return Place(chosen.id, chosen.name, queue_id, queue, chosen.limited, features, chosen.hang_after_s)
 
 
 @cache
-def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool, Any]:
+def _places(*, bounded: bool, by: Literal["", "id", "name"]) -> Select[UUID, str, UUID, bool, Any, int | None]:
     own_or_shared = (Queue.project_id == Project.id) | Queue.project_id.is_(None)
     named = (Queue.name == bindparam("queue")) & own_or_shared
     limited = are_set_for(Project).label("limited")
     said = switched(Project).label("features")
-    statement = select(Project.id, Project.name, Queue.id.label("queue_id"), limited, said).outerjoin(Queue, named)
+    columns = (Project.id, Project.name, Queue.id.label("queue_id"), limited, said, Project.hang_after_s)
+    statement = select(*columns).outerjoin(Queue, named)
     if bounded:
         statement = statement.where(Project.id == any_(bindparam("among", type_=ARRAY(Uuid))))
     if by == "id":

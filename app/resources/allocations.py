@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, insert, select, text, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.access import Permission
@@ -207,6 +207,15 @@ def live_on(uow: UnitOfWork, node_ids: Iterable[UUID]) -> list[Allocation]:
     """What the actor may see of what is held on these nodes."""
     statement = uow.visible(Allocation).where(Allocation.node_id.in_(list(node_ids)), Allocation.released_at.is_(None))
     return list(uow.session.execute(statement.order_by(Allocation.created_at).limit(1000)).scalars())
+
+
+def count_left(uow: UnitOfWork, nodes: Collection[Node]) -> dict[UUID, int]:
+    """How many hold something of these nodes, whoever they are, or stand still there."""
+    live = (Allocation.node_id.in_([node.id for node in nodes]), Allocation.released_at.is_(None))
+    holders = func.count(func.distinct(func.coalesce(Allocation.job_id, Allocation.id)))
+    counts = select(Allocation.node_id, holders).where(*live).group_by(Allocation.node_id)
+    held: dict[UUID, int] = {row[0]: row[1] for row in uow.session.execute(counts)}
+    return {node.id: held.get(node.id, 0) + node.parked for node in nodes}
 
 
 def slots_used(uow: UnitOfWork, gpu_ids: Collection[UUID]) -> dict[UUID, list[int]]:

@@ -12,14 +12,29 @@ from app.http.blueprint import Blueprint
 from app.http.paging import PageQuery, page_of, page_request
 from app.http.schema import ReasonSchema
 from app.http.transaction import answers_secret, current_uow, etag, if_match, versioned
-from app.resources import allocations, cluster, cordons, kinds, pools, reservations, schemas, topology
-from app.resources.allocations import AllocationReport, live_on, slots_used
-from app.resources.candidates import labelled
+from app.resources import (
+    allocations,
+    cluster,
+    cordons,
+    drains,
+    kinds,
+    pools,
+    quarantines,
+    reservations,
+    schemas,
+    topology,
+    usage,
+)
+from app.resources.allocations import AllocationReport, count_left, live_on, slots_used
+from app.resources.candidates import is_well, labelled
 from app.resources.capacity import PoolReport, report_pools
 from app.resources.gpus import gpu_type
+from app.resources.history import list_node_events
+from app.resources.maintenance import MaintenanceSpec, plan_maintenance
 from app.resources.models import Allocation, Gpu, Node, Pool, Reservation
 from app.resources.nodes import create_join_token, gpus_of
 from app.resources.pools import PoolSpec
+from app.resources.standing import Drain, Quarantine
 from app.resources.traits import Traits, change_node, taints_of
 from trellis.errors import Field, Invalid
 
@@ -57,6 +72,11 @@ class Nodes(MethodView):
             statement = statement.where(labelled(name, value))
         if query.get("pool"):
             statement = statement.where(Node.pool_id.in_(select(Pool.id).where(Pool.name == query["pool"])))
+        for level in ("zone", "cluster"):
+            if query.get(level):
+                statement = statement.where(labelled(level, query[level]))
+        if "healthy" in query:
+            statement = statement.where(is_well() if query["healthy"] else ~is_well())
         found = page(uow, statement, Node, page_request(query, SORTS, "name"))
         return {"items": _shown(*found.items), "next_cursor": found.next_cursor}
 
@@ -97,6 +117,65 @@ class Uncordon(MethodView):
     def put(self, body: dict[str, str], node_id: UUID) -> Any:
         """Place work on a node again."""
         return _answer(cordons.uncordon_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/drain")
+class DrainItem(MethodView):
+    """Emptying a node."""
+
+    @blp.arguments(schemas.DrainBodySchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, spec: drains.DrainSpec, node_id: UUID) -> Any:
+        """Place nothing more on a node and have its jobs leave it: those that can go on elsewhere at once."""
+        return _answer(drains.drain_node(current_uow(), node_id, spec, if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/undrain")
+class Undrain(MethodView):
+    """Letting a node that was emptied take work again."""
+
+    @blp.arguments(ReasonSchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, str], node_id: UUID) -> Any:
+        """Place work on a node again; what has left it does not come back by itself."""
+        return _answer(drains.undrain_node(current_uow(), node_id, body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/quarantine")
+class QuarantineItem(MethodView):
+    """Not trusting a node."""
+
+    @blp.arguments(schemas.QuarantineBodySchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, Any], node_id: UUID) -> Any:
+        """Place nothing more on a node, or on one of its devices, until it is released by hand."""
+        return _answer(quarantines.quarantine_node(current_uow(), node_id, body["device"], body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/release")
+class Release(MethodView):
+    """Trusting it again."""
+
+    @blp.arguments(schemas.QuarantineBodySchema, required=False)
+    @blp.response(200, schemas.NodeSchema)
+    def put(self, body: dict[str, Any], node_id: UUID) -> Any:
+        """End the quarantine of a node, or of one of its devices, whoever ordered it."""
+        return _answer(quarantines.release_node(current_uow(), node_id, body["device"], body["reason"], if_match()))
+
+
+@blp.route("/nodes/<uuid:node_id>/events")
+class NodeEvents(MethodView):
+    """What happened to a node."""
+
+    @blp.arguments(schemas.NodeEventQuerySchema, location="query")
+    @blp.response(200, page_of(schemas.NodeEventSchema))
+    def get(self, query: dict[str, Any], node_id: UUID) -> dict[str, Any]:
+        """List what happened to a node, the newest first: states, health, what hooks said (platform administrators)."""
+        cursor = query.get("cursor")
+        if cursor is not None and not (cursor.isdecimal() and len(cursor) <= 18):
+            raise Invalid(Field("/cursor", "is not a cursor of this list: start again without it"))
+        found = list_node_events(current_uow(), node_id, int(cursor) if cursor else None, query["limit"])
+        return {"items": found, "next_cursor": str(found[-1].id) if len(found) == query["limit"] else None}
 
 
 @blp.route("/kinds")
@@ -237,6 +316,29 @@ class ReservationItem(MethodView):
         reservations.cancel_reservation(current_uow(), reservation_id, if_match())
 
 
+@blp.route("/maintenance")
+class Maintenance(MethodView):
+    """Working on nodes."""
+
+    @blp.arguments(schemas.MaintenanceSchema)
+    @blp.response(201, schemas.ReservationSchema)
+    def post(self, spec: MaintenanceSpec) -> Any:
+        """Claim whole nodes for maintenance over a window: they are drained when it begins, and back when it ends."""
+        reservation = plan_maintenance(current_uow(), spec)
+        return _reserved(reservation)[0], 201, etag(reservation)
+
+
+@blp.route("/usage")
+class Usage(MethodView):
+    """Who held what."""
+
+    @blp.arguments(schemas.UsageQuerySchema, location="query")
+    @blp.response(200, schemas.UsageReportSchema)
+    def get(self, query: usage.UsageQuery) -> usage.UsageReport:
+        """Sum up what was held over time: CPU, memory and GPU hours of one's projects, apart by what is asked for."""
+        return usage.report_usage(current_uow(), query)
+
+
 @blp.route("/join-tokens")
 class JoinTokens(MethodView):
     """What lets machines join."""
@@ -272,6 +374,7 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
     for a in held:
         holder = {"job_id": a.job_id, "name": a.holder_name, "cpu_milli": a.cpu_milli, "memory_bytes": a.memory_bytes}
         jobs[a.node_id].append(holder)
+    left = count_left(uow, nodes)
     pool_ids = {node.pool_id for node in nodes if node.pool_id}
     called: dict[UUID | None, str] = {}
     if pool_ids:
@@ -287,6 +390,12 @@ def _shown(*nodes: Node) -> list[dict[str, Any]]:
             "load_percent": node.telemetry.get("load_percent"),
             "gpus": [_gpu(gpu, node, slots.get(gpu.id, [])) for gpu in gpus[node.id]],
             "jobs": jobs[node.id],
+            "drain": Drain.of(node),
+            "quarantine": Quarantine.read(node.quarantine),
+            "findings": node.findings,
+            "disk_free_bytes": node.telemetry.get("disk_free_bytes"),
+            "memory_in_use_bytes": node.telemetry.get("memory_used_bytes"),
+            "jobs_left": left[node.id],
         }
         for node in nodes
     ]
@@ -296,5 +405,7 @@ def _gpu(gpu: Gpu, node: Node, slots: list[int]) -> dict[str, Any]:
     shown = ("index", "uuid", "model", "memory_bytes", "milli_used", "numa", "links", "partitioned")
     readings: list[dict[str, Any]] = node.telemetry.get("gpus", [])
     reading = next((r for r in readings if r["index"] == gpu.index), {})
-    described = {name: getattr(gpu, name) for name in shown} | ({"slots_used": slots} if gpu.partitioned else {})
+    described = {name: getattr(gpu, name) for name in shown} | {"quarantine": Quarantine.read(gpu.quarantine)}
+    if gpu.partitioned:
+        described |= {"slots_used": slots, "slices": [{"profile": p, "start": s} for p, s in gpu.cuts or ()]}
     return described | {k: v for k, v in reading.items() if k != "index"}

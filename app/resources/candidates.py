@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, exists, func, select
 
 from app.core.amounts import Amounts
 from app.core.uow import UnitOfWork
-from app.resources.models import Node
+from app.resources.models import Gpu, Node
 from app.resources.pools import list_pools
 from trellis.errors import Field, Invalid
 from trellis.vocabulary import NodeState, TaintEffect
@@ -48,6 +48,14 @@ def labelled(name: str, value: str) -> ColumnElement[bool]:
     pair = {name: value}
     own = Node.own_labels.contains(pair) & ~Node.labels.has_key(name)
     found: ColumnElement[bool] = Node.labels.contains(pair) | own | Node.domains.contains(pair)
+    return found
+
+
+def is_well() -> ColumnElement[bool]:
+    """Nodes of which nothing is known that is wrong: not of their devices either."""
+    faulty = exists().where(Gpu.node_id == Node.id, Gpu.quarantine.is_not(None))
+    nothing = func.jsonb_array_length(Node.findings) == 0
+    found: ColumnElement[bool] = nothing & Node.quarantine.is_(None) & ~faulty
     return found
 
 

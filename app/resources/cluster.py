@@ -1,4 +1,4 @@
-"""A whole cluster said at once, as a cluster.yaml does: levels of the topology, pools, and the traits of nodes."""
+"""A whole cluster said at once, as a cluster.yaml does: levels of the topology, pools, traits of nodes, maintenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from app.core.access import Permission
 from app.core.locks import wait_lock
 from app.core.pointers import below
 from app.core.uow import UnitOfWork
+from app.resources.maintenance import MaintenanceSpec, apply_windows
 from app.resources.models import Node, Pool
 from app.resources.pools import PoolSpec, create_pool, set_pool
 from app.resources.topology import list_levels, set_levels
@@ -33,6 +34,7 @@ class ClusterSpec:
     levels: tuple[str, ...] | None = None
     pools: Sequence[tuple[str, Mapping[str, Any]]] = ()
     nodes: Sequence[NodeEntry] = ()
+    maintenance: Sequence[MaintenanceSpec] = ()
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ def apply_cluster(uow: UnitOfWork, spec: ClusterSpec) -> Applied:
         set_levels(uow, spec.levels, None)
     applied = Applied(pools=_apply_pools(uow, spec.pools))
     _apply_nodes(uow, spec.nodes, applied)
+    applied.missing = sorted({*applied.missing, *apply_windows(uow, spec.maintenance)})
     return applied
 
 

@@ -21,6 +21,8 @@ class Node(Entity):
     price and `caches` (keys of data near at hand) are its operators'. `cordoned_at`: it shall take nothing new.
     `exclusive_for`: the job, or the allocation without one, that has it for itself alone. `parked`: how many suspended
     replicas stand still there without holding anything.
+    `drain` and `quarantine` (`app.resources.standing`) are the wishes that it be emptied and kept from work; `findings`
+    what its last health check found, `quarantines` how often it was kept from work for that, or the like, in a row.
     """
 
     __tablename__ = "nodes"
@@ -59,6 +61,10 @@ class Node(Entity):
     parked: Mapped[int] = mapped_column(default=0)
     cordoned_at: Mapped[datetime | None]
     cordon_reason: Mapped[str] = mapped_column(default="")
+    drain: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    quarantine: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    quarantines: Mapped[int] = mapped_column(default=0)
+    findings: Mapped[list[Any]] = mapped_column(default=list)
     telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)
     last_seen_at: Mapped[datetime]
 
@@ -123,7 +129,8 @@ class Topology(Entity):
 
 class Gpu(Entity):
     """A device of a node; `milli_used` of its 1000 are held. One that is `partitioned` is given in slices alone: in
-    those of `cuts`, pairs of profile and first memory slot, or, where that is null, as its model allows.
+    those of `cuts`, pairs of profile and first memory slot, or, where that is null, as its model allows. One that is in
+    `quarantine` is given to nobody.
     """
 
     __tablename__ = "gpus"
@@ -144,6 +151,7 @@ class Gpu(Entity):
     partitioned: Mapped[bool] = mapped_column(default=False)
     cuts: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
     milli_used: Mapped[int] = mapped_column(default=0)
+    quarantine: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
@@ -160,6 +168,8 @@ class Allocation(ProjectOwned):
     __table_args__ = (
         CheckConstraint("cpu_milli >= 0 AND memory_bytes >= 0", name="amounts"),
         CheckConstraint("(job_id IS NULL) = (expires_at IS NOT NULL)", name="job_or_expiry"),
+        # Rows lie about in the order in which they end: pages of another time are passed over.
+        Index("ix_allocations_released_at", "released_at", postgresql_using="brin"),
         Index("ix_allocations_live", "node_id", postgresql_where=text("released_at IS NULL")),
         Index(
             "ix_allocations_expiring",
@@ -182,7 +192,9 @@ class Allocation(ProjectOwned):
 
 
 class AllocationGpu(Base):
-    """Part or whole of one device in an allocation; `live` until it is released."""
+    """Part or whole of one device in an allocation; `live` until it is released. `idle_s`: how long the device did
+    nothing, up to `idle_seen_at`.
+    """
 
     __tablename__ = "allocation_gpus"
     __table_args__ = (
@@ -195,6 +207,8 @@ class AllocationGpu(Base):
     gpu_id: Mapped[UUID] = mapped_column(ForeignKey("gpus.id"), primary_key=True)
     milli: Mapped[int]
     live: Mapped[bool] = mapped_column(default=True)
+    idle_s: Mapped[int] = mapped_column(default=0)
+    idle_seen_at: Mapped[datetime | None]
 
 
 class AllocationSlot(Base):
@@ -216,7 +230,10 @@ class AllocationSlot(Base):
 
 
 class Reservation(Entity):
-    """A claim of one project on parts of nodes over [starts_at, ends_at); without a project: maintenance."""
+    """A claim of one project on parts of nodes over [starts_at, ends_at); without a project: maintenance.
+
+    Its nodes are drained when it begins, with `drain_within_s` for what can't be moved (null: as long as that takes).
+    """
 
     __tablename__ = "reservations"
     __table_args__ = (
@@ -233,6 +250,7 @@ class Reservation(Entity):
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    drain_within_s: Mapped[int | None]
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:

@@ -7,16 +7,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, Uuid, any_, bindparam, func, select, text
+from sqlalchemy import ARRAY, LargeBinary, Uuid, any_, bindparam, exists, func, select, text
 
 from app.core.access import Actor, Permission
 from app.core.crypto import Keyring, new_secret
+from app.core.pointers import below
 from app.core.uow import UnitOfWork
 from app.resources.allocations import lock_nodes
 from app.resources.gpus import gpu_type
+from app.resources.health import is_news, take_in
 from app.resources.models import AllocationSlot, Gpu, JoinToken, Node, Pool
 from app.resources.overcommit import give
+from app.resources.standing import standing_of
 from trellis.errors import AlreadyExists, Field, Invalid, Unauthenticated
+from trellis.readings import faults_in
 from trellis.vocabulary import LIVING_NODE_STATES, ActorKind, NodeState
 from trellis.wire import VERSION, GpuDescription, Heartbeat, NodeDescription, pack
 
@@ -30,7 +34,14 @@ _BY_TOKENS = select(Node.id, Node.token_digest).where(
     Node.token_digest == any_(bindparam("digests", type_=ARRAY(LargeBinary)))
 )
 _LOCKED_STATES = (
-    select(Node.id, Node.state)
+    select(
+        Node.id,
+        Node.state,
+        Node.findings,
+        Node.quarantine,
+        Node.telemetry["checkup"]["number"].label("checkup"),
+        exists().where(Gpu.node_id == Node.id, Gpu.quarantine.is_not(None)).label("faulty"),
+    )
     .where(Node.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
     .order_by(Node.id)  # every transaction locks nodes in one order
     .with_for_update(key_share=True)
@@ -148,7 +159,12 @@ def record_heartbeats(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat]) -> 
     Raises: Unauthenticated for an id that is no node's.
     """
     uow.require(Permission.REPLICA_REPORT)
-    states = {row.id: row.state for row in uow.execute(_LOCKED_STATES, {"ids": list(heartbeats)})}
+    for place, beat in enumerate(heartbeats.values()):
+        if faults := list(faults_in(beat)):
+            with below(f"/heartbeats/{place}" if len(heartbeats) > 1 else ""):
+                raise Invalid(*faults)
+    known = {row.id: row for row in uow.execute(_LOCKED_STATES, {"ids": list(heartbeats)})}
+    states = {node_id: row.state for node_id, row in known.items()}
     if len(states) < len(heartbeats):
         raise Unauthenticated("no node: join first")
     seen = [{"id": str(node_id), "telemetry": _telemetry(beat)} for node_id, beat in heartbeats.items()]
@@ -157,11 +173,15 @@ def record_heartbeats(uow: UnitOfWork, heartbeats: Mapping[UUID, Heartbeat]) -> 
     if back := [node_id for node_id, state in states.items() if state not in LIVING_NODE_STATES]:
         for node in lock_nodes(uow, back).values():
             _welcome_back(uow, node)
+    ailing = {node_id: beat for node_id, beat in heartbeats.items() if is_news(known[node_id], beat, uow.clock.now())}
+    if ailing:
+        take_in(uow, ailing)
 
 
 def _telemetry(heartbeat: Heartbeat) -> dict[str, Any]:
     telemetry: dict[str, Any] = pack(replace(heartbeat, replicas=()))
     telemetry.pop("replicas")
+    telemetry.pop("hooks")
     return telemetry
 
 
@@ -218,7 +238,7 @@ def _check(description: NodeDescription) -> None:
 def _welcome_back(uow: UnitOfWork, node: Node) -> None:
     """One that was given up lives again; what operators wished of it meanwhile holds."""
     if node.state not in LIVING_NODE_STATES:
-        uow.move(node, NodeState.READY if node.cordoned_at is None else NodeState.CORDONED)
+        uow.move(node, standing_of(node))
 
 
 def _describe(uow: UnitOfWork, node: Node, description: NodeDescription) -> None:

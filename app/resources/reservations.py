@@ -11,11 +11,14 @@ from sqlalchemy import select
 from app.core.access import Permission
 from app.core.paging import Page, PageRequest, page
 from app.core.uow import UnitOfWork
+from app.resources.drains import begin_maintenance, end_maintenance
 from app.resources.models import Node, Reservation, ReservationPart
 from app.resources.windows import OPEN, Window
 from trellis.errors import Field, Invalid
 from trellis.vocabulary import ReservationState
 
+# Whoever asks outside the queues waits for those that asked before, and then sees what they got.
+TURN = "claims"
 FURTHEST = timedelta(days=731)
 LONGEST = timedelta(days=366)
 
@@ -40,13 +43,21 @@ def check_window(uow: UnitOfWork, window: Window) -> None:
         raise Invalid(Field("/ends_at", f"must be after starts_at, by at most {LONGEST.days} days"))
 
 
-def keep_reservation(
-    uow: UnitOfWork, project_id: UUID | None, name: str, window: Window, claimed: Sequence[Claimed]
-) -> Reservation:
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Whose claim it is (without a project: maintenance), what it is called, and the reservation's `drain_within_s`."""
+
+    project_id: UUID | None
+    name: str
+    drain_within_s: int | None = None
+
+
+def keep_reservation(uow: UnitOfWork, booking: Booking, window: Window, claimed: Sequence[Claimed]) -> Reservation:
     """Write down a claim on parts of (locked) nodes that are free over the window."""
     reservation = Reservation(
-        project_id=project_id, name=name, state=ReservationState.PLANNED, owner_id=uow.actor.id,
+        project_id=booking.project_id, name=booking.name, state=ReservationState.PLANNED, owner_id=uow.actor.id,
         owner_name=uow.actor.name, starts_at=window.starts_at, ends_at=window.ends_at,
+        drain_within_s=booking.drain_within_s,
     )  # fmt: skip
     uow.session.add(reservation)
     uow.session.flush()
@@ -56,11 +67,26 @@ def keep_reservation(
             cpu_milli=part.cpu_milli, memory_bytes=part.memory_bytes, gpus=[list(pair) for pair in part.gpus],
         )  # fmt: skip
         uow.session.add(row)
+    uow.session.flush()  # its parts are read again where it begins at once
     told = {"starts_at": window.starts_at.isoformat(), "ends_at": window.ends_at.isoformat()}
-    uow.emit("reservation.created", reservation, name=name, nodes=sorted({p.node.name for p in claimed}), **told)
+    uow.emit(
+        "reservation.created", reservation, name=booking.name, nodes=sorted({p.node.name for p in claimed}), **told
+    )
     if window.starts_at <= uow.clock.now():
-        uow.move(reservation, ReservationState.ACTIVE)
+        _begin(uow, reservation)
     return reservation
+
+
+def _begin(uow: UnitOfWork, reservation: Reservation) -> None:
+    uow.move(reservation, ReservationState.ACTIVE)
+    if reservation.project_id is None:
+        begin_maintenance(uow, reservation)
+
+
+def _end(uow: UnitOfWork, reservation: Reservation, state: ReservationState) -> None:
+    uow.move(reservation, state)
+    if reservation.project_id is None:
+        end_maintenance(uow, reservation)
 
 
 def cancel_reservation(uow: UnitOfWork, reservation_id: UUID, version: int | None) -> Reservation:
@@ -69,14 +95,14 @@ def cancel_reservation(uow: UnitOfWork, reservation_id: UUID, version: int | Non
     maintenance = reservation.project_id is None
     uow.require(Permission.NODE_WRITE if maintenance else Permission.RESERVATION_WRITE, reservation.project_id)
     uow.expect_version(reservation, version)
-    uow.move(reservation, ReservationState.CANCELLED)
+    _end(uow, reservation, ReservationState.CANCELLED)
     return reservation
 
 
 def follow_windows(uow: UnitOfWork) -> None:
     """Let claims begin and end as their windows do."""
     now = uow.clock.now()
-    planned, active = ReservationState.PLANNED, ReservationState.ACTIVE
+    planned = ReservationState.PLANNED
     due = (
         select(Reservation)
         .where(
@@ -87,7 +113,10 @@ def follow_windows(uow: UnitOfWork) -> None:
         .limit(500)
     )
     for reservation in uow.session.execute(due.with_for_update(key_share=True, skip_locked=True)).scalars():
-        uow.move(reservation, ReservationState.ENDED if reservation.ends_at <= now else active)
+        if reservation.ends_at <= now:
+            _end(uow, reservation, ReservationState.ENDED)
+        else:
+            _begin(uow, reservation)
 
 
 def list_reservations(uow: UnitOfWork) -> list[tuple[Reservation, list[ReservationPart]]]:

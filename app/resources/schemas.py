@@ -10,12 +10,17 @@ from app.http.amounts import AmountsSchema, LimitsSchema
 from app.http.constraints import CACHE_KEY, LEVEL
 from app.http.paging import PageQuery
 from app.http.schema import LABEL_NAME, NAME, Amount, Integer, QueryInteger, Strict, Text
+from app.resources import usage
 from app.resources.cluster import ClusterSpec, NodeEntry
+from app.resources.drains import DrainSpec
+from app.resources.maintenance import MaintenanceSpec
 from app.resources.pools import PoolSpec
 from app.resources.traits import RESERVED, Taint, Traits
-from trellis.vocabulary import Isolation, NodeState, ReservationState, TaintEffect
+from trellis.vocabulary import Isolation, NodeState, QuarantinedBy, ReservationState, Severity, TaintEffect
 
 MOST_NODES = 10_000
+MOST_PARTS = 1000
+LONGEST_S = 366 * 86_400
 NODE_NAME = validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", error="must be 1 to 63 letters, digits, '-' and '.'")
 RESERVED_LEVELS = RESERVED | {"node"}
 
@@ -70,6 +75,61 @@ class NodeChangeSchema(TraitFields):
         return traits_in(data)
 
 
+class QuarantineSchema(Strict):
+    """That a node or a device is kept from work. One that the platform ordered ends by itself once all is well."""
+
+    since = fields.AwareDateTime()
+    reason = fields.String()
+    by = fields.Enum(QuarantinedBy, by_value=True)
+    until = fields.AwareDateTime(allow_none=True, metadata={"description": "not before"})
+    good = fields.Integer(metadata={"description": "health checks in a row that found nothing"})
+
+
+class QuarantineBodySchema(Strict):
+    """What is not to be trusted, or is again: the node, or one of its devices."""
+
+    reason = Text(longest=500, load_default="")
+    device = Integer(least=0, most=63, load_default=None, allow_none=True, metadata={"description": "its index"})
+
+
+class FindingSchema(Strict):
+    """What a health check found."""
+
+    check = fields.String()
+    severity = fields.String(validate=validate.OneOf([str(one) for one in Severity]))
+    message = fields.String()
+    device = fields.Integer(allow_none=True)
+    since = fields.String(metadata={"format": "date-time"})
+
+
+class CutSchema(Strict):
+    """A slice of a partitioned device: its profile, and the memory slot that it begins at."""
+
+    profile = fields.String()
+    start = fields.Integer()
+
+
+class NodeEventQuerySchema(Strict):
+    """How many, below which."""
+
+    limit = QueryInteger(least=1, most=500, load_default=50)
+    cursor = fields.String(validate=validate.Length(max=1000))
+
+
+class NodeEventSchema(Strict):
+    """Something that happened to a node."""
+
+    id = fields.Integer()
+    kind = fields.String()
+    at = fields.AwareDateTime()
+    actor = fields.Function(
+        lambda event: {"kind": str(event.actor_kind), "id": event.actor_id and str(event.actor_id), "name": event.actor_name},
+        metadata={"type": "object"},
+    )  # fmt: skip
+    reason = fields.Function(lambda event: event.data.get("reason"), metadata={"type": "string"})
+    data = fields.Dict()
+
+
 class GpuSchema(Strict):
     """A device and its last reading."""
 
@@ -87,6 +147,10 @@ class GpuSchema(Strict):
     temperature_c = fields.Integer(allow_none=True)
     power_w = fields.Integer(allow_none=True)
     healthy = fields.Boolean(allow_none=True)
+    quarantine = fields.Nested(QuarantineSchema, allow_none=True)
+    slices = fields.List(
+        fields.Nested(CutSchema), metadata={"description": "how a partitioned one is cut; empty: as its model allows"}
+    )
 
 
 class HolderSchema(Strict):
@@ -96,6 +160,17 @@ class HolderSchema(Strict):
     name = fields.String()
     cpu_milli = fields.Integer()
     memory_bytes = fields.Integer()
+
+
+class DrainSchema(Strict):
+    """That a node is emptied, and how far that is."""
+
+    asked_at = fields.AwareDateTime()
+    until = fields.AwareDateTime(allow_none=True)
+    migrates = fields.Boolean()
+    reason = fields.String()
+    reservation_id = fields.UUID(allow_none=True, metadata={"description": "the maintenance that it is for"})
+    quiet_at = fields.AwareDateTime(allow_none=True, metadata={"description": "since when nothing is left there"})
 
 
 class NodeSchema(Strict):
@@ -125,6 +200,12 @@ class NodeSchema(Strict):
     caches = fields.List(fields.String())
     cordoned_at = fields.AwareDateTime(allow_none=True)
     cordon_reason = fields.String()
+    drain = fields.Nested(DrainSchema, allow_none=True)
+    quarantine = fields.Nested(QuarantineSchema, allow_none=True)
+    findings = fields.List(fields.Nested(FindingSchema))
+    disk_free_bytes = fields.Integer(allow_none=True)
+    memory_in_use_bytes = fields.Integer(allow_none=True, metadata={"description": "of the machine, whoever uses it"})
+    jobs_left = fields.Integer(metadata={"description": "jobs that run or stand still there, and other holders"})
     last_seen_at = fields.AwareDateTime()
     load_percent = fields.Integer(allow_none=True)
     gpus = fields.List(fields.Nested(GpuSchema))
@@ -147,6 +228,9 @@ class NodeQuerySchema(Strict):
     gpu_type = Text(longest=63)
     label = fields.List(Text(longest=270), metadata={"description": "name:value of a label, or level:name of a domain"})
     pool = Text(longest=63)
+    zone = Text(longest=63, metadata={"description": "the same as label=zone:..."})
+    cluster = Text(longest=63, metadata={"description": "the same as label=cluster:..."})
+    healthy = fields.Boolean(metadata={"description": "false: where a check found something, or work is kept away"})
     limit = QueryInteger(least=1, most=500, load_default=50)
     cursor = fields.String(validate=validate.Length(max=1000))
     sort = fields.String()
@@ -380,12 +464,53 @@ class ClusterPartSchema(Strict):
     nodes = fields.List(fields.Nested(ClusterNodeSchema), required=True, validate=validate.Length(max=MOST_NODES))
 
 
+class MaintenanceSchema(Strict):
+    """Whole nodes, to be free for work on them."""
+
+    nodes = fields.List(
+        Text(longest=63), required=True, validate=validate.Length(1, MOST_PARTS), metadata={"description": "names"}
+    )
+    name = Text(longest=200)
+    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
+    ends_at = fields.AwareDateTime(required=True)
+    drain_within_s = Amount(
+        "seconds", most=LONGEST_S, allow_none=True, data_key="drain_within",
+        metadata={"description": "for jobs that can't go on elsewhere, once it has begun; null: as long as they take"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
+        """Hand the rules a value, not a dictionary."""
+        return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
+
+
+class DrainBodySchema(Strict):
+    """How a node is to be emptied."""
+
+    reason = Text(longest=500)
+    deadline_s = Amount(
+        "seconds", most=LONGEST_S, allow_none=True, data_key="deadline", metadata={
+            "description": "for jobs that can't go on elsewhere; null: as long as they take", "example": "30m",
+        },
+    )  # fmt: skip
+    migrate = fields.Boolean(
+        truthy={True}, falsy={False},
+        metadata={"description": "false: jobs that can go on elsewhere are moved at the deadline, not at once"},
+    )  # fmt: skip
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> DrainSpec:
+        """Hand the rules a value, not a dictionary."""
+        return DrainSpec(**data)
+
+
 class ClusterSchema(Strict):
     """A cluster.yaml as JSON; of pools and nodes only what it says is changed."""
 
     levels = levels_field()
     pools = fields.List(fields.Nested(NamedPoolSchema), validate=validate.Length(max=1000))
     clusters = fields.List(fields.Nested(ClusterPartSchema), validate=validate.Length(max=1000))
+    maintenance = fields.List(fields.Nested(MaintenanceSchema), validate=validate.Length(max=1000))
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> ClusterSpec:
@@ -399,7 +524,8 @@ class ClusterSchema(Strict):
             if twice := [name for name, times in Counter(named).items() if times > 1]:
                 raise ValidationError(f"names {min(twice)} twice", kind)
         levels = tuple(data["levels"]) if "levels" in data else None
-        return ClusterSpec(levels, [(pool.pop("name"), pool) for pool in data.get("pools", ())], nodes)
+        pools = [(pool.pop("name"), pool) for pool in data.get("pools", ())]
+        return ClusterSpec(levels, pools, nodes, data.get("maintenance", ()))
 
 
 def _entries(part: dict[str, Any], pointer: str) -> Iterator[NodeEntry]:
@@ -423,3 +549,48 @@ class AppliedSchema(Strict):
     pools = fields.List(fields.String())
     nodes = fields.List(fields.String())
     missing = fields.List(fields.String(), metadata={"description": "nodes that have not joined yet"})
+
+
+class UsageQuerySchema(Strict):
+    """Over which time, in which pieces, and apart by what."""
+
+    since = fields.AwareDateTime(data_key="from")
+    last_s = Amount(
+        "seconds", least=1, most=LONGEST_S, data_key="last", load_default=7 * 86_400,
+        metadata={"description": "in place of `from`: so long before `to`", "example": "7d"},
+    )  # fmt: skip
+    until = fields.AwareDateTime(data_key="to", metadata={"description": "now, if left out"})
+    bucket_s = Amount("seconds", least=60, most=LONGEST_S, data_key="bucket", metadata={"example": "1d"})
+    by = fields.List(
+        fields.String(validate=validate.OneOf(usage.KEYS)), load_default=[],
+        metadata={"description": "may be given again"},
+    )  # fmt: skip
+    project_id = fields.UUID()
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: Any) -> usage.UsageQuery:
+        """Hand the rules a value, not a dictionary."""
+        return usage.UsageQuery(**data | {"by": tuple(data["by"])})
+
+
+class UsedSchema(Strict):
+    """What was held from `starts_at` on, for the length of a bucket; keys that were not asked for are null."""
+
+    starts_at = fields.AwareDateTime()
+    project = fields.String(allow_none=True)
+    user = fields.String(allow_none=True)
+    queue = fields.String(allow_none=True)
+    gpu_type = fields.String(allow_none=True)
+    cpu_hours = fields.Float()
+    memory_gib_hours = fields.Float()
+    gpu_hours = fields.Float()
+    idle_gpu_hours = fields.Float(metadata={"description": "of those in which the device did nothing"})
+    jobs = fields.Integer()
+
+
+class UsageReportSchema(Strict):
+    """Who held what, over which time."""
+
+    since = fields.AwareDateTime(data_key="from")
+    until = fields.AwareDateTime(data_key="to")
+    items = fields.List(fields.Nested(UsedSchema))

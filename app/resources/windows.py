@@ -29,7 +29,7 @@ class Window:
 
 @dataclass(slots=True)
 class Free:
-    """What is left of one node; `gpus[i]` of device i, in milli: nothing of one that is partitioned."""
+    """What is left of one node; `gpus[i]` of device i, in milli: nothing of one that is partitioned, or quarantined."""
 
     cpu_milli: int
     memory_bytes: int
@@ -56,9 +56,13 @@ def free_over(uow: UnitOfWork, nodes: Sequence[Node], window: Window, but_for: U
     """
     ids = [node.id for node in nodes]
     devices: dict[UUID, list[int]] = defaultdict(list)
-    listed = select(Gpu.node_id, Gpu.partitioned).where(Gpu.node_id.in_(ids)).order_by(Gpu.node_id, Gpu.index)
-    for node_id, partitioned in uow.session.execute(listed):
-        devices[node_id].append(0 if partitioned else WHOLE)
+    listed = (
+        select(Gpu.node_id, Gpu.partitioned, Gpu.quarantine)
+        .where(Gpu.node_id.in_(ids))
+        .order_by(Gpu.node_id, Gpu.index)
+    )
+    for node_id, partitioned, quarantine in uow.session.execute(listed):
+        devices[node_id].append(0 if partitioned or quarantine else WHOLE)
     free = {node.id: Free(node.cpu_milli, node.memory_bytes, devices[node.id]) for node in nodes}
     for allocation, gpus in _running(uow, ids, window):
         free[allocation.node_id].take(allocation.cpu_milli, allocation.memory_bytes, gpus)

@@ -54,17 +54,6 @@ class Reserve(MethodView):
         return _reserved(claims.reserve(current_uow(), spec))
 
 
-@resources.route("/maintenance")
-class Maintenance(MethodView):
-    """Working on nodes."""
-
-    @resources.arguments(schemas.MaintenanceSchema)
-    @resources.response(201, ReservationSchema)
-    def post(self, spec: claims.MaintenanceSpec) -> Any:
-        """Claim whole nodes for maintenance over a window (platform administrators)."""
-        return _reserved(claims.plan_maintenance(current_uow(), spec))
-
-
 @resources.route("/what-if")
 class WhatIf(MethodView):
     """Asking before submitting."""

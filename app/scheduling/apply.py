@@ -77,6 +77,11 @@ class _There:
             if claim.job_id is not None:
                 self.newcomers.setdefault(claim.node_id, []).append(claim.job_id)
 
+    def devices(self, seat: ReplicaPlacement) -> list[Gpu]:
+        """Those that a replica was to have something of."""
+        gpus = self.gpus[UUID(seat.node_id)]
+        return [gpus[index] for index in {*(index for index, _ in seat.gpus), *(one.device for one in seat.slices)}]
+
     def seats(self, replicas: Iterable[ReplicaPlacement]) -> list[Seat]:
         """Where these go."""
         return [_seat(one, self.nodes[UUID(one.node_id)], self.gpus[UUID(one.node_id)]) for one in replicas]
@@ -161,6 +166,8 @@ def _has_room(job: Job, replicas: Iterable[ReplicaPlacement], there: _There) -> 
     for seat in replicas:
         node = there.nodes.get(UUID(seat.node_id))
         if node is None or node.state is not NodeState.READY:
+            return False
+        if any(gpu.quarantine for gpu in there.devices(seat)):
             return False
         left = after.get(node.id, there.left[node.id]).without(job, roles[seat.role], alone=alone)
         if left is None:

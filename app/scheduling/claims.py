@@ -1,4 +1,4 @@
-"""What is held or claimed without a job: allocations for now, reservations for later, maintenance."""
+"""What is held or claimed without a job: allocations for now, reservations for later."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,14 @@ from app.resources.allocations import Grant, Lease, grant, lock_nodes
 from app.resources.candidates import Part, list_candidates
 from app.resources.models import Allocation, Node, Reservation
 from app.resources.nodes import gpus_of
-from app.resources.reservations import Claimed, check_window, keep_reservation
-from app.resources.windows import Window, free_over, reserved_on
-from app.scheduling.placing import choose_places, whole
+from app.resources.reservations import TURN, Booking, Claimed, check_window, keep_reservation
+from app.resources.windows import Window, free_over
+from app.scheduling.placing import choose_places
 from app.tenancy import quotas
 from app.tenancy.service import find_project
-from trellis.errors import CapacityTaken, Field, Invalid
+from trellis.errors import CapacityTaken
 from trellis.vocabulary import LIVING_NODE_STATES, NodeState
 
-# Whoever asks outside the queues waits for those that asked before, and then sees what they got.
-TURN = "claims"
 TRIES = 3
 
 
@@ -50,16 +48,6 @@ class ReservationSpec:
     project: str = ""
     name: str = ""
     count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class MaintenanceSpec:
-    """Whole nodes, by name, that shall be free over [starts_at, ends_at)."""
-
-    nodes: tuple[str, ...]
-    ends_at: datetime
-    starts_at: datetime | None = None
-    name: str = ""
 
 
 def allocate(uow: UnitOfWork, spec: AllocationSpec) -> Allocation:
@@ -97,34 +85,7 @@ def reserve(uow: UnitOfWork, spec: ReservationSpec) -> Reservation:
     quotas.require_within(uow, project.id, spec.part.amounts * spec.count)
     places = _take(uow, spec.part, spec.count, window)
     quotas.require_within(uow, project.id, _sum(places))
-    return keep_reservation(uow, project.id, spec.name, window, places)
-
-
-def plan_maintenance(uow: UnitOfWork, spec: MaintenanceSpec) -> Reservation:
-    """Claim whole nodes for work on them. What runs there is no obstacle: it is drained; a project's claim is.
-
-    Raises: Invalid for unknown nodes or a window that is none, CapacityTaken that names the claim.
-    """
-    uow.require(Permission.NODE_WRITE)
-    window = Window(spec.starts_at or uow.clock.now(), spec.ends_at)
-    check_window(uow, window)
-    wait_lock(uow, TURN)
-    known = {node.name: node for node in uow.session.execute(select(Node).where(Node.name.in_(spec.nodes))).scalars()}
-    faults = [
-        Field(f"/nodes/{i}", f"there is no node {name!r}: `trellis nodes` lists them")
-        for i, name in enumerate(spec.nodes)
-        if name not in known
-    ]
-    if faults:
-        raise Invalid(*faults)
-    nodes = lock_nodes(uow, [node.id for node in known.values()])
-    for reservation, part in reserved_on(uow, list(nodes), window):
-        if reservation.project_id is not None:
-            taken = f"{reservation.starts_at:%Y-%m-%d %H:%M} to {reservation.ends_at:%Y-%m-%d %H:%M} UTC"
-            raise CapacityTaken(f"node {nodes[part.node_id].name} is reserved ({reservation.id}) from {taken}")
-    devices = free_over(uow, list(nodes.values()), window)
-    claimed = [whole(node, len(devices[node.id].gpus)) for node in nodes.values()]
-    return keep_reservation(uow, None, spec.name, window, claimed)
+    return keep_reservation(uow, Booking(project.id, spec.name), window, places)
 
 
 def _sum(places: Sequence[Claimed]) -> Amounts:

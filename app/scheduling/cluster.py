@@ -79,11 +79,12 @@ def load_nodes(uow: UnitOfWork, levels: tuple[str, ...]) -> Iterable[plain.Node]
             cpu_milli_free=node.cpu_milli - node.cpu_milli_used,
             memory_bytes_free=node.memory_bytes - node.memory_bytes_used,
             gpu_model=node.gpu_model,
-            gpu_milli_free=tuple(0 if gpu.partitioned else 1000 - gpu.milli_used for gpu in gpus),
+            gpu_milli_free=tuple(0 if gpu.partitioned or gpu.quarantine else 1000 - gpu.milli_used for gpu in gpus),
             gpu_links=_cliques(gpus),
             gpu_numa=tuple(gpu.numa for gpu in gpus),
             partitioned=tuple(gpu.index for gpu in gpus if _is_cut(gpu) and _pairs_in(gpu) == cuts),
             cuts=cuts,
+            away="" if node.state is NodeState.READY else str(node.state),
             # Of the others it is no matter, and nodes that differ in it by a few bytes alone shall be alike.
             gpu_memory_bytes=next((gpu.memory_bytes for gpu in gpus if gpu.partitioned), 0),
             domains=tuple(node.domains.get(level, "") for level in levels),
@@ -105,8 +106,8 @@ def _cuts(gpus: list[Gpu]) -> tuple[tuple[str, int], ...]:
 
 
 def _is_cut(gpu: Gpu) -> bool:
-    """Whether there are slices of it to give: of one that is partitioned into none there are not."""
-    return gpu.partitioned and gpu.cuts != []
+    """Whether there are slices of it to give: of one that is partitioned into none, or quarantined, there are not."""
+    return gpu.partitioned and gpu.cuts != [] and gpu.quarantine is None
 
 
 def _pairs_in(gpu: Gpu) -> tuple[tuple[str, int], ...]:

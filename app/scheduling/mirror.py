@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, select, text
 
 from app.core.events import Event
 from app.core.uow import UnitOfWork
+from app.resources.health import nodes_with_faults
 from app.scheduling.classes import Classes
 from app.scheduling.cluster import load_snapshot
 from app.scheduling.jobs import Jobs, left_by, load_blocked, load_jobs, write_holding
@@ -38,7 +39,8 @@ _REBUILDING = (
     "node.", "queue.", "pool.", "topology.", "allocation.", "reservation.", "policy.", "quota.",
 )  # fmt: skip
 # But not of this one: a node that is given up was silent already, and not ready. What ran there ends job by job.
-_FOLLOWED = frozenset({"node.lost"})
+# Nor of what is only told of a node, and changes nothing of what it gives.
+_FOLLOWED = frozenset({"node.lost", "node.health_changed", "node.hook_ran", "node.hook_failed"})
 
 
 class _News:
@@ -101,6 +103,7 @@ class Mirror:
         self._unconfirmed: set[UUID] = set()
         self._lenders: frozenset[str] = frozenset()
         self._owed: dict[str, list[Any]] = {}
+        self._faulty: frozenset[int] = frozenset()
 
     @contextmanager
     def lent(self, uow: UnitOfWork) -> Iterator[Planner]:
@@ -139,6 +142,8 @@ class Mirror:
     def _follow(self, uow: UnitOfWork, planner: Planner, changed: set[UUID]) -> bool:
         """Bring what the planner knows of these jobs in line with their rows; False where the paper does not add up."""
         self._expected.learn(uow, [job_id for job_id in changed if planner.find_release(str(job_id)) is not None])
+        if self._frees_faulty(planner, changed):
+            return False
         jobs = load_jobs(uow, self.classes, self._expected, list(changed))
         concerned = bool(jobs.blocked) or not self._lenders.isdisjoint(map(str, changed))
         if concerned:
@@ -165,10 +170,19 @@ class Mirror:
         self.interval_s = policy.scheduling_interval_ms / 1000
         self._expected = expected_by(uow, policy)
         snapshot = load_snapshot(uow, self.classes, self._expected)
+        planner = Planner(snapshot, config_of(policy))
+        self._faulty = frozenset(planner.ledger.number_of[str(node_id)] for node_id in nodes_with_faults(uow))
         self._lenders = _lenders(snapshot.blocked)
         owed = {job.id: job.owed for job in snapshot.pending} | {job.id: job.owed for job in snapshot.running}
         self._owed = {job_id: [write_holding(each) for each in kept] for job_id, kept in owed.items() if kept}
-        return Planner(snapshot, config_of(policy))
+        return planner
+
+    def _frees_faulty(self, planner: Planner, changed: set[UUID]) -> bool:
+        """Whether one of these jobs may give back a device that nobody is to have: on paper that would be free."""
+        if not self._faulty:
+            return False
+        known = (planner.find_release(name) for job_id in changed for name in (str(job_id), left_by(str(job_id))))
+        return any(grant.number in self._faulty for release in known if release for grant in release[2])
 
     def _is_old(self, uow: UnitOfWork) -> bool:
         return self._built_at is None or not timedelta() <= uow.clock.now() - self._built_at < REFRESH

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from app.resources.candidates import Part
+from app.resources.maintenance import whole
 from app.resources.models import Node
 from app.resources.reservations import Claimed
 from app.resources.windows import WHOLE, Free
@@ -26,11 +27,6 @@ def _whole_nodes(nodes: Sequence[Node], free: Mapping[UUID, Free], part: Part, c
     empty = [node for node in nodes if _is_empty(node, free[node.id]) and _has(free[node.id], part)]
     empty.sort(key=lambda node: (len(free[node.id].gpus), node.memory_bytes, node.cpu_milli, node.name))
     return [whole(node, len(free[node.id].gpus)) for node in empty[:count]]
-
-
-def whole(node: Node, devices: int) -> Claimed:
-    """All there is of a node with so many devices."""
-    return Claimed(node, node.cpu_milli, node.memory_bytes, tuple((index, WHOLE) for index in range(devices)))
 
 
 def _shares(nodes: Sequence[Node], free: Mapping[UUID, Free], part: Part, count: int) -> list[Claimed]:

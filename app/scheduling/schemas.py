@@ -11,7 +11,7 @@ from app.jobs.schemas import JobSubmitSchema, WorkflowSubmitSchema
 from app.jobs.workflows import Step
 from app.resources.candidates import Part
 from app.resources.gpus import gpu_type
-from app.scheduling.claims import AllocationSpec, MaintenanceSpec, ReservationSpec
+from app.scheduling.claims import AllocationSpec, ReservationSpec
 from app.scheduling.dry_runs import DryRun
 from app.scheduling.policy import Backfill, FairShare, Preemption, SchedulingPolicy
 from app.scheduling.whatif import MoreNodes, WishSpec
@@ -80,22 +80,6 @@ class ReserveSchema(PartFields):
     def build(self, data: dict[str, Any], **_: Any) -> ReservationSpec:
         """Hand the rules a value, not a dictionary."""
         return ReservationSpec(**self.split(data))
-
-
-class MaintenanceSchema(Strict):
-    """Whole nodes, to be free for work on them."""
-
-    nodes = fields.List(
-        Text(longest=63), required=True, validate=validate.Length(1, MOST_PARTS), metadata={"description": "names"}
-    )
-    name = Text(longest=200)
-    starts_at = fields.AwareDateTime(allow_none=True, metadata={"description": "now, if left out"})
-    ends_at = fields.AwareDateTime(required=True)
-
-    @post_load
-    def build(self, data: dict[str, Any], **_: Any) -> MaintenanceSpec:
-        """Hand the rules a value, not a dictionary."""
-        return MaintenanceSpec(**data | {"nodes": tuple(dict.fromkeys(data["nodes"]))})
 
 
 DAY_S = 86_400

@@ -162,7 +162,7 @@ class OneProject(MethodView):
     @projects.response(200, schemas.ProjectSchema)
     def patch(self, body: dict[str, Any], project_id: UUID) -> Versioned:
         """Rename a project (its administrators)."""
-        return versioned(service.change_project(current_uow(), project_id, body["name"], if_match()))
+        return versioned(service.change_project(current_uow(), project_id, body, if_match()))
 
 
 @projects.route("/<uuid:project_id>/members")

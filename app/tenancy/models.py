@@ -30,7 +30,7 @@ class Organisation(Entity):
 
 
 class Project(Entity):
-    """What jobs, artifacts and rights belong to."""
+    """What jobs, artifacts and rights belong to. `hang_after_s` is that of jobs which say nothing of it."""
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("organisation_id", "name"),)
@@ -38,6 +38,7 @@ class Project(Entity):
 
     organisation_id: Mapped[UUID] = mapped_column(ForeignKey("organisations.id"))
     name: Mapped[str] = mapped_column(String(63))
+    hang_after_s: Mapped[int | None]
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:

@@ -91,12 +91,16 @@ class NewOrganisationSchema(Strict):
     name = Name(required=True)
 
 
+HANG_AFTER = {"description": "of jobs that say nothing of it: hung, if they do nothing for so long; null: never"}
+
+
 class ProjectSchema(Schema):
     """A project."""
 
     id = fields.UUID()
     name = fields.String()
     organisation_id = fields.UUID()
+    hang_after_s = fields.Integer(allow_none=True, metadata=HANG_AFTER)
     created_at = fields.AwareDateTime(default_timezone=UTC)
     version = fields.Integer()
 
@@ -109,9 +113,10 @@ class NewProjectSchema(Strict):
 
 
 class ProjectChangeSchema(Strict):
-    """A project's new name."""
+    """What of a project shall be another; what is left out stays."""
 
-    name = Name(required=True)
+    name = Name()
+    hang_after_s = Amount("seconds", most=31_536_000, data_key="hang_after", allow_none=True, metadata=HANG_AFTER)
 
 
 class MemberSchema(Schema):

@@ -1,5 +1,7 @@
 """Organisations and the projects below them."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -56,16 +58,19 @@ def list_projects(uow: UnitOfWork, request: PageRequest) -> Page[Project]:
     return page(uow, uow.visible(Project), Project, request)
 
 
-def change_project(uow: UnitOfWork, project_id: UUID, name: str, version: int | None) -> Project:
-    """Rename a project. Raises AlreadyExists for a name in use, StaleVersion."""
+def change_project(uow: UnitOfWork, project_id: UUID, changes: Mapping[str, Any], version: int | None) -> Project:
+    """Change a project's `name`, and the `hang_after_s` of its jobs. Raises AlreadyExists for a name in use, StaleVersion."""
     uow.require(Permission.PROJECT_WRITE, project_id)
     project = uow.get(Project, project_id, lock=True)
     uow.expect_version(project, version)
-    if name != project.name:
-        _refuse_taken_name(uow, name, project.organisation_id)
-        uow.emit("project.changed", project, before={"name": project.name}, after={"name": name})
-        project.name = name
+    before = {name: getattr(project, name) for name, value in changes.items() if getattr(project, name) != value}
+    if "name" in before:
+        _refuse_taken_name(uow, changes["name"], project.organisation_id)
+    for name in before:
+        setattr(project, name, changes[name])
+    if before:
         project.version += 1
+        uow.emit("project.changed", project, before=before, after={name: changes[name] for name in before})
     return project
 
 

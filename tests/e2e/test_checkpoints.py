@@ -104,3 +104,24 @@ def test_a_training_goes_on_from_a_checkpoint_of_another_job(platform: Platform,
     assert platform.client.jobs.wait(fork, timeout=60).state == "succeeded"
     assert lines(platform, fork, "starting") == ["starting at epoch 30"]
     assert lines(platform, fork, "ended") == [undisturbed]
+
+
+def test_a_training_on_a_node_that_is_drained_moves_and_ends_the_same_and_the_node_is_quiet(
+    platform: Platform, undisturbed: str
+) -> None:
+    # It saves when it is asked to, and at no other time.
+    job = train(platform, "--epochs", "60", "--every", "10000", "--pause", "0.4")
+    wait_until(lambda: lines(platform, job, "starting"), 30, "its first line")
+    here = platform.client.jobs.get(job, verbose=True).attempts[0].replicas[0].node
+    assert here is not None
+    done = platform.run("drain", here, "--reason", "a new fan", "--wait")
+    assert f"Node {here} is drained, 0 jobs left" in done.stdout, done.stdout + done.stderr
+    other = platform.run_job("true")
+    ended = platform.ended(job, within_s=90)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)
+    assert lines(platform, job, "ended") == [undisturbed]
+    assert here not in {one.attempts[0].replicas[0].node for one in (ended, other)}
+    shown = platform.run("node-show", here).stdout
+    assert "is drained: a new fan" in shown
+    assert "node.drained" in shown
+    assert platform.run("undrain", here).stdout == f"Node {here} is ready.\n"

@@ -34,6 +34,7 @@ class FakeNode:
         self.welcome = welcome
         self.caller: Caller = stack.client(credential=welcome.token)
         self._seq: dict[str, int] = {}
+        self._rounds = 0
 
     @classmethod
     def join(cls, stack: Stack, world: World, description: wire.NodeDescription | None = None) -> "FakeNode":
@@ -44,12 +45,17 @@ class FakeNode:
         assert answer.status == 201, answer.text
         return cls(stack, wire.unpack(wire.Welcome, answer.json))
 
-    def beat(self, *held: wire.Held) -> wire.Orders:
-        """One heartbeat with these replicas in hand."""
-        heartbeat = wire.Heartbeat(held, load_percent=10, memory_used_bytes=1, disk_free_bytes=1)
+    def beat(self, *held: wire.Held, **said: Any) -> wire.Orders:
+        """One heartbeat with these replicas in hand; what else it is to say is in `said`."""
+        heartbeat = wire.Heartbeat(held, load_percent=10, memory_used_bytes=1, disk_free_bytes=1, **said)
         answer = self.caller.post("/agent/heartbeat", wire.pack(heartbeat))
         assert answer.status == 200, answer.text
         return wire.unpack(wire.Orders, answer.json)
+
+    def check_up(self, *findings: wire.Finding, **said: Any) -> None:
+        """A heartbeat after another round of health checks, with what that found."""
+        self._rounds += 1
+        self.beat(checkup=wire.Checkup(self._rounds, findings), **said)
 
     def specs(self, *pairs: tuple[str, int]) -> list[wire.ReplicaSpec]:
         """What it was told to launch."""
@@ -79,6 +85,10 @@ class FakeNode:
             self.report(spec, ReplicaState.RUNNING),
             self.report(spec, ReplicaState.SUCCEEDED, exit_code=0, run_s=0.5),
         )
+
+    def succeed_running(self, spec: wire.ReplicaSpec) -> wire.Receipt:
+        """End one that runs well."""
+        return self.ship(self.report(spec, ReplicaState.SUCCEEDED, exit_code=0, run_s=0.5))
 
     def fail(self, spec: wire.ReplicaSpec, exit_code: int = 1, cause: Cause = Cause.EXIT_CODE) -> wire.Receipt:
         """Begin, then fail."""

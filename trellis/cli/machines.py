@@ -1,23 +1,26 @@
-"""`trellis cluster apply`, `node-set`, `cordon`, `uncordon`, `maintenance`: what operators say of nodes."""
+"""`trellis cluster apply`, `node-set`, `cordon`, `drain`, `maintenance` and so on: what operators say of nodes."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from trellis.answers import Node
 from trellis.cli.context import AsJson, Here, here
 from trellis.cli.files import read_yaml
 from trellis.cli.options import pairs, when
-from trellis.cli.text import moment
+from trellis.cli.text import moment, safe
 from trellis.errors import Field, Invalid, NotFound
-from trellis.vocabulary import TaintEffect
+from trellis.vocabulary import NodeState, TaintEffect
 
 cluster = typer.Typer(
     help="Topology, pools and nodes from one file.\n\nFor example: trellis cluster apply -f cluster.yaml"
 )
 NodeWord = Annotated[str, typer.Argument(metavar="NODE", help="Its name or id.")]
+_LOOK_EVERY_S = 1.0
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
@@ -26,6 +29,8 @@ def register(app: typer.Typer) -> None:
     app.command("node-set")(node_set)
     app.command()(cordon)
     app.command()(uncordon)
+    app.command()(drain)
+    app.command()(undrain)
     app.command()(maintenance)
     app.add_typer(cluster, name="cluster")
 
@@ -112,21 +117,77 @@ def uncordon(context: typer.Context, node: NodeWord, reason: Reason = "", as_jso
     run.answer(changed, lambda: run.say(f"Node {changed.name} takes work again."))
 
 
+def drain(
+    context: typer.Context,
+    node: NodeWord,
+    reason: Reason = "",
+    deadline: Annotated[
+        str | None,
+        typer.Option(help="For jobs that would have to begin again elsewhere, such as 30m; none if left out."),
+    ] = None,
+    migrate: Annotated[
+        bool,
+        typer.Option("--migrate/--no-migrate", help="Move jobs that can go on elsewhere at once, or at the deadline."),
+    ] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Until nothing is left there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Empty a node: nothing new is placed there; jobs that save checkpoints go on elsewhere, others end first.
+
+    For example: trellis drain gpu-1 --reason "new drivers" --deadline 30m --wait
+    """
+    run = here(context)
+    asked = run.client.nodes.drain(find_node(run, node).id, reason, deadline=deadline, migrate=migrate)
+    found = _wait_until_quiet(run, asked) if wait else asked
+    left = f"{found.jobs_left} job{'' if found.jobs_left == 1 else 's'} left"
+    done = f"Node {found.name} is {found.state}, {left}; `trellis undrain {found.name}` lets it take work again."
+    run.answer(found, lambda: run.say(done))
+
+
+def _wait_until_quiet(run: Here, asked: Node) -> Node:
+    """The node once it is empty, with a bar of what has left; or once somebody undrained it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=run.err, transient=True, disable=not run.err.is_terminal) as bar:
+        found, most = asked, asked.jobs_left
+        shown = bar.add_task(f"jobs that left {safe(asked.name)}", total=max(most, 1))
+        while found.drain is not None and found.state != NodeState.DRAINED:
+            most = max(most, found.jobs_left)
+            bar.update(shown, total=max(most, 1), completed=most - found.jobs_left)
+            time.sleep(_LOOK_EVERY_S)
+            found = run.client.nodes.get(asked.id)
+    return found
+
+
+def undrain(context: typer.Context, node: NodeWord, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Let a node that was emptied take work again.
+
+    For example: trellis undrain gpu-1
+    """
+    run = here(context)
+    changed = run.client.nodes.undrain(find_node(run, node).id, reason)
+    run.answer(changed, lambda: run.say(f"Node {changed.name} is {changed.state}."))
+
+
 def maintenance(
     context: typer.Context,
     nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Names.")],
     ends: Annotated[str, typer.Option(help="A time, such as 2026-01-31T12:00.")],
     starts: Annotated[str | None, typer.Option(help="Likewise; now if left out.")] = None,
     name: Annotated[str, typer.Option(help="What is to be done.")] = "",
+    drain_within: Annotated[
+        str, typer.Option(help="From the beginning, for jobs that would have to begin again elsewhere.")
+    ] = "10m",
     as_json: AsJson = False,
 ) -> None:
-    """Claim nodes for work on them over a window; `trellis reservations` shows it.
+    """Claim nodes for work on them over a window: they are drained when it begins, and back when it ends.
+
+    No job that might still run then is started before; `trellis reservations` shows it.
 
     For example: trellis maintenance gpu-1 --starts 2026-01-31T08:00 --ends 2026-01-31T12:00
     """
     run = here(context)
     window = {"starts_at": when("starts", starts), "ends_at": when("ends", ends)}
-    made = run.client.reservations.plan_maintenance(nodes, name=name, **window)
+    made = run.client.reservations.plan_maintenance(nodes, name=name, drain_within=drain_within, **window)
     text = f"Maintenance {made.id} from {moment(made.starts_at)} to {moment(made.ends_at)}."
     run.answer(made, lambda: run.say(text))
 

@@ -12,6 +12,7 @@ from trellis.cli import (
     changes,
     checkpoints,
     cluster,
+    doctoring,
     features,
     groups,
     holdings,
@@ -22,6 +23,7 @@ from trellis.cli import (
     policy,
     quota,
     submit,
+    usage,
     watching,
     whatif,
 )
@@ -48,7 +50,9 @@ watching.register(app)
 whatif.register(app)
 cluster.register(app)
 machines.register(app)
+doctoring.register(app)
 holdings.register(app)
+usage.register(app)
 quota.register(app)
 policy.register(app)
 features.register(app)

@@ -32,6 +32,7 @@ from trellis.errors import Field, Invalid
 from trellis.units import parse_seconds
 from trellis.vocabulary import (
     CheckpointBy,
+    HangAction,
     JobState,
     NetworkPolicy,
     OnNodeLost,
@@ -121,6 +122,11 @@ def submit(  # one parameter an option, that is how Typer declares them
     ] = None,
     retry_codes: Annotated[str | None, typer.Option(help="Of exit codes only these, such as 75,76.")] = None,
     backoff: Annotated[str | None, typer.Option(help="Pause before the next try, doubled each time.")] = None,
+    hang_after: Annotated[
+        str | None,
+        typer.Option(help="Hung, if it prints nothing and uses no CPU and no device for so long, such as 30m."),
+    ] = None,
+    hang_action: Annotated[HangAction | None, typer.Option(help="What becomes of it then.")] = None,
     on_node_lost: Annotated[OnNodeLost | None, typer.Option(help="When its node falls silent.")] = None,
     on_replica_failure: Annotated[
         OnReplicaFailure | None, typer.Option(help="When one of several fails: all end, or one less goes on.")
@@ -206,6 +212,8 @@ def submit(  # one parameter an option, that is how Typer declares them
         "retries": _present(
             {"limit": retries, "by_cause": rules(retry), "exit_codes": codes(retry_codes), "backoff_s": backoff}
         ),
+        "hang_after": hang_after,
+        "hang_action": None if hang_action is None else str(hang_action),
         "on_node_lost": None if on_node_lost is None else str(on_node_lost),
         "on_replica_failure": None if on_replica_failure is None else str(on_replica_failure),
         "on_resize": None if on_resize is None else str(on_resize),

@@ -172,7 +172,7 @@ def _gpu_row(node: Node, gpu: Gpu) -> Row:
         f"{used} / {format_bytes(gpu.memory_bytes)}",
         _reading(gpu.temperature_c, "°C"),
         _reading(gpu.power_w, "W"),
-        "ok" if gpu.healthy else "faulty",
+        "quarantined" if gpu.quarantine else "ok" if gpu.healthy else "faulty",
     )
     return (cell(node.name), cell(gpu.index), cell(gpu.model), *(cell(text) for text in readings))
 

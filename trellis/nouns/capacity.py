@@ -93,7 +93,10 @@ class Reservations:
         return answer(Reservation, self._transport.json(Call("POST", "/resources/reserve", body=_plain(wish))))
 
     def plan_maintenance(self, nodes: Sequence[str], **window: Any) -> Reservation:
-        """Claim whole nodes, by name, for work on them: `starts_at` (now), `ends_at`, `name`. Raises Forbidden."""
+        """Claim whole nodes, by name, for work on them: `starts_at` (now), `ends_at`, `name`, `drain_within` ("10m").
+
+        They are drained when it begins, and back when it ends. Raises Forbidden.
+        """
         body = _plain({"nodes": [*nodes], **window})
         return answer(Reservation, self._transport.json(Call("POST", "/resources/maintenance", body=body)))
 

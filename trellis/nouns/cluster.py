@@ -1,9 +1,10 @@
 """`client.nodes` and `client.queues`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
-from trellis.answers import JoinToken, Kind, Node, Queue, answer
+from trellis.answers import Event, JoinToken, Kind, Node, Queue, answer
 from trellis.holdings import Applied, QueueOrder
 from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
@@ -23,9 +24,11 @@ class Nodes:
         gpu_type: str | None = None,
         label: str | None = None,
         pool: str | None = None,
+        healthy: bool | None = None,
     ) -> Iterator[Node]:
         """Every node that matches; `label` is `key:value`, of a label or of a domain such as `zone:north`."""
         wanted = {"name": name, "state": state, "gpu_type": gpu_type, "label": label, "pool": pool}
+        wanted["healthy"] = None if healthy is None else str(healthy).lower()
         return pages(self._transport, "/resources/nodes", Node, wanted)
 
     def kinds(self) -> Sequence[Kind]:
@@ -54,6 +57,35 @@ class Nodes:
         call = Call("PUT", path("resources", "nodes", node, "uncordon"), body={"reason": reason})
         return answer(Node, self._transport.json(call))
 
+    def drain(self, node: str, reason: str = "", *, deadline: str | int | None = None, migrate: bool = True) -> Node:
+        """Have its jobs leave it: those that can go on elsewhere at once, the rest by the `deadline` ("30m"; None: as
+        long as they take); without `migrate` all of them only then. Once `jobs_left` is 0 its state is `drained`.
+        Takes the id. Raises Forbidden.
+        """
+        body = {"reason": reason, "deadline": deadline, "migrate": migrate}
+        return answer(Node, self._transport.json(Call("PUT", path("resources", "nodes", node, "drain"), body=body)))
+
+    def undrain(self, node: str, reason: str = "") -> Node:
+        """Place work on it again. Takes the id."""
+        call = Call("PUT", path("resources", "nodes", node, "undrain"), body={"reason": reason})
+        return answer(Node, self._transport.json(call))
+
+    def quarantine(self, node: str, reason: str = "", *, device: int | None = None) -> Node:
+        """Place nothing more on it, or on its device of that index, until it is released. Takes the id."""
+        return self._trust("quarantine", node, reason, device)
+
+    def release(self, node: str, reason: str = "", *, device: int | None = None) -> Node:
+        """End a quarantine, whoever ordered it. Takes the id."""
+        return self._trust("release", node, reason, device)
+
+    def _trust(self, verb: str, node: str, reason: str, device: int | None) -> Node:
+        body = {"reason": reason, "device": device}
+        return answer(Node, self._transport.json(Call("PUT", path("resources", "nodes", node, verb), body=body)))
+
+    def events(self, node: str) -> Iterator[Event]:
+        """What happened to it, the newest first. Takes the id. Raises Forbidden for all but administrators."""
+        return pages(self._transport, path("resources", "nodes", node, "events"), Event)
+
     def levels(self) -> tuple[str, ...]:
         """The levels of the topology, widest first."""
         return tuple(self._transport.json(Call("GET", "/resources/topology"))["levels"])
@@ -68,7 +100,7 @@ class Nodes:
 
         Raises: Invalid with pointers into it, Forbidden, Conflict.
         """
-        return answer(Applied, self._transport.json(Call("PUT", "/resources/cluster", body=dict(cluster))))
+        return answer(Applied, self._transport.json(Call("PUT", "/resources/cluster", body=_json(cluster))))
 
     def create_join_token(self, name: str | None = None, expires_in_s: int | None = None) -> JoinToken:
         """A token with which machines may join; shown this once. Raises Forbidden for all but administrators."""
@@ -119,3 +151,12 @@ class Queues:
     def resume(self, queue: str) -> Queue:
         """Start its jobs again. Takes the id."""
         return answer(Queue, self._transport.json(Call("PUT", path("queues", queue, "resume"))))
+
+
+def _json(value: Any) -> Any:
+    """What a YAML file holds, whose times were read as such, and JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _json(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_json(one) for one in value]
+    return value.isoformat() if isinstance(value, date) else value

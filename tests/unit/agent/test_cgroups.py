@@ -127,3 +127,20 @@ def test_without_control_groups_there_is_no_group(tmp_path: Path) -> None:
     here = found(tmp_path, "22 1 0:5 / /proc rw - proc proc rw", "0::/")
     assert here == Cgroups()
     assert here.group("r1.1") is None
+
+
+@pytest.mark.usefixtures("plain_files")
+@pytest.mark.parametrize("version", [1, 2])
+def test_groups_that_nothing_is_known_of_are_killed_and_the_others_are_not(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+    monkeypatch.setattr(cgroups.Group, "kill", lambda group: killed.extend(group._paths.values()))
+    monkeypatch.setattr(cgroups.Group, "remove", lambda group: None)
+    groups = of_one_version(tmp_path, version)
+    for where in groups.folders.values():
+        for name in ("r1.1", "r2.7"):
+            (Path(where) / name).mkdir(parents=True)
+    assert groups.reap(["r1.1", "r9.1"]) == ["r2.7"]
+    assert sorted(killed) == sorted(f"{where}/r2.7" for where in groups.folders.values())
+    assert Cgroups().reap([]) == []

@@ -16,7 +16,8 @@ from agent.containers.site import Site
 from agent.executors.base import Start
 from agent.ground import Confinement, Ground
 from agent.layout import Home
-from agent.output import Limits, OutputLog, ResumedLog
+from agent.output import Limits as LogLimits
+from agent.output import OutputLog, ResumedLog
 from agent.redaction import Redactor
 from agent.workspace import prepare
 from tests.support.agent_api import a_spec
@@ -205,7 +206,7 @@ def test_a_log_that_is_gone_on_with_leaves_out_what_it_has(tmp_path: Path) -> No
 
 def test_a_log_that_is_gone_on_with_knows_of_the_lines_that_were_cut_out_of_it(tmp_path: Path) -> None:
     path = tmp_path / "output.log"
-    first = OutputLog(path, Limits(burst=60, per_s=1, last=8), now=lambda: 0.0)
+    first = OutputLog(path, LogLimits(burst=60, per_s=1, last=8), now=lambda: 0.0)
     lines = [b"%03d\n" % number for number in range(10)]
     for line in lines:
         first.write("o", line)

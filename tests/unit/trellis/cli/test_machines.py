@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.command_line import CommandLine
 from tests.support.fake_api import problem, reply
+from trellis.cli import machines
 
 NODES: list[dict[str, Any]] = [
     {
@@ -126,3 +127,37 @@ def test_maintenance_is_planned_for_a_window(cli: CommandLine) -> None:
     (body,) = cli.api.bodies("POST", "/resources/maintenance")
     assert (body["nodes"], body["name"], "starts_at" in body) == (["gpu-1", "gpu-2"], "fans", False)
     assert cli.run("maintenance", "gpu-1", "--ends", "soon").exit_code == 2
+
+
+def test_times_of_a_file_are_sent_as_text(cli: CommandLine) -> None:
+    cli.api.on("PUT", "/resources/cluster", reply({}))
+    window = "{nodes: [gpu-1], starts_at: 2026-01-31T08:00:00Z, ends_at: 2026-01-31 12:00:00+00:00}"
+    Path("cluster.yaml").write_text(f"maintenance: [{window}]\n")
+    assert cli.run("cluster", "apply", "-f", "cluster.yaml").exit_code == 0
+    (body,) = cli.api.bodies("PUT", "/resources/cluster")
+    assert body["maintenance"] == [
+        {"nodes": ["gpu-1"], "starts_at": "2026-01-31T08:00:00+00:00", "ends_at": "2026-01-31T12:00:00+00:00"}
+    ]
+
+
+def test_a_drain_is_waited_for_until_nothing_is_left(nodes: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "_LOOK_EVERY_S", 0.0)
+    drain = {"reason": "fans", "until": None}
+    states = [
+        {**NODES[0], "state": "draining", "drain": drain, "jobs_left": left} for left in (2, 1)
+    ] + [{**NODES[0], "state": "drained", "drain": drain, "jobs_left": 0}]  # fmt: skip
+    nodes.api.on("PUT", "/resources/nodes/n1/drain", reply(states[0]))
+    coming = iter(states[1:])
+    nodes.api.on("GET", "/resources/nodes/n1", lambda _: reply(next(coming)))
+    done = nodes.run("drain", "gpu-1", "--reason", "fans", "--deadline", "30m", "--no-migrate", "--wait")
+    assert done.stdout == ("Node gpu-1 is drained, 0 jobs left; `trellis undrain gpu-1` lets it take work again.\n")
+    assert nodes.api.bodies("PUT", "/resources/nodes/n1/drain") == [
+        {"reason": "fans", "deadline": "30m", "migrate": False}
+    ]
+
+
+def test_a_drain_that_is_not_waited_for_says_how_many_are_left(nodes: CommandLine) -> None:
+    nodes.api.on("PUT", "/resources/nodes/n1/drain", reply({**NODES[0], "state": "draining", "jobs_left": 1}))
+    assert "is draining, 1 job left" in nodes.run("drain", "gpu-1").stdout
+    nodes.api.on("PUT", "/resources/nodes/n1/undrain", reply(NODES[0]))
+    assert nodes.run("undrain", "gpu-1").stdout == "Node gpu-1 is ready.\n"
