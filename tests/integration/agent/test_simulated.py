@@ -102,7 +102,8 @@ def test_who_gives_up_its_room_ends_and_the_others_of_its_job_go_on(plane: Contr
     end = plane.end_of("a")
     assert (end.state, end.cause) == (ReplicaState.PREEMPTED, Cause.PREEMPTED)
     assert not node.host._stage._on["b", 1].ended
-    assert [held.replica_id for held in node.host._nodes["a-node"].heartbeat().replicas] == ["b"]
+    held = node.host._nodes["a-node"]
+    wait_until(lambda: [one.replica_id for one in held.heartbeat().replicas] == ["b"])
 
 
 def test_a_host_whose_tokens_are_forgotten_joins_again(plane: ControlPlane, node: SimulatedNode) -> None:
