@@ -41,7 +41,7 @@ def test_with_one_turn_running_and_one_waiting_a_third_leaves_at_once(stack: Sta
     def first(uow: UnitOfWork) -> None:
         assert take_turn(uow, "test", lambda: None)
         running.set()
-        release.wait(20)
+        release.wait(60)
 
     def second(uow: UnitOfWork) -> None:
         taken.append(take_turn(uow, "test", lambda: None))
@@ -68,7 +68,7 @@ def test_a_turn_that_could_not_be_waited_for_leaves_no_lock_behind(stack: Stack)
     def first(uow: UnitOfWork) -> None:
         take_turn(uow, "test", lambda: None)
         running.set()
-        release.wait(20)
+        release.wait(60)
 
     def impatient(uow: UnitOfWork) -> None:
         uow.session.execute(text("SET LOCAL lock_timeout = '50ms'"))
