@@ -24,7 +24,7 @@ from agent.output import OutputLog
 from trellis.errors import Conflict, StaleFence, TrellisError, Unauthenticated, Unavailable
 from trellis.stores.base import Store
 from trellis.stores.chunks import Changed, Saver, Unsavable
-from trellis.stores.manifests import Manifest, open_signed
+from trellis.stores.manifests import Manifest, fetch_signed
 from trellis.stores.urls import open_existing, require_sign
 from trellis.vocabulary import SaveReason
 from trellis.wire import CheckpointPlan, unpack
@@ -162,7 +162,7 @@ class Checkpointer:
         # What was restored was checked; the plan's own may be the damaged one that it gave way to.
         if key := saved.get("key", one.plan.base and stored["restored"]):
             try:
-                one.base = open_signed(b"".join(self._store(one.plan).read(key)), one.plan.public_key)
+                one.base = fetch_signed(self._store(one.plan), key, one.plan.public_key)
             except (OSError, TrellisError) as error:
                 _log.warning(
                     "%s is saved whole: what it could build upon can't be read: %s", one.replica.path.name, error

@@ -17,10 +17,10 @@ from agent.layout import RESTORED, RESTORED_FROM, Home, write_json
 from agent.link import Link
 from trellis.errors import Invalid, TrellisError, Unavailable
 from trellis.stores.base import Store
-from trellis.stores.manifests import Manifest, open_signed
+from trellis.stores.manifests import Manifest, fetch_signed
 from trellis.stores.packs import CorruptChunk, read_file
 from trellis.stores.urls import open_existing, require_sign
-from trellis.wire import ReplicaSpec, Restored
+from trellis.wire import ReplicaSpec, Restored, StoreSource
 
 _log = logging.getLogger(__name__)
 # Its store or its signer lied, or it was altered: the one before it may be good.
@@ -38,6 +38,7 @@ class Restorer:
         self._ready = ready
         self._work: queue.SimpleQueue[ReplicaSpec | None] = queue.SimpleQueue()
         self._under_way: set[str] = set()
+        self._waiting: set[str] = set()
         self._lock = Lock()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="restores", daemon=True)
@@ -70,6 +71,7 @@ class Restorer:
         """It is not to start after all."""
         for path in self._home.restored.glob(f"{replica_id}.*"):
             trees.remove(path)
+        self._waiting -= {name for name in set(self._waiting) if name.startswith(f"{replica_id}.")}
 
     def _run(self) -> None:
         while (spec := self._work.get()) is not None and not self._stopping.is_set():
@@ -78,29 +80,33 @@ class Restorer:
                 self._restore(spec, name)
             except (OSError, TrellisError) as error:  # the next heartbeat's orders name it again
                 _log.warning("could not restore what %s goes on from: %s", name, error)
+                self._say(spec, name, _words(error))
                 with suppress(OSError):
                     trees.remove(self._home.restored / f".{name}")
             finally:
                 with self._lock:
                     self._under_way.discard(name)
             if (self._home.restored / name).exists():
+                self._waiting.discard(name)
                 self._ready((spec.replica_id, spec.fence))
 
     def _restore(self, spec: ReplicaSpec, name: str) -> None:
         """The newest that is good; an empty folder where none is. Raises OSError where the store can't be reached."""
         assert spec.checkpoint is not None
-        store = open_existing(spec.checkpoint.store_url)
+        plan = spec.checkpoint
+        source = plan.source or StoreSource(plan.store_url, plan.public_key)
+        store = open_existing(source.url)
         half = self._home.restored / f".{name}"  # nobody's but ours to enter, whose its folder may be by then
         folder = half / RESTORED
         faults: list[str] = []
         restored = named = ""
-        for key in spec.checkpoint.restore:
+        for key in plan.restore:
             _make_empty(half)
             try:
-                manifest = open_signed(b"".join(store.read(key)), spec.checkpoint.public_key)
+                manifest = fetch_signed(store, key, source.public_key)
                 self._write(store, manifest, str(folder))
             except _OF_NO_USE as error:
-                require_sign(store, spec.checkpoint.store_url)  # what is away is not damaged
+                require_sign(store, source.url)  # what is away is not damaged
                 _log.warning("the checkpoint %s is of no use: %s", key, error)
                 faults.append(f"{key} {_words(error)}")
             else:
@@ -109,7 +115,7 @@ class Restorer:
         if not restored:
             _make_empty(half)
         self._give(str(folder))
-        write_json(half / RESTORED_FROM, {"key": restored, "named": named})
+        write_json(half / RESTORED_FROM, {"key": restored, "named": named, "faults": faults})
         self._tell(spec, Restored(spec.fence, restored, tuple(faults)))
         half.rename(self._home.restored / name)
 
@@ -125,6 +131,15 @@ class Restorer:
                     target.write(part)
                     if self._stopping.is_set():
                         raise InterruptedError("the node is being stopped")
+
+    def _say(self, spec: ReplicaSpec, name: str, why: str) -> None:
+        """Have it known once why a job that has its place does not start."""
+        if name in self._waiting or self._stopping.is_set():
+            return
+        self._waiting.add(name)
+        message = f"what it goes on from can't be read at present, and is tried again: {why}"
+        with suppress(TrellisError):  # a word, no more
+            self._link.checkpoint_failed(spec.replica_id, spec.fence, message)
 
     def _give(self, folder: str) -> None:
         """Make it the job's, when all is written: before, somebody else's link in it would be followed."""

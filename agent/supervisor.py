@@ -100,6 +100,8 @@ class Supervisor:
                 self._preparing.await_image(self._spec.container)
             ward.verdict = ward.verdict or hooking.run_prolog(ward.ground, self._spec)
             self._start()
+        except workspace.NothingRestored as error:
+            ward.verdict = verdicts.restore_failed(str(error))
         except (StartFailed, OSError, ValueError) as error:  # ValueError: text that no system call takes
             ward.verdict = verdicts.start_failed(str(error))
         return self._await_end(verdicts.NODE_CUT_OFF)

@@ -73,6 +73,11 @@ def environment_failed(message: str) -> Verdict:
     return Verdict(ReplicaState.FAILED, Cause.ENVIRONMENT_FAILED, message)
 
 
+def restore_failed(message: str) -> Verdict:
+    """What it was to go on from could not be restored; `message` says why."""
+    return Verdict(ReplicaState.FAILED, Cause.RESTORE_FAILED, message)
+
+
 def of_exit(ended: Exit) -> Verdict:
     """The verdict on a replica that ended by itself."""
     if ended.start_error:

@@ -70,18 +70,28 @@ def places(ground: Ground, replica: ReplicaDir, socket: str, *, contained: bool 
     return Places(work, artifacts, tmp, f"{replica.job}/{socket}", checkpoints)
 
 
+class NothingRestored(Exception):
+    """What the job was to go on from, and not start without, could not be restored."""
+
+
 def take_restored(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
     """Take over what it goes on from, before it waits for anything: a daemon that starts clears away what nobody took.
 
-    Raises OSError; ValueError where the others go on from something that is not to be had here.
+    Raises OSError; NothingRestored where there is nothing of what it must go on from; ValueError where the others go on
+    from something that is not to be had here.
     """
-    restored = ground.home.restored / replica.path.name
+    plan, restored = spec.checkpoint, ground.home.restored / replica.path.name
     if said := read_json(restored / RESTORED_FROM):
-        if spec.checkpoint and spec.checkpoint.shared and not said["key"]:
-            raise ValueError("what all its replicas were to go on from can't be restored here")
         (restored / RESTORED).rename(replica.checkpoints)
         (restored / RESTORED_FROM).rename(replica.restored_from)
         trees.remove(restored)
+    if plan is None or (said and said["key"]):
+        return
+    if plan.must_restore:
+        faults = [plan.fault, *(said["faults"] if said else ())]
+        raise NothingRestored("; ".join(filter(None, faults)) or "there is nothing that it could go on from")
+    if said and plan.shared:
+        raise ValueError("what all its replicas were to go on from can't be restored here")
 
 
 def open_checkpoints(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:

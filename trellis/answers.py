@@ -279,10 +279,13 @@ class Artifact(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Answer):
-    """What a job can go on from. `new_bytes` is what those before it did not hold, `stored_bytes` what that took."""
+    """What a job can go on from. `new_bytes` is what those before it did not hold, `stored_bytes` what that took.
+
+    One that was imported from `cluster` is of no job here, and may be read `until`; `exported_until` another cluster may.
+    """
 
     id: str = ""
-    job_id: str = ""
+    job_id: str | None = ""
     project_id: str = ""
     replica: int = 0
     attempt: int = 0
@@ -297,6 +300,25 @@ class Checkpoint(Answer):
     damaged: bool = False
     created_at: datetime | None = None
     url: str = ""
+    cluster: str = ""
+    until: datetime | None = None
+    exported_until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket(Answer):
+    """By which another cluster may read a checkpoint `until` then: text that holds no secret."""
+
+    ticket: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointKey(Answer):
+    """What another cluster's operator names to have checkpoints of this one imported there."""
+
+    public_key: str = ""
+    store_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,12 +131,14 @@ class CheckpointBody(TypedDict, total=False):
     """`every` how long one is asked for; a folder counts as complete after `settle` without a change.
 
     `by` is a `CheckpointBy`: whose count where there are several replicas.
+    With `fresh_start` a job whose `from_checkpoint` can't be restored starts without it.
     """
 
     every: int | str | timedelta
     settle: int | str | timedelta
     keep: KeepBody
     by: str
+    fresh_start: bool
 
 
 class JobBody(TypedDict, total=False):

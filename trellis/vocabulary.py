@@ -125,6 +125,7 @@ class Cause(StrEnum):
     RESIZED = "resized"
     NODE_FAULT = "node_fault"
     HUNG = "hung"
+    RESTORE_FAILED = "restore_failed"
 
 
 class StopReason(StrEnum):

@@ -61,6 +61,14 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSource:
+    """Another cluster's store, as this one's nodes reach it, and the key (hex) that signs the manifests in it."""
+
+    url: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointPlan:
     """Where a replica's checkpoints go, whose signature on them counts, and when they are made.
 
@@ -68,7 +76,8 @@ class CheckpointPlan:
     complete when nothing in it changed for `settle_s`. `restore` are the keys of the manifests it may go on from, the
     one to try first first; `base` is the one it need not store again what that holds, "" for none. One that does not
     `saves` goes on from what another replica saves. What is `shared` the other replicas go on from too: where it can't be
-    restored none of them starts.
+    restored none of them starts. Where `source` is set these are there, and not in the store that is saved into.
+    One with `must_restore` starts with what one of them holds or not at all; `fault` says why there is none.
     """
 
     store_url: str
@@ -79,6 +88,9 @@ class CheckpointPlan:
     restore: tuple[str, ...] = ()
     saves: bool = True
     shared: bool = False
+    source: StoreSource | None = None
+    must_restore: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ KINDS = frozenset(
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "queue.created", "queue.changed", "artifact.saved", "artifact.removed", "bundle.created", "bundle.removed",
         "checkpoint.saved", "checkpoint.removed", "checkpoint.restored", "checkpoint.damaged", "checkpoint.failed",
-        "checkpoint.shared", "checkpoint.unshared", "replica.checkpoint_asked",
+        "checkpoint.shared", "checkpoint.unshared", "checkpoint.exported", "checkpoint.imported", "replica.checkpoint_asked",
         "allocation.granted", "allocation.released", "reservation.created", "policy.changed",
         "feature.changed", "quota.changed", "quota.soft_exceeded", "quota.burst_began", "quota.burst_rested",
         "organisation.created", "project.created", "project.changed",

@@ -33,6 +33,8 @@ class Settings:
     artifact_bytes: the largest artifact.
     project_artifact_bytes: what all artifacts of a project may take together.
     log_days: for how long what jobs printed is kept; 0 for ever.
+    trusted_clusters: clusters whose checkpoints may be imported: words such as `north=<key>@s3://north/store`, as
+        `trellis checkpoints key` prints them there; the URL is where control plane and nodes reach that store from here.
     """
 
     database_url: str
@@ -57,6 +59,7 @@ class Settings:
     artifact_bytes: int = 64 * 2**30
     project_artifact_bytes: int = 200 * 2**30
     log_days: int = 90
+    trusted_clusters: str = ""
 
     @property
     def store(self) -> str:

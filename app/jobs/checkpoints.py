@@ -15,6 +15,7 @@ from app.jobs.spec import CheckpointSpec
 from app.storage import checkpoints, packs
 from app.storage.checkpoints import Place, Source
 from app.storage.models import Checkpoint
+from app.storage.starts import Start, start_from
 from trellis.errors import Conflict, Field, Invalid, StaleFence
 from trellis.stores.manifests import Manifest
 from trellis.vocabulary import CheckpointBy, ReplicaState, SaveReason
@@ -100,8 +101,9 @@ def note_restored(uow: UnitOfWork, replica_id: UUID, restored: Restored) -> None
         message = f"up to {checkpoints.OFFERED} texts of up to {_FAULT_LENGTH} characters"
         raise Invalid(Field("/faults", f"must be {message}"))
     faults = dict(_plain(fault).partition(" ")[::2] for fault in restored.faults)
-    found = checkpoints.find_keys(uow, {_plain(restored.key), *faults})
     job = uow.session.execute(select(Job).where(Job.id == replica.job_id)).scalar_one()
+    named = job.spec.get("from_checkpoint")
+    found = checkpoints.find_keys(uow, {_plain(restored.key), *faults}, named and UUID(named))
     for key, why in faults.items():
         if key in found and _is_given(job, found[key], shared=False):
             checkpoints.note_damaged(uow, found[key], why)
@@ -162,15 +164,18 @@ def _keys_for(
 
 def _plan(uow: UnitOfWork, place: Place, row: Any, keys: list[str]) -> CheckpointPlan:
     wanted = CheckpointSpec.read(row.spec["checkpoint"])
-    if not keys and (origin := row.spec.get("from_checkpoint")):
-        # Asked anew at every start: a grant that was taken back counts from then on.
-        shared = checkpoints.shared_key(uow, UUID(origin), row.project_id)
-        keys = [shared] if shared else []
-    own = [key for key in keys if key.startswith(f"manifests/{row.project_id}/")]
-    saves = _saves(row.spec, row.replica_index)
+    named = row.spec.get("from_checkpoint")
+    start = Start(tuple(keys))
+    if named and not keys:  # asked anew at every start: a grant that was taken back counts from then on
+        start = start_from(uow, place, UUID(named), row.project_id)
+    # Another project's content, or another cluster's, is never referred to: it goes when its owner says so.
+    own = [key for key in start.keys if not start.source and key.startswith(f"manifests/{row.project_id}/")]
+    saves, shared = _saves(row.spec, row.replica_index), _by(row.spec) is not CheckpointBy.EACH
     return CheckpointPlan(
-        place.url, place.public_key, wanted.every_s, wanted.settle_s, own[0] if own and saves else "", tuple(keys),
-        saves, _by(row.spec) is not CheckpointBy.EACH,
+        place.url, place.public_key, wanted.every_s, wanted.settle_s, own[0] if own and saves else "", start.keys,
+        saves, shared, start.source, fault=start.fault,
+        # What a gang has saved itself is tried again: where it is damaged, what was before it is next.
+        must_restore=bool(named) and not wanted.fresh_start and not (keys and shared),
     )  # fmt: skip
 
 

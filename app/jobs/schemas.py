@@ -294,6 +294,9 @@ class CheckpointSchema(Strict):
         CheckpointBy, by_value=True,
         metadata={"description": "of several replicas: the first one saves, all save a part, or each goes on by itself"},
     )  # fmt: skip
+    fresh_start = Flag(
+        metadata={"description": "where `from_checkpoint` can't be restored it starts without it, in place of failing"}
+    )
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> CheckpointSpec:

@@ -158,18 +158,23 @@ class CodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSpec:
-    """When a job saves what it can go on from, and what of it is kept (see `trellis.wire.CheckpointPlan`)."""
+    """When a job saves what it can go on from, and what of it is kept (see `trellis.wire.CheckpointPlan`).
+
+    `fresh_start`: where the checkpoint that the job names can't be restored, it starts without.
+    """
 
     every_s: int = 600
     settle_s: int = 5
     keep: Keep = field(default_factory=Keep)
     by: CheckpointBy = CheckpointBy.RANK0
+    fresh_start: bool = False
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
         keep = {f.name: getattr(self.keep, f.name) for f in fields(Keep)}
-        by = {} if self.by is CheckpointBy.RANK0 else {"by": self.by}
-        return {"every_s": self.every_s, "settle_s": self.settle_s, "keep": keep} | by
+        kept: dict[str, Any] = {"every_s": self.every_s, "settle_s": self.settle_s, "keep": keep}
+        kept |= {} if self.by is CheckpointBy.RANK0 else {"by": self.by}
+        return kept | ({"fresh_start": True} if self.fresh_start else {})
 
     @classmethod
     def read(cls, kept: dict[str, Any]) -> "CheckpointSpec":
@@ -177,7 +182,7 @@ class CheckpointSpec:
         keep = dict(kept["keep"])
         keep["mode"] = MetricMode(keep["mode"])
         by = CheckpointBy(kept.get("by", CheckpointBy.RANK0))
-        return cls(kept["every_s"], kept["settle_s"], Keep(**keep), by)
+        return cls(kept["every_s"], kept["settle_s"], Keep(**keep), by, kept.get("fresh_start", False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from app.queues.models import Queue
 from app.queues.service import find_queue
 from app.resources.pools import list_pools
 from app.resources.topology import list_levels
-from app.storage.checkpoints import shared_key
+from app.storage.starts import fault_of
 from app.tenancy.features import read_switches, switched
 from app.tenancy.models import Project
 from app.tenancy.quotas import are_set_for
@@ -120,10 +120,10 @@ def _time_faults(uow: UnitOfWork, spec: JobSpec) -> list[Field]:
 
 
 def _origin_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list[Field]:
-    if spec.from_checkpoint is None or shared_key(uow, spec.from_checkpoint, project_id):
+    if spec.from_checkpoint is None:
         return []
-    advice = "another project's must be shared with this one first (`trellis checkpoints share`)"
-    return [Field("/from_checkpoint", f"there is no checkpoint {spec.from_checkpoint} in this project; {advice}")]
+    fault = fault_of(uow, spec.from_checkpoint, project_id)
+    return [Field("/from_checkpoint", fault)] if fault else []
 
 
 def _dependency_faults(uow: UnitOfWork, spec: JobSpec, project_id: UUID) -> list[Field]:

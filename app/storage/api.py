@@ -1,18 +1,21 @@
 """Endpoints of what is kept: directories of code that jobs run in, and checkpoints that they can go on from."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, request
 from flask.views import MethodView
 
+from app.core.access import Permission
 from app.core.paging import Page, Sort
 from app.core.settings import Settings
+from app.core.uow import UnitOfWork
 from app.http.blueprint import Blueprint
 from app.http.limits import takes
 from app.http.paging import page_of, page_request
 from app.http.transaction import acting, current_uow, outside, signed_in
-from app.storage import archive, blobs, bundles, checkpoints, schemas
+from app.storage import archive, blobs, bundles, checkpoints, imports, schemas
 from app.storage.bundles import Draft, Kept
 from app.storage.checkpoints import Place
 from app.storage.models import Bundle, Checkpoint
@@ -24,6 +27,7 @@ saves = Blueprint("checkpoints", __name__, url_prefix="/checkpoints", descriptio
 BLUEPRINTS = (code, saves)
 SORTS = {"created_at": Sort(Bundle.created_at, False), "used_at": Sort(Bundle.used_at, False)}
 SORTS |= {f"-{name}": Sort(sort.column, True) for name, sort in SORTS.items()}
+IMPORT_SORTS = {"-created_at": Sort(Checkpoint.created_at, True), "created_at": Sort(Checkpoint.created_at, False)}
 MANIFEST_BYTES = 32 * 2**20
 
 
@@ -35,6 +39,11 @@ def _settings() -> Settings:
 def _store() -> Store:
     found: Store = current_app.extensions["store"]
     return found
+
+
+def _shown(uow: UnitOfWork, rows: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+    origins = checkpoints.origins_of(uow, rows)
+    return [checkpoints.present(row, _place(), origins.get(row.id)) for row in rows]
 
 
 def _place() -> Place:
@@ -132,7 +141,8 @@ class CheckpointItem(MethodView):
     @saves.response(200, schemas.SavedCheckpointSchema)
     def get(self, checkpoint_id: UUID) -> dict[str, Any]:
         """Show a checkpoint."""
-        return checkpoints.present(current_uow().get(Checkpoint, checkpoint_id), _place())
+        uow = current_uow()
+        return _shown(uow, [uow.get(Checkpoint, checkpoint_id)])[0]
 
     @saves.response(204)
     def delete(self, checkpoint_id: UUID) -> None:
@@ -147,13 +157,63 @@ class CheckpointArchive(MethodView):
     @saves.response(200, content_type="application/x-tar")
     def get(self, checkpoint_id: UUID) -> Response:
         """Download the files of a checkpoint as a tar archive, every chunk checked."""
-        found = current_uow().get(Checkpoint, checkpoint_id)
-        manifest = checkpoints.read_manifest(_place(), found)
-        response = Response(
-            archive.stream(_place().store, manifest, found.created_at.timestamp()), mimetype="application/x-tar"
-        )
+        uow = current_uow()
+        found = uow.get(Checkpoint, checkpoint_id)
+        store, manifest = checkpoints.read_manifest(uow, _place(), found)
+        response = Response(archive.stream(store, manifest, found.created_at.timestamp()), mimetype="application/x-tar")
         response.headers.set("Content-Disposition", "attachment", filename=f"checkpoint-{found.id}.tar")
         return response
+
+
+@saves.route("/<uuid:checkpoint_id>/exports")
+class CheckpointExports(MethodView):
+    """How another cluster may go on from it."""
+
+    @saves.arguments(schemas.ExportSchema)
+    @saves.response(201, schemas.TicketSchema)
+    def post(self, body: dict[str, Any], checkpoint_id: UUID) -> dict[str, Any]:
+        """Issue a ticket by which a cluster that trusts this one may read a checkpoint; until it runs out it is kept."""
+        return imports.export(current_uow(), _place(), checkpoint_id, body["for_s"])
+
+
+@saves.route("/imports")
+class CheckpointImports(MethodView):
+    """Checkpoints of other clusters."""
+
+    @saves.arguments(schemas.ImportQuerySchema, location="query")
+    @saves.response(200, page_of(schemas.SavedCheckpointSchema))
+    def get(self, query: dict[str, Any]) -> Page[dict[str, Any]]:
+        """List the checkpoints that were imported into one's projects, the newest first."""
+        uow = current_uow()
+        found = imports.list_imports(uow, query.get("project", ""), page_request(query, IMPORT_SORTS, "-created_at"))
+        return Page(_shown(uow, found.items), found.next_cursor)
+
+    @outside
+    @signed_in
+    @saves.arguments(schemas.ImportSchema)
+    @saves.response(201, schemas.SavedCheckpointSchema)
+    def post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Make a checkpoint of another cluster, for which there is a ticket, one that jobs of a project may go on from.
+
+        Its content stays where it is; nodes read it there.
+        """
+        place = _place()
+        project_id, ticket, cluster = acting(
+            lambda uow: imports.open_import(uow, place, body["ticket"], body["project"])
+        )
+        found = imports.look_up(ticket, cluster)  # no transaction is open while the other store is asked
+        return acting(lambda uow: _shown(uow, [imports.record_import(uow, project_id, found)])[0])
+
+
+@saves.route("/key")
+class CheckpointKey(MethodView):
+    """Who signs."""
+
+    @saves.response(200, schemas.CheckpointKeySchema)
+    def get(self) -> dict[str, str]:
+        """Show what other clusters must name to import checkpoints of this one."""
+        current_uow().require(Permission.PROJECT_READ)
+        return {"public_key": _place().public_key, "store_url": _place().url}
 
 
 @saves.route("/<uuid:checkpoint_id>/grants/<uuid:project_id>")

@@ -3,8 +3,9 @@
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +17,13 @@ from app.core.crypto import Keyring
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.core.uow import UnitOfWork
-from app.storage.models import Checkpoint, CheckpointGrant, CheckpointPack, Pack
+from app.storage.clusters import Cluster, read_clusters
+from app.storage.models import Checkpoint, CheckpointGrant, CheckpointOrigin, CheckpointPack, Pack
 from app.storage.retention import Held, Keep, decide_removed
 from app.tenancy.models import Project
-from trellis.errors import Conflict, Field, Invalid, NotFound
+from trellis.errors import Conflict, Field, Invalid, NotFound, Unavailable
 from trellis.stores.base import Store
-from trellis.stores.manifests import Manifest, open_signed, sign
+from trellis.stores.manifests import Manifest, fetch_signed, sign
 from trellis.stores.urls import SIGN, open_store
 from trellis.units import LARGEST
 from trellis.vocabulary import SaveReason
@@ -41,18 +43,27 @@ class PacksGone(Conflict):
     title = "The checkpoint builds upon deleted chunks"
 
 
+class Unreadable(Conflict):
+    """The store does not hold it (any more) as it was saved, or it may not be read any more."""
+
+    code = "checkpoint_unreadable"
+    title = "The checkpoint can't be read"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where checkpoints lie, and the key that signs their manifests."""
+    """Where checkpoints lie, and the key that signs their manifests; and those of other clusters, by their keys."""
 
     url: str
     store: Store
     key: Ed25519PrivateKey
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, keyring: Keyring) -> "Place":
-        """The one that the settings name."""
-        return cls(settings.store, open_store(settings.store), keyring.signing_key("checkpoints"))
+        """The one that the settings name. Raises SettingsError."""
+        key = keyring.signing_key("checkpoints")
+        return cls(settings.store, open_store(settings.store), key, read_clusters(settings.trusted_clusters))
 
     def ensure(self) -> None:
         """Leave a sign in the store by which nodes know that it is this one; looked at once a process.
@@ -191,7 +202,10 @@ def _store(uow: UnitOfWork, checkpoint: Checkpoint, packs: Collection[str], new:
 
 def _retain(uow: UnitOfWork, source: Source) -> None:
     rows = uow.session.execute(
-        select(Checkpoint).where(Checkpoint.job_id == source.job_id, Checkpoint.replica_index == source.replica_index)
+        select(Checkpoint)
+        .where(Checkpoint.job_id == source.job_id, Checkpoint.replica_index == source.replica_index)
+        .order_by(Checkpoint.id)
+        .with_for_update()  # so that who hands one out at this moment either sees it gone or has it kept
     ).scalars()
     by_id = {row.id: row for row in rows}
     held = [
@@ -199,9 +213,14 @@ def _retain(uow: UnitOfWork, source: Source) -> None:
         for row in by_id.values()
     ]
     whole = whole_of(uow, [source.job_id]).get(source.job_id, {}) if source.parts > 1 else {}
-    for identity in decide_removed(held, source.keep, uow.clock.now()):
-        if by_id[identity].key not in whole.values():  # others may be slower: what all of them have stays
-            _remove(uow, by_id[identity], "retention")
+    now = uow.clock.now()
+    for identity in decide_removed(held, source.keep, now):
+        row = by_id[identity]
+        promised = (
+            row.exported_until is not None and row.exported_until > now
+        )  # another cluster may be about to read it
+        if row.key not in whole.values() and not promised:  # others may be slower: what all of them have stays
+            _remove(uow, row, "retention")
 
 
 def _remove(uow: UnitOfWork, checkpoint: Checkpoint, reason: str) -> None:
@@ -270,19 +289,15 @@ def whole_of(uow: UnitOfWork, job_ids: Collection[UUID]) -> dict[UUID, dict[int,
     return found
 
 
-def shared_key(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> str | None:
-    """The manifest of a checkpoint, if it is there and that project may (still) read it."""
-    granted = select(CheckpointGrant.checkpoint_id).where(CheckpointGrant.project_id == project_id)
-    allowed = or_(Checkpoint.project_id == project_id, Checkpoint.id.in_(granted))
-    return uow.session.execute(
-        select(Checkpoint.key).where(Checkpoint.id == checkpoint_id, allowed)
-    ).scalar_one_or_none()
-
-
-def find_keys(uow: UnitOfWork, keys: Collection[str]) -> dict[str, Checkpoint]:
-    """The checkpoints with these manifests, by their keys."""
-    rows = uow.session.execute(select(Checkpoint).where(Checkpoint.key.in_(keys))).scalars()
-    return {row.key: row for row in rows}
+def find_keys(uow: UnitOfWork, keys: Collection[str], named: UUID | None = None) -> dict[str, Checkpoint]:
+    """The checkpoints with these manifests, by their keys; of those that were imported the one of the id `named`."""
+    imported = and_(Checkpoint.id == named, CheckpointOrigin.key.in_(keys))
+    rows = uow.session.execute(
+        select(Checkpoint, CheckpointOrigin.key)
+        .outerjoin(CheckpointOrigin)
+        .where(or_(Checkpoint.key.in_(keys), imported))
+    )
+    return {key or row.key: row for row, key in rows}
 
 
 def note_damaged(uow: UnitOfWork, checkpoint: Checkpoint, reason: str) -> None:
@@ -314,18 +329,65 @@ def unshare(uow: UnitOfWork, checkpoint_id: UUID, project_id: UUID) -> None:
     uow.emit("checkpoint.unshared", checkpoint, with_project=str(project_id))
 
 
-def read_manifest(place: Place, checkpoint: Checkpoint) -> Manifest:
-    """Its manifest out of the store, checked. Raises Invalid where it was altered, FileNotFoundError."""
-    return open_signed(b"".join(place.store.read(checkpoint.key)), place.public_key)
+def read_manifest(uow: UnitOfWork, place: Place, checkpoint: Checkpoint) -> tuple[Store, Manifest]:
+    """Its manifest out of the store, checked, and the store that its chunks are in.
+
+    Raises: Conflict where it was altered or is gone, or where it was imported and may not be read any more;
+        Unavailable where the store can't be reached.
+    """
+    store, key, public_key = place.store, checkpoint.key, place.public_key
+    if checkpoint.job_id is None:
+        origin = uow.session.execute(
+            select(CheckpointOrigin).where(CheckpointOrigin.checkpoint_id == checkpoint.id)
+        ).scalar_one()
+        if why := closed(origin, uow.clock.now()):
+            raise Unreadable(why)
+        store, key, public_key = trusted(origin, place).store, origin.key, origin.public_key
+    try:
+        return store, fetch_signed(store, key, public_key)
+    except FileNotFoundError as error:
+        raise Unreadable("its manifest is not in the store any more") from error
+    except OSError as error:
+        raise Unavailable(f"the store can't be reached: {error}") from error
+    except Invalid as error:
+        raise Unreadable(f"its manifest {error.fields[0].message}") from error
 
 
-def present(row: Checkpoint, place: Place) -> dict[str, Any]:
-    """As it is answered."""
+def closed(origin: CheckpointOrigin, now: datetime) -> str:
+    """Why an imported checkpoint may not be read any more; "" while it may."""
+    if origin.until > now:
+        return ""
+    return f"the ticket that it came with ran out at {origin.until.isoformat()}: import it with another one"
+
+
+def trusted(origin: CheckpointOrigin, place: Place) -> Cluster:
+    """The cluster that an imported checkpoint is from. Raises Unreadable where the operator names it no more."""
+    cluster = place.clusters.get(origin.public_key)
+    if cluster is None:
+        raise Unreadable(f"the cluster that it is from is not trusted here any more (key {origin.public_key[:16]})")
+    return cluster
+
+
+def origins_of(uow: UnitOfWork, rows: Iterable[Checkpoint]) -> dict[UUID, CheckpointOrigin]:
+    """By id, where those of `rows` are from that were imported."""
+    imported = [row.id for row in rows if row.job_id is None]
+    if not imported:
+        return {}
+    found = uow.session.execute(select(CheckpointOrigin).where(CheckpointOrigin.checkpoint_id.in_(imported))).scalars()
+    return {origin.checkpoint_id: origin for origin in found}
+
+
+def present(row: Checkpoint, place: Place, origin: CheckpointOrigin | None = None) -> dict[str, Any]:
+    """As it is answered; `origin` is that of one that was imported."""
     names = ("id", "job_id", "project_id", "attempt", "reason", "metrics", "files", "size_bytes", "new_bytes", "parts")
-    more = ("stored_bytes", "created_at")
+    more = ("stored_bytes", "created_at", "exported_until")
+    cluster = place.clusters.get(origin.public_key) if origin else None
+    source, key = (cluster.store if cluster else None, origin.key) if origin else (place.store, row.key)
     return {name: getattr(row, name) for name in (*names, *more)} | {
         "replica": row.replica_index,
         "step": row.at_step,
         "damaged": row.damaged_at is not None,
-        "url": place.store.locate(row.key),
+        "url": source.locate(key) if source else "",
+        "cluster": cluster.name if cluster else origin.public_key[:16] if origin else "",
+        "until": origin.until if origin else None,
     }

@@ -141,7 +141,8 @@ class Checkpoint(ProjectOwned):
     """What one replica of a job can go on from. `key` is where the store holds its signed manifest.
 
     `new_bytes` is what earlier ones did not hold, `stored_bytes` what that took in the store. `at_step` is
-    whatever the program counts.
+    whatever the program counts. One that was imported is of no job here, has a `CheckpointOrigin`, and nothing of it
+    is in this cluster's store. Until `exported_until` another cluster may read it, and retention leaves it alone.
     """
 
     __tablename__ = "checkpoints"
@@ -151,7 +152,7 @@ class Checkpoint(ProjectOwned):
     )
     read = Permission.JOB_READ
 
-    job_id: Mapped[UUID]
+    job_id: Mapped[UUID | None]
     replica_index: Mapped[int]
     attempt: Mapped[int]
     fence: Mapped[int]
@@ -165,6 +166,7 @@ class Checkpoint(ProjectOwned):
     parts: Mapped[int] = mapped_column(default=1, server_default="1")
     key: Mapped[str] = mapped_column(String(255), unique=True)
     damaged_at: Mapped[datetime | None]
+    exported_until: Mapped[datetime | None]
 
     @classmethod
     def visible_to(cls, actor: Actor) -> ColumnElement[bool]:
@@ -207,3 +209,19 @@ class CheckpointGrant(Base):
     checkpoint_id: Mapped[UUID] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True)
     project_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
     created_at: Mapped[datetime]
+
+
+class CheckpointOrigin(Base):
+    """Of a checkpoint that was imported: the manifest's key in the store of the cluster with that public key (hex).
+
+    It may be read until `until`.
+    """
+
+    __tablename__ = "checkpoint_origins"
+    __table_args__ = (UniqueConstraint("project_id", "public_key", "key"),)
+
+    checkpoint_id: Mapped[UUID] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[UUID]
+    public_key: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(512))
+    until: Mapped[datetime]

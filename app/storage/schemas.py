@@ -5,9 +5,11 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load
 
 from app.http.paging import PageQuery
-from app.http.schema import Integer, Strict, Text
+from app.http.schema import Amount, Integer, Strict, Text
 from app.storage.artifacts import Content, Label
 from app.storage.bundles import Draft
+from app.storage.imports import LONGEST_S, SHORTEST_S
+from app.storage.tickets import LONGEST
 from trellis.bundles.manifest import Manifest
 from trellis.units import LARGEST
 from trellis.vocabulary import SaveReason
@@ -101,7 +103,7 @@ class SavedCheckpointSchema(Strict):
     """What a job can go on from."""
 
     id = fields.UUID()
-    job_id = fields.UUID()
+    job_id = fields.UUID(allow_none=True, metadata={"description": "null of one that was imported"})
     project_id = fields.UUID()
     replica = fields.Integer()
     attempt = fields.Integer()
@@ -116,6 +118,11 @@ class SavedCheckpointSchema(Strict):
     damaged = fields.Boolean()
     created_at = fields.AwareDateTime()
     url = fields.String(metadata={"description": "its signed manifest in the store"})
+    cluster = fields.String(metadata={"description": "that it was imported from; empty for this one"})
+    until = fields.AwareDateTime(allow_none=True, metadata={"description": "how long an imported one may be read"})
+    exported_until = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "how long it is kept for other clusters to read"}
+    )
 
 
 class SavedCheckpointListSchema(Strict):
@@ -189,3 +196,39 @@ class NewArtifactSchema(Strict):
         """Hand the rules values."""
         label = Label(data["name"], data["type"], data["media_type"], data["metadata"])
         return label, Content(data["digest"], data["size_bytes"])
+
+
+class ExportSchema(Strict):
+    """For how long."""
+
+    for_s = Amount(
+        "seconds", least=SHORTEST_S, most=LONGEST_S, data_key="for", load_default=7 * 86_400,
+        metadata={"description": "up to 90 days; 7 days if not said", "example": "7d"},
+    )  # fmt: skip
+
+
+class TicketSchema(Strict):
+    """What another cluster takes for leave to read a checkpoint."""
+
+    ticket = fields.String()
+    until = fields.AwareDateTime()
+
+
+class ImportSchema(Strict):
+    """A ticket of another cluster, and whose the checkpoint is to be here."""
+
+    ticket = Text(required=True, longest=LONGEST, shortest=1)
+    project = Text(longest=63, load_default="")
+
+
+class ImportQuerySchema(PageQuery):
+    """Which imported checkpoints."""
+
+    project = Text(longest=63)
+
+
+class CheckpointKeySchema(Strict):
+    """What other clusters know this one's checkpoints by; nothing of it is secret."""
+
+    public_key = fields.String(metadata={"description": "Ed25519, in hex"})
+    store_url = fields.String(metadata={"description": "where this cluster's nodes reach its store"})

@@ -163,6 +163,11 @@ class Victim:
             "POST /jobs/<uuid:job_id>/artifacts": {"name": "mine", "size_bytes": 1, "digest": digest_of(b"x")},
             "PATCH /jobs/<uuid:job_id>/artifacts/uploads/<uuid:upload_id>": None,
             "PUT /checkpoints/<uuid:checkpoint_id>/grants/<uuid:project_id>": None,
+            "POST /checkpoints/<uuid:checkpoint_id>/exports": {"for": "1h"},
+            "POST /checkpoints/imports": {
+                "ticket": "trellis-ticket-1.guessed.guessed",
+                "project": str(self.ids["project_id"]),
+            },
         }
 
 

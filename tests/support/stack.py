@@ -86,11 +86,11 @@ class Caller:
 class Stack:
     """One database with all tables, and the application over it."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, secret_key: str = SECRET_KEY) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="trellis-store-")
         self.store_path = Path(self._folder.name) / "store"
         self.settings = Settings(
-            database_url, "redis://127.0.0.1:1/0", SECRET_KEY, database_pool=80, store_url=self.store_path.as_uri()
+            database_url, "redis://127.0.0.1:1/0", secret_key, database_pool=80, store_url=self.store_path.as_uri()
         )
         self.app = create_app(self.settings)
         self.sessions: sessionmaker[Session] = self.app.extensions["sessions"]

@@ -1,5 +1,6 @@
 """`trellis checkpoint` and `trellis checkpoints`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,8 +33,10 @@ def register(app: typer.Typer) -> None:
         cls=ListByDefault, no_args_is_help=True, help="What jobs can go on from: `trellis checkpoints JOB` lists them."
     )
     group.command("list")(list_checkpoints)
-    for verb in (show, download, remove, share, unshare):
+    for verb in (show, download, remove, share, unshare, imported, key):
         group.command()(verb)
+    group.command("export")(export_ticket)
+    group.command("import")(import_ticket)
     app.add_typer(group, name="checkpoints")
 
 
@@ -135,6 +138,93 @@ def unshare(context: typer.Context, checkpoint: CheckpointWord, project: Project
     run = here(context)
     run.client.checkpoints.unshare(checkpoint, project)
     run.answer({"unshared": checkpoint}, lambda: run.say(f"Project {project} may not any more."))
+
+
+def export_ticket(
+    context: typer.Context,
+    checkpoint: CheckpointWord,
+    valid_for: Annotated[str, typer.Option("--for", help="For how long, such as 12h; up to 90 days.")] = "7d",
+    as_json: AsJson = False,
+) -> None:
+    """Print a ticket by which another cluster, if it trusts this one, goes on from a checkpoint.
+
+    Until the ticket runs out, retention leaves the checkpoint alone.
+
+    For example: trellis checkpoints export 0199d8c2-6f3e-7a51-9d1e-2b7c4e5f6a7b --for 2d > ticket
+    """
+    run = here(context)
+    issued = run.client.checkpoints.export_ticket(checkpoint, valid_for=valid_for)
+    run.answer(issued, lambda: run.say(issued.ticket))
+
+
+def import_ticket(
+    context: typer.Context,
+    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="As it was printed, or - to read it from stdin.")],
+    project: Annotated[str | None, typer.Option("--project", "-A", help="Whose it is to be.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make another cluster's checkpoint one that jobs here go on from; its content stays there.
+
+    For example: trellis checkpoints import - < ticket
+    """
+    run = here(context)
+    text = sys.stdin.read(10_000) if ticket == "-" else ticket
+    found = run.client.checkpoints.import_ticket(text.strip(), project=project or "")
+
+    def say() -> None:
+        run.say(f"Imported from {found.cluster}: {files(found.files)}, {format_bytes(found.size_bytes)}.")
+        run.say(f"Go on from it with `trellis submit --from-checkpoint {found.id} ...`.")
+
+    run.answer(found, say)
+
+
+def imported(
+    context: typer.Context,
+    project: Annotated[str | None, typer.Option("--project", "-A", help="Of this project alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was imported from other clusters.
+
+    For example: trellis checkpoints imported
+    """
+    run = here(context)
+    found = list(run.client.checkpoints.imported(project=project or ""))
+
+    def show_all() -> None:
+        if found:
+            run.out.print(_imports(found))
+        else:
+            run.say("Nothing was imported.")
+
+    run.answer(found, show_all)
+
+
+def key(
+    context: typer.Context,
+    name: Annotated[str, typer.Option("--name", help="What the other cluster is to call this one.")] = "other",
+    as_json: AsJson = False,
+) -> None:
+    """Print what another cluster's operator adds to TRELLIS_TRUSTED_CLUSTERS to trust this one.
+
+    For example: trellis checkpoints key --name north
+    """
+    run = here(context)
+    found = run.client.checkpoints.key()
+    run.answer(found, lambda: run.say(f"{name}={found.public_key}@{found.store_url}"))
+
+
+def _imports(found: list[Checkpoint]) -> Any:
+    rows = [
+        (
+            cell(one.id),
+            cell(one.cluster),
+            cell("-" if one.step is None else str(one.step)),
+            cell(format_bytes(one.size_bytes)),
+            cell("damaged" if one.damaged else moment(one.until)),
+        )
+        for one in found
+    ]
+    return table(("ID", "CLUSTER", "STEP", "SIZE", "UNTIL"), rows, right=("STEP", "SIZE"), gives="CLUSTER")
 
 
 def _table(found: list[Checkpoint]) -> Any:

@@ -107,11 +107,15 @@ def topology(within: str | None, near: str | None) -> dict[str, Any] | None:
     return {"level": near} if near else None
 
 
-def checkpoints(wanted: bool, every: str | None, by: str | None = None) -> dict[str, Any] | None:
-    """`--checkpoint`, `--checkpoint-every` and `--checkpoint-by` as the body has them; None where none was given."""
+def checkpoints(
+    wanted: bool, every: str | None, by: str | None = None, *, or_fresh: bool = False
+) -> dict[str, Any] | None:
+    """`--checkpoint`, `--checkpoint-every`, `--checkpoint-by`, `--or-fresh` as the body has them; None where none was given."""
     given = wanted or every is not None or by is not None
+    fresh = {"fresh_start": True} if or_fresh else {}
     try:
-        return {"every": parse_seconds(every or "10m"), **({"by": str(by)} if by else {})} if given else None
+        body = {"every": parse_seconds(every or "10m"), **({"by": str(by)} if by else {})} if given else {}
+        return body | fresh or None
     except ValueError as error:
         raise Invalid(Field("--checkpoint-every", str(error))) from error
 

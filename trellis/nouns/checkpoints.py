@@ -3,10 +3,12 @@
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
-from trellis.answers import Checkpoint, Job, answer
+from trellis.answers import Checkpoint, CheckpointKey, Job, Ticket, answer
 from trellis.errors import Conflict
+from trellis.nouns.paging import pages
 from trellis.transport import Call, Transport, path
 
 
@@ -71,6 +73,35 @@ class Checkpoints:
     def unshare(self, checkpoint: Checkpoint | str, project_id: str) -> None:
         """No more."""
         self._transport.json(Call("DELETE", path("checkpoints", _id(checkpoint), "grants", project_id)))
+
+    def key(self) -> CheckpointKey:
+        """What the operator of another cluster names in its settings, so that tickets of this one count there."""
+        return answer(CheckpointKey, self._transport.json(Call("GET", path("checkpoints", "key"))))
+
+    def export_ticket(self, checkpoint: Checkpoint | str, *, valid_for: int | str | timedelta = "7d") -> Ticket:
+        """A ticket by which a cluster that trusts this one may read the checkpoint; it is kept until that runs out.
+
+        Takes a project's administrator. Raises Conflict (`not_exportable`) for one that is damaged or was imported.
+        """
+        span = int(valid_for.total_seconds()) if isinstance(valid_for, timedelta) else valid_for
+        call = Call("POST", path("checkpoints", _id(checkpoint), "exports"), body={"for": span})
+        return answer(Ticket, self._transport.json(call))
+
+    def import_ticket(self, ticket: Ticket | str, *, project: str = "") -> Checkpoint:
+        """Make the checkpoint of a ticket one that jobs of the project may go on from. The same again is the same one.
+
+        Raises: Invalid for a ticket that was altered, ran out or is of a cluster that is not trusted; Conflict
+            (`checkpoint_gone`) where the other cluster has it no more; Unavailable where its store can't be reached.
+        """
+        body = {
+            "ticket": ticket if isinstance(ticket, str) else ticket.ticket,
+            **({"project": project} if project else {}),
+        }
+        return answer(Checkpoint, self._transport.json(Call("POST", path("checkpoints", "imports"), body=body)))
+
+    def imported(self, *, project: str = "") -> Iterator[Checkpoint]:
+        """What was imported into one's projects, or into that one, newest first."""
+        return pages(self._transport, "/checkpoints/imports", Checkpoint, {"project": project} if project else {})
 
 
 class _Pieces:

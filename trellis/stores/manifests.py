@@ -17,13 +17,19 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from trellis.errors import Field, Invalid
-from trellis.stores.base import segments
+from trellis.stores.base import Store, segments
 
 FORM = "trellis-checkpoint-1"
 FILES_AT_MOST = 10_000
 CHUNK_AT_MOST = 1 << 20
+# As many as the largest checkpoint has where it is all holes, which are cut into the longest chunks.
+CHUNKS_AT_MOST = (1 << 21) + FILES_AT_MOST
 PACKED_AT_MOST = 64 << 20
-_UNPACKED_AT_MOST = 512 << 20
+# What so many chunks take as text, with room to spare.
+_UNPACKED_AT_MOST = 192 << 20
+# Before the text is parsed: an empty list is two letters of it and 64 bytes of memory. Paths may hold such signs too.
+_CONTAINERS_AT_MOST, _VALUES_AT_MOST = 100_000, 5 * CHUNKS_AT_MOST
+_HEAD_AT_MOST = 1024
 _DIGEST_BYTES = 32
 # In bytes, and of each name in it: what every file system takes.
 _LONGEST_PATH, _LONGEST_NAME = 1024, 255
@@ -105,13 +111,9 @@ class Manifest:
     def decode(cls, block: bytes) -> "Manifest":
         """What `encode` wrote, checked as if an enemy had. Raises Invalid that names the first fault."""
         if len(block) > PACKED_AT_MOST:
-            raise _fault("", "is larger than a manifest may be (64 MiB)")
+            raise _too_large()
         try:
-            # The bound holds while it unpacks: a header that lies about the size gains nothing.
-            text = zstandard.ZstdDecompressor().stream_reader(block).read(_UNPACKED_AT_MOST + 1)
-            if len(text) > _UNPACKED_AT_MOST:
-                raise _fault("", "unpacks to more than 512 MiB")
-            body = json.loads(text)
+            body = json.loads(_text(block))
         except (zstandard.ZstdError, ValueError, RecursionError) as error:
             raise _fault("", "is no manifest, or was cut off") from error
         try:
@@ -125,6 +127,20 @@ class Manifest:
         return cls(files, about)
 
 
+def _text(block: bytes) -> bytes:
+    """What is in the block, if it is no more than a manifest has use for. Raises Invalid, ZstdError."""
+    # The bound holds while it unpacks: a header that lies about the size gains nothing.
+    text = zstandard.ZstdDecompressor().stream_reader(block).read(_UNPACKED_AT_MOST + 1)
+    if len(text) > _UNPACKED_AT_MOST:
+        raise _fault("", f"unpacks to more than {_UNPACKED_AT_MOST >> 20} MiB")
+    containers = text.count(b"[") + text.count(b"{")
+    if containers > _CONTAINERS_AT_MOST or containers + text.count(b",") > _VALUES_AT_MOST:
+        raise _fault("", f"holds more values than {CHUNKS_AT_MOST} chunks of {FILES_AT_MOST} files have")
+    if not text.isascii():  # as `encode` writes it: one letter beyond would make every letter take four bytes
+        raise _fault("", "holds what is not ASCII")
+    return text
+
+
 def _chunks(body: Any) -> list[Chunk]:
     packs = body["packs"]
     for key in packs:
@@ -132,6 +148,8 @@ def _chunks(body: Any) -> list[Chunk]:
     digests = base64.b64decode(body["digests"], validate=True)
     columns = [body[name] for name in ("lengths", "in_pack", "offsets", "stored")]
     count = len(body["lengths"])
+    if count > CHUNKS_AT_MOST:
+        raise ValueError(f"there are more than {CHUNKS_AT_MOST} chunks")
     if len(digests) != count * _DIGEST_BYTES or any(len(column) != count for column in columns):
         raise ValueError("its columns differ in length")
     if any(type(number) is not int or number < 0 for column in columns for number in column):
@@ -203,7 +221,7 @@ def open_signed(block: bytes, public_key: str) -> Manifest:
     """
     head, newline, payload = block.partition(b"\n")
     try:
-        if not newline or len(head) > 1024:
+        if not newline or len(head) > _HEAD_AT_MOST:
             raise ValueError
         said = json.loads(head)
         form, signature = said["form"], bytes.fromhex(said["signature"])
@@ -220,9 +238,26 @@ def open_signed(block: bytes, public_key: str) -> Manifest:
     return Manifest.decode(payload)
 
 
+def fetch_signed(store: Store, key: str, public_key: str) -> Manifest:
+    """The manifest at `key` of a store, read no further than manifests are long.
+
+    Raises: Invalid as `open_signed` does; FileNotFoundError, OSError of the store.
+    """
+    block = bytearray()
+    for part in store.read(key):
+        block += part
+        if len(block) > PACKED_AT_MOST + _HEAD_AT_MOST:
+            raise _too_large()
+    return open_signed(bytes(block), public_key)
+
+
 def _signed(payload: bytes) -> bytes:
     # The form is under the signature too: the same bytes in a later form are another statement.
     return FORM.encode() + b"\n" + payload
+
+
+def _too_large() -> Invalid:
+    return _fault("", f"is larger than a manifest may be ({PACKED_AT_MOST >> 20} MiB)")
 
 
 def _fault(pointer: str, message: str) -> Invalid:

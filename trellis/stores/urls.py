@@ -53,6 +53,10 @@ def open_existing(url: str) -> Store:
 
 
 def require_sign(store: Store, url: str) -> None:
-    """Raises StoreAway where the store is not (or no longer) the one that the control plane uses."""
-    if store.head(SIGN) is None:
-        raise StoreAway(f"the store {url} is not to be found on this node: it must be one place for all of the cluster")
+    """Raises StoreAway where the store is not (or no longer) the one that its control plane uses, OSError of the store."""
+    try:
+        there = store.head(SIGN)
+    except NotADirectoryError as error:
+        raise StoreAway(f"the store {url} is not a folder here") from error
+    if there is None:
+        raise StoreAway(f"the store {url} is not to be found here: it must be one place for all who use it")
