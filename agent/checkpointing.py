@@ -24,7 +24,7 @@ from agent.output import OutputLog
 from trellis.errors import Conflict, StaleFence, TrellisError, Unauthenticated, Unavailable
 from trellis.stores.base import Store
 from trellis.stores.chunks import Changed, Saver, Unsavable
-from trellis.stores.manifests import Manifest, fetch_signed
+from trellis.stores.manifests import PACKED_AT_MOST, Manifest, fetch_signed
 from trellis.stores.urls import open_existing, require_sign
 from trellis.vocabulary import SaveReason
 from trellis.wire import CheckpointPlan, unpack
@@ -244,6 +244,8 @@ class Checkpointer:
         block, backoff = manifest.encode(), Backoff()
         while True:
             try:
+                if len(block) > PACKED_AT_MOST:
+                    raise Unsavable("its manifest would be larger than 64 MiB: save less at once")
                 return self._link.save_checkpoint(one.replica.replica_id, one.replica.fence, block)
             except (Unavailable, Unauthenticated) as error:
                 if isinstance(error, Unauthenticated):
@@ -251,7 +253,7 @@ class Checkpointer:
                 if self._stopping.is_set():
                     raise
                 backoff.wait(self._stopping)
-            except TrellisError:
+            except (TrellisError, Unsavable):
                 for pack in packs:
                     with suppress(OSError):
                         self._store(one.plan).delete(pack)

@@ -38,9 +38,7 @@ def sweep_orphans() -> None:
     place = control()
     store = open_store(place.settings.store)
     now = run(place.sessions, SYSTEM, lambda uow: uow.clock.now()).timestamp()
-    keys = list(packs.orphans(store, ORPHANED_S, now))
-    for start in range(0, len(keys), packs.AT_ONCE):
-        some = keys[start : start + packs.AT_ONCE]
+    for some in packs.orphans(store, ORPHANED_S, now):
         packs.delete_from(store, run(place.sessions, SYSTEM, partial(checkpoints.abandoned, keys=some)))
     lost = list(discards.orphans(store, ORPHANED_S, now))
     for start in range(0, len(lost), packs.AT_ONCE):

@@ -17,7 +17,6 @@ from app.storage.checkpoints import Place, Source
 from app.storage.models import Checkpoint
 from app.storage.starts import Start, start_from
 from trellis.errors import Conflict, Field, Invalid, StaleFence
-from trellis.stores.manifests import Manifest
 from trellis.vocabulary import CheckpointBy, ReplicaState, SaveReason
 from trellis.wire import CheckpointPlan, Restored, SaveFailed
 
@@ -59,7 +58,9 @@ def take_in(uow: UnitOfWork, place: Place, replica_id: UUID, fence: int, block: 
     Raises: StaleFence for one that is over: its attempt is not the job's any more.
     """
     uow.require(Permission.REPLICA_REPORT)
-    manifest = Manifest.decode(block)  # before the lock: a large one takes a while, and the replica's reports need it
+    manifest = checkpoints.read_sent(
+        block
+    )  # before the lock: a large one takes a while, and the replica's reports need it
     replica = uow.get(Replica, replica_id, lock=True)
     if replica.fence != fence or replica.ended_at is not None:
         raise StaleFence(f"replica {replica_id} has ended or has another fence")

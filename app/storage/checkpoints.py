@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,9 @@ _log = logging.getLogger(__name__)
 OFFERED = 3
 METRICS_AT_MOST = 100
 _KNOWN: set[str] = set()
+# What is larger may take up to a gigabyte of memory while it is read: one at a time in a process.
+_LARGE_BYTES = 4 << 20
+_ONE_LARGE = Lock()
 
 
 class PacksGone(Conflict):
@@ -101,6 +105,14 @@ class Source:
     fence: int
     keep: Keep
     parts: int = 1
+
+
+def read_sent(block: bytes) -> Manifest:
+    """What a node sent, checked; large ones one after the other. Raises Invalid."""
+    if len(block) <= _LARGE_BYTES:
+        return Manifest.decode(block)
+    with _ONE_LARGE:
+        return Manifest.decode(block)
 
 
 def record(uow: UnitOfWork, place: Place, source: Source, manifest: Manifest) -> Checkpoint:

@@ -6,8 +6,9 @@ that a restore or a download that has just begun can end.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
+from itertools import islice
 
 from sqlalchemy import delete, exists, select, update
 
@@ -59,12 +60,20 @@ def forget(uow: UnitOfWork, keys: Collection[str]) -> None:
     uow.execute(delete(Pack).where(Pack.key.in_(keys), Pack.doomed_at.is_not(None)))
 
 
-def orphans(store: Store, older_than_s: float, now: float) -> Iterable[str]:
-    """Keys in the store that are old enough to belong to no save under way; some may be known all the same."""
-    for prefix in ("packs", "manifests"):
-        for stored in store.find(prefix):
-            if stored.modified_at < now - older_than_s:
-                yield stored.key
+def orphans(store: Store, older_than_s: float, now: float) -> Iterator[list[str]]:
+    """Keys in the store that are old enough to belong to no save under way; some may be known all the same.
+
+    AT_ONCE at most a time, listed project by project: however much there is, not all of it is held in memory.
+    """
+    old = (
+        stored.key
+        for top in ("packs", "manifests")
+        for project in store.folders(top)
+        for stored in store.find(project)
+        if stored.modified_at < now - older_than_s
+    )
+    while page := list(islice(old, AT_ONCE)):
+        yield page
 
 
 def unknown(uow: UnitOfWork, keys: Collection[str]) -> list[str]:

@@ -81,16 +81,30 @@ def test_keys_are_found_below_a_prefix_and_gone_when_deleted(store: Store) -> No
     assert [one.key for one in store.find("packs/p")] == ["packs/p/deeper/2"]
 
 
+def test_folders_are_those_right_below_a_prefix(store: Store) -> None:
+    for key in ("packs/p/1", "packs/p/deeper/2", "packs/q/3", "packs/plain"):
+        store.write(key, [b"12345"])
+    assert sorted(store.folders("packs")) == ["packs/p", "packs/q"]
+    assert list(store.folders("nothing")) == []
+
+
 @pytest.mark.parametrize("key", ["", "/", "a//b", "../a", "a/..", "a/../b", ".hidden", "a/.b", "a\0", "ä", "a" * 129])
 def test_a_key_that_is_not_safe_is_refused_by_every_verb(store: Store, key: str) -> None:
-    for act in (store.head, store.delete, store.locate, lambda k: list(store.read(k)), lambda k: list(store.find(k))):
+    for act in (
+        store.head,
+        store.delete,
+        store.locate,
+        lambda k: list(store.read(k)),
+        lambda k: list(store.find(k)),
+        lambda k: list(store.folders(k)),
+    ):
         with pytest.raises(ValueError, match="safe key"):
             act(key)
     with pytest.raises(ValueError, match="safe key"):
         store.write(key, [b"x"])
 
 
-@pytest.mark.parametrize("call", ["head", "write", "read", "read_range", "find", "delete"])
+@pytest.mark.parametrize("call", ["head", "write", "read", "read_range", "find", "folders", "delete"])
 def test_a_store_of_objects_that_can_not_be_reached_says_so_as_any_other(call: str) -> None:
     once = {"retries": {"total_max_attempts": 1}}
     away = {"key": "a", "secret": "b", "endpoint_url": "http://127.0.0.1:1", "config_kwargs": once}

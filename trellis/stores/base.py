@@ -53,6 +53,10 @@ class Store(Protocol):
         """All keys below `prefix`, which is a key without its last segments; in no order."""
         ...
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The prefixes of one segment more than `prefix` below which there are keys, or were; in no order."""
+        ...
+
     def delete(self, key: str) -> None:
         """Forget the key; unknown ones are no error."""
         ...

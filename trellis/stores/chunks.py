@@ -8,6 +8,7 @@ an insertion costs the chunks around it.
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from threading import Event
 from typing import Literal
 
@@ -15,7 +16,7 @@ from blake3 import blake3
 from pyfastcdc import FastCDC
 
 from trellis.stores.base import Store
-from trellis.stores.manifests import Chunk, FileEntry, Manifest, check_path
+from trellis.stores.manifests import CHUNKS_AT_MOST, Chunk, FileEntry, Manifest, check_path
 from trellis.stores.packs import PackWriter
 
 SMALLEST, USUAL, LARGEST = 16 << 10, 64 << 10, 256 << 10
@@ -48,7 +49,7 @@ class Saver:
         """
         self._writer = PackWriter(store, prefix)
         self._called_off = called_off or Event()
-        self._left_bytes = LARGEST_BYTES
+        self._left_bytes, self._left_chunks = LARGEST_BYTES, CHUNKS_AT_MOST
         self._cutter = FastCDC(USUAL, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=NORMALIZED)
         self._window = bytearray(_WINDOW_BYTES)
         self._before = {file.path: file.chunks for file in base.files} if base else {}
@@ -63,7 +64,7 @@ class Saver:
         """Store the regular file behind `fd` under `path`.
 
         Raises: Changed where it is written to meanwhile; Unsavable for a path that no manifest takes, or where all
-            files are more than 512 GiB; OSError where it can't be read or the store takes no more.
+            files are more than 512 GiB or than a manifest has chunks; OSError where it can't be read or the store takes no more.
         """
         try:
             check_path(path)
@@ -73,7 +74,10 @@ class Saver:
         self._left_bytes -= before.st_size
         if self._left_bytes < 0:
             raise Unsavable(f"with {path[:80]!r} it is more than 512 GiB (holes count too)")
-        chunks = tuple(self._chunks(fd, before.st_size, self._before.get(path, ())))
+        chunks = tuple(islice(self._chunks(fd, before.st_size, self._before.get(path, ())), self._left_chunks + 1))
+        self._left_chunks -= len(chunks)
+        if self._left_chunks < 0:
+            raise Unsavable(f"with {path[:80]!r} it is more than {CHUNKS_AT_MOST} chunks, some 130 GiB")
         after = os.fstat(fd)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise Changed(f"{path} was written to while it was read")

@@ -86,6 +86,15 @@ class LocalStore:
         except FileNotFoundError:
             return
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The folders in that folder."""
+        try:
+            with self._folder(segments(prefix), make=False) as top, os.scandir(top) as found:
+                names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return
+        yield from (f"{prefix}/{name}" for name in names)
+
     def delete(self, key: str) -> None:
         """Remove the file."""
         *folders, name = segments(key)

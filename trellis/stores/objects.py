@@ -97,6 +97,17 @@ class ObjectStore:
             modified = entry.get("LastModified") or entry["mtime"]
             yield Stored(path.removeprefix(f"{self._root}/"), int(entry["size"]), modified.timestamp())
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Page by page, by common prefixes."""
+        try:
+            with self._as_os_errors():
+                found = self._files.ls(self._path(prefix), detail=True)
+        except FileNotFoundError:
+            return
+        for entry in found:
+            if entry["type"] == "directory":
+                yield entry["name"].rstrip("/").removeprefix(f"{self._root}/")
+
     def delete(self, key: str) -> None:
         """One request; S3 calls it no error where there is nothing."""
         try:

@@ -5,6 +5,7 @@ import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,8 @@ from trellis.errors import TrellisError
 from trellis.vocabulary import ReplicaState, Role
 
 MODEL = random.Random(1).randbytes(300_000)
+# As `tasks.storage` has it.
+ORPHANED_S = 86_400.0
 OTHER = random.Random(2).randbytes(300_000)
 
 
@@ -334,7 +337,7 @@ def test_what_a_killed_save_left_goes_once_its_replica_has_ended(
     _, kept = save(stack, node, spec, {"a": OTHER})
 
     def abandoned() -> set[str]:
-        keys = list(packs.orphans(stack.app.extensions["store"], 0, float("inf")))
+        keys = [key for page in packs.orphans(stack.app.extensions["store"], 0, float("inf")) for key in page]
         assert left <= set(keys)
         return set(stack.run(lambda uow: of_jobs.abandoned(uow, keys)))
 
@@ -342,6 +345,47 @@ def test_what_a_killed_save_left_goes_once_its_replica_has_ended(
     lose(node, spec)
     assert abandoned() == left
     assert not set(kept.packs) & abandoned()
+
+
+def test_a_manifest_that_was_written_and_never_recorded_goes_a_day_after_its_replica_has_ended(
+    stack: Stack, node: FakeNode, spec: wire.ReplicaSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stack.app.extensions["store"]
+    _, kept = save(stack, node, spec, {"a": OTHER})
+    recorded = stored(stack)
+
+    def killed(*_: object, **__: object) -> None:
+        raise ConnectionError("the process was killed after its write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(of_storage, "_store", killed)
+        assert send(node, spec, store_files(stack, spec, {"a": MODEL})).status == 500
+    left = stored(stack) - recorded
+    assert {key.split("/")[0] for key in left} == {"packs", "manifests"}
+
+    def sweep_orphans(age_s: float) -> None:
+        now = stack.run(lambda uow: uow.clock.now()).timestamp() + age_s
+        for page in packs.orphans(store, ORPHANED_S, now):
+            packs.delete_from(store, stack.run(partial(of_jobs.abandoned, keys=page)))
+
+    sweep_orphans(2 * ORPHANED_S)
+    assert stored(stack) == recorded | left
+    lose(node, spec)
+    sweep_orphans(ORPHANED_S - 600)
+    assert stored(stack) == recorded | left
+    sweep_orphans(ORPHANED_S + 600)
+    assert stored(stack) == recorded
+    assert set(kept.packs) <= stored(stack)
+
+
+def test_orphans_come_in_pages_of_what_one_statement_takes(
+    stack: Stack, node: FakeNode, spec: wire.ReplicaSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "AT_ONCE", 2)
+    left = {key for turn in range(5) for key in store_files(stack, spec, {"a": bytes([turn]) * 9000}).packs}
+    pages = list(packs.orphans(stack.app.extensions["store"], 0, float("inf")))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {key for page in pages for key in page} == left
 
 
 # Shared

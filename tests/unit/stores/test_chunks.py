@@ -13,7 +13,7 @@ import zstandard
 from blake3 import blake3
 
 from trellis.stores.base import Written
-from trellis.stores.chunks import LARGEST_BYTES, Changed, Saver, Unsavable
+from trellis.stores.chunks import LARGEST, LARGEST_BYTES, Changed, Saver, Unsavable
 from trellis.stores.local import LocalStore
 from trellis.stores.manifests import Chunk, FileEntry, Manifest
 from trellis.stores.packs import CorruptChunk, read_file
@@ -167,6 +167,21 @@ def test_a_file_without_end_is_refused_before_it_is_read(store: LocalStore, tmp_
         saver.add("sparse", fd)
     saver.abandon()
     os.close(fd)
+
+
+def test_more_chunks_than_a_manifest_takes_are_refused_before_all_is_stored(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trellis.stores.chunks.CHUNKS_AT_MOST", 3)
+    (tmp_path / "large").write_bytes(os.urandom(8 * LARGEST))
+    fd = os.open(tmp_path / "large", os.O_RDONLY)
+    saver = Saver(store, "packs/p/1")
+    with pytest.raises(Unsavable, match="3 chunks"):
+        saver.add("large", fd)
+    assert saver.new_bytes <= 4 * LARGEST
+    saver.abandon()
+    os.close(fd)
+    assert list(store.find("packs")) == []
 
 
 def test_a_save_that_is_called_off_ends_within_a_file(store: LocalStore, tmp_path: Path) -> None:

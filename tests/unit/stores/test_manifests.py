@@ -1,7 +1,10 @@
 """Torn, forged and hostile manifests."""
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,9 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from trellis.errors import Invalid
-from trellis.stores.manifests import Chunk, FileEntry, Manifest, open_signed, sign
+from trellis.stores import manifests
+from trellis.stores.local import LocalStore
+from trellis.stores.manifests import Chunk, FileEntry, Manifest, fetch_signed, open_signed, sign
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw().hex()
@@ -102,5 +107,47 @@ def test_a_manifest_that_makes_no_sense_is_refused(change: Callable[[dict[str, A
 def test_a_manifest_that_unpacks_without_end_is_refused_before_it_does() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(600 << 20))
     assert len(bomb) < 1 << 20
-    with pytest.raises(Invalid, match="512 MiB"):
+    with pytest.raises(Invalid, match="192 MiB"):
         Manifest.decode(bomb)
+
+
+# In a process that may have little more memory than the text itself takes.
+_BOMBED = """
+import resource, sys
+from trellis.errors import Invalid
+from trellis.stores.manifests import Manifest
+resource.setrlimit(resource.RLIMIT_AS, (768 << 20, 768 << 20))
+try:
+    Manifest.decode(sys.stdin.buffer.read())
+except Invalid as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"7,"], ids=["lists", "objects", "numbers"])
+def test_a_small_manifest_of_very_many_values_is_refused_before_they_take_gigabytes(piece: bytes) -> None:
+    text = b'{"packs":[' + piece * (180_000_000 // len(piece)) + b"7]}"
+    bomb = zstandard.ZstdCompressor().compress(text)
+    assert len(bomb) < 1 << 20
+    done = subprocess.run([sys.executable, "-c", _BOMBED], input=bomb, capture_output=True, check=False, timeout=60)
+    assert b"more values than" in done.stdout, done.stderr
+
+
+def test_a_manifest_of_more_chunks_than_there_may_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "CHUNKS_AT_MOST", 3)
+    with pytest.raises(Invalid, match="more than 3 chunks"):
+        Manifest.decode(a_manifest().encode())
+
+
+def test_an_object_larger_than_manifests_are_is_not_read_to_its_end() -> None:
+    given = []
+
+    class Endless(LocalStore):
+        def read(self, key: str) -> Iterator[bytes]:
+            while True:
+                given.append(key)
+                yield bytes(1 << 20)
+
+    with pytest.raises(Invalid, match="64 MiB"):
+        fetch_signed(Endless(Path("/")), "manifests/x", PUBLIC)
+    assert len(given) == 65
