@@ -26,6 +26,7 @@ from trellis.stores.base import Store
 from trellis.stores.chunks import Changed, Saver, Unsavable
 from trellis.stores.manifests import PACKED_AT_MOST, Manifest, fetch_signed
 from trellis.stores.urls import open_existing, require_sign
+from trellis.stores.worn import worn_packs
 from trellis.vocabulary import SaveReason
 from trellis.wire import CheckpointPlan, unpack
 
@@ -52,6 +53,7 @@ class _Watched:
     marker: str = ""
     fingerprint: str = ""
     base: Manifest | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     due: float = 0.0
     asked: bool = False
     ending: bool = False
@@ -213,7 +215,7 @@ class Checkpointer:
         prefix = f"packs/{one.project_id}/{one.job_id}/{one.replica.replica_id}-{one.replica.fence}-{token}"
         store = self._store(one.plan)
         require_sign(store, one.plan.store_url)  # a file system may be unmounted at any time
-        saver = Saver(store, prefix, one.base, self._stopping)
+        saver = Saver(store, prefix, one.base, self._stopping, self._worn(one, store))
         try:
             _add_files(one.folder, saver, marker)
             # What it marked is complete and was held; a program that does not mark must hold still.
@@ -223,6 +225,7 @@ class Checkpointer:
             saver.abandon()
             raise
         manifest, packs = saver.finish()
+        one.sizes |= packs
         about = {
             "save": token, "marked": marker is not None, "reason": reason.value, "step": marker and marker.step, "packs": packs,
             "metrics": marker.metrics if marker else {}, "new_bytes": saver.new_bytes,
@@ -237,6 +240,13 @@ class Checkpointer:
             write_json(one.replica.saved, {"key": key, "marker": one.marker, "fingerprint": fingerprint})
         except OSError as error:  # then the next daemon saves it once more
             _log.warning("could not note that %s is saved: %s", one.replica.path.name, error)
+
+    def _worn(self, one: _Watched, store: Store) -> frozenset[str]:
+        if one.base is None:
+            return frozenset()
+        there = set(one.base.packs)
+        one.sizes = {pack: size for pack, size in one.sizes.items() if pack in there}
+        return worn_packs(store, one.base, one.sizes)
 
     def _tell(self, one: _Watched, manifest: Manifest, packs: Iterable[str]) -> str:
         """Have it recorded, however long the control plane is away; its key. Where it refuses, the packs go again."""

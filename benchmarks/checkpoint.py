@@ -12,10 +12,12 @@ from trellis.stores.chunks import LARGEST, SMALLEST, USUAL, Saver
 from trellis.stores.local import LocalStore
 from trellis.stores.manifests import Manifest
 from trellis.stores.packs import LEVEL, PACK_BYTES, WRITERS, read_file
+from trellis.stores.worn import worn_packs
 
 SIZE_BYTES = 2 << 30
 CHANGED = 0.02
 REGION_BYTES = 256 << 10
+DRIFT_BYTES, DRIFT_SAVES, DRIFT_REGION_BYTES = 256 << 20, 100, 64 << 10
 _BLOCK = 64 << 20
 
 
@@ -52,6 +54,35 @@ def _measure(printer: Printer, folder: Path) -> None:
     began = time.monotonic()
     read = sum(len(part) for part in read_file(store, base.files[0]))
     printer.line("checkpoint.read_and_verify", read / (time.monotonic() - began) / 1e6, "MB/s")
+    _drift(printer, folder)
+
+
+def _drift(printer: Printer, folder: Path) -> None:
+    """What the store holds for the last three of many saves between each of which a little changed, all over."""
+    chance, store, path = random.Random(1), LocalStore(folder / "drift"), folder / "drift.bin"
+    path.write_bytes(os.urandom(DRIFT_BYTES))
+    kept: list[Manifest] = []
+    sizes: dict[str, int] = {}
+    written = 0
+    for turn in range(DRIFT_SAVES):
+        base = kept[-1] if kept else None
+        saver = Saver(store, f"packs/drift/{turn}", base, worn=worn_packs(store, base, sizes) if base else ())
+        with path.open("r+b", buffering=0) as file:
+            saver.add("state.bin", file.fileno())
+            manifest, packs = saver.finish()
+            for _ in range(int(DRIFT_BYTES * CHANGED) // DRIFT_REGION_BYTES):
+                file.seek(chance.randrange(DRIFT_BYTES - DRIFT_REGION_BYTES))
+                file.write(os.urandom(DRIFT_REGION_BYTES))
+        sizes |= packs
+        written += sum(packs.values())
+        kept = [*kept, manifest][-3:]
+        needed = {pack for one in kept for pack in one.packs}
+        for pack in [pack for pack in sizes if pack not in needed]:
+            store.delete(pack)
+            del sizes[pack]
+    settings = {"size_bytes": DRIFT_BYTES, "saves": DRIFT_SAVES, "changed": CHANGED, "region_bytes": DRIFT_REGION_BYTES}
+    printer.line("checkpoint.drift_stored", sum(sizes.values()) / DRIFT_BYTES * 100, "percent of its size", **settings)
+    printer.line("checkpoint.drift_written", written / DRIFT_BYTES * 100, "percent of its size")
 
 
 def _save(

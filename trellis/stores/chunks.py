@@ -7,7 +7,7 @@ an insertion costs the chunks around it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from threading import Event
 from typing import Literal
@@ -41,12 +41,20 @@ class Saver:
     """One checkpoint on its way into a store. Use from one thread; ends with `finish` or `abandon`."""
 
     def __init__(
-        self, store: Store, prefix: str, base: Manifest | None = None, called_off: Event | None = None
+        self,
+        store: Store,
+        prefix: str,
+        base: Manifest | None = None,
+        called_off: Event | None = None,
+        worn: Collection[str] = (),
     ) -> None:
         """New packs get keys that begin with `prefix`; what `base` holds is referred to, not stored again.
 
+        But for what it holds in the packs `worn`: see `trellis.stores.worn`.
         Once `called_off` is set, `add` raises Changed soon, also in the middle of a file.
         """
+        self._worn = worn
+        self._moved: dict[bytes, Chunk] = {}
         self._writer = PackWriter(store, prefix)
         self._called_off = called_off or Event()
         self._left_bytes, self._left_chunks = LARGEST_BYTES, CHUNKS_AT_MOST
@@ -102,7 +110,7 @@ class Saver:
             while start < len(view) and (ends or len(view) - start >= LARGEST):
                 expected = follow[at] if at < len(follow) else None
                 if expected and _is(view[start : start + expected.length], expected):
-                    yield expected
+                    yield self._kept(expected, view[start : start + expected.length])
                     start, at, cuts = start + expected.length, at + 1, None
                     continue
                 if expected and (count := _overwritten(view[start:], follow[at : at + AHEAD])):
@@ -137,12 +145,22 @@ class Saver:
         digest = blake3(content).digest()
         if hit := self._known.get(digest):
             followed, at = hit
-            return followed[at], followed, at + 1
+            return self._kept(followed[at], content), followed, at + 1
         chunk = Chunk(digest, len(content))
         self.new_bytes += len(content)
         self._writer.put(chunk, bytes(content))
         self._known[digest] = ((chunk,), 0)
         return chunk, (), 0
+
+    def _kept(self, chunk: Chunk, content: memoryview) -> Chunk:
+        """The known chunk; or the same in a new pack, where its own is worn."""
+        if chunk.pack not in self._worn:
+            return chunk
+        moved = self._moved.get(chunk.digest)
+        if moved is None:
+            moved = self._moved[chunk.digest] = Chunk(chunk.digest, chunk.length)
+            self._writer.put(moved, bytes(content))
+        return moved
 
 
 def _overwritten(view: memoryview, expected: Sequence[Chunk]) -> int:
