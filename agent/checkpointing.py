@@ -1,4 +1,8 @@
-"""From the folders that jobs save into, to the store: one thread, outside every sandbox.
+"""From the folders that jobs save into, to the store: two threads, outside every sandbox.
+
+One of them does nothing but what somebody waits for: what a replica that ended left (it keeps its place until that is
+stored), and what was asked for. So an eviction waits for no large save of another job's, and no more than two saves
+take the node's memory and disk at once.
 
 A replica is looked at as long as it lives, and once more when it has ended: its end is told only when what it saved
 last is safe, so that its next attempt finds it. The store has all chunks before the control plane hears of a manifest,
@@ -57,6 +61,7 @@ class _Watched:
     due: float = 0.0
     asked: bool = False
     ending: bool = False
+    taken: bool = False
     tries: int = 0
     not_before: float = 0.0
     still: tuple[str, float] = field(default=("", 0.0))
@@ -66,9 +71,9 @@ class Checkpointer:
     """Saves the checkpoints of this node's replicas."""
 
     def __init__(self, link: Link, unknown: Callable[[], None], finished: Callable[[ReplicaDir], None]) -> None:
-        """`finished` is called, on this thread, when nothing of a replica that ended is to be saved any more.
+        """`finished` is called, on one of these threads, when nothing of a replica that ended is to be saved any more.
 
-        `unknown` is called when the control plane does not know this node's token.
+        `unknown` is called, on any of them, when the control plane does not know this node's token.
         """
         self._link = link
         self._unknown = unknown
@@ -76,25 +81,30 @@ class Checkpointer:
         self._watched: dict[str, _Watched] = {}
         self._stores: dict[str, Store] = {}
         self._lock = Lock()
-        self._wake = Event()
+        self._wakes = (Event(), Event())
         self._stopping = Event()
-        self._thread = Thread(target=self._run, name="checkpoints", daemon=True)
+        self._threads = [
+            Thread(target=self._run, args=(wake, urgent), name="checkpoints", daemon=True)
+            for wake, urgent in zip(self._wakes, (False, True), strict=True)
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End; a save that is under way is given up, and made again by the next daemon."""
         self._stopping.set()
-        self._wake.set()
-        self._thread.join()
+        self._wake()
+        for thread in self._threads:
+            thread.join()
 
     def watch(self, replica: ReplicaDir) -> None:
         """Look at this replica's folder from now on."""
         with self._lock:
             self._watched.setdefault(replica.path.name, _Watched(replica, CheckpointFolder(replica)))
-        self._wake.set()
+        self._wake()
 
     def ask(self, names: Iterable[str]) -> None:
         """Have these save soon; those that are asked already, or save nothing, are left alone."""
@@ -104,30 +114,53 @@ class Checkpointer:
                     one.asked = True
                     with suppress(OSError):
                         one.folder.ask()
-        self._wake.set()
+        self._wake()
 
     def finish(self, replica: ReplicaDir) -> None:
         """It has ended: save what it left, then call `finished`."""
-        self.watch(replica)
         with self._lock:
-            one = self._watched[replica.path.name]
+            one = self._watched.setdefault(replica.path.name, _Watched(replica, CheckpointFolder(replica)))
             one.ending, one.tries = True, 0
-        self._wake.set()
+        self._wake()
 
-    def _run(self) -> None:
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake.set()
+
+    def _run(self, wake: Event, urgent: bool) -> None:
         while not self._stopping.is_set():
-            self._wake.wait(LOOK_S if self._watched else None)
-            self._wake.clear()
-            for name, one in list(self._watched.items()):
+            wake.wait(LOOK_S if self._watched else None)
+            wake.clear()
+            for name in self._in_order(urgent=urgent):
                 if self._stopping.is_set():
                     return
-                there = one.replica.path.exists()  # one that was forgotten is cleared away by others
-                if there and not self._look(one):
-                    continue
-                with self._lock:
-                    del self._watched[name]
-                if there:
-                    self._finished(one.replica)
+                if (one := self._take(name)) is not None:
+                    self._attend(name, one)
+
+    def _in_order(self, *, urgent: bool) -> list[str]:
+        """Who is to be looked at: those that somebody waits for first, or alone."""
+        with self._lock:
+            waited = [name for name, one in self._watched.items() if one.ending or one.asked]
+            return waited if urgent else list(dict.fromkeys([*waited, *self._watched]))
+
+    def _take(self, name: str) -> _Watched | None:
+        """To be this thread's until it is attended to; None where it is the other's, or nobody's any more."""
+        with self._lock:
+            one = self._watched.get(name)
+            if one is None or one.taken:
+                return None
+            one.taken = True
+            return one
+
+    def _attend(self, name: str, one: _Watched) -> None:
+        there = one.replica.path.exists()  # one that was forgotten is cleared away by others
+        over = not there or self._look(one)
+        with self._lock:
+            one.taken = False
+            if over:
+                del self._watched[name]
+        if there and over:
+            self._finished(one.replica)
 
     def _look(self, one: _Watched) -> bool:
         """Save what is to be saved; whether that was the last of this replica."""

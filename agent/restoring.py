@@ -1,4 +1,4 @@
-"""What a replica goes on from is put in its place before it starts: one thread, outside every sandbox."""
+"""What a replica goes on from is put in its place before it starts: two threads, outside every sandbox."""
 
 import json
 import logging
@@ -23,6 +23,8 @@ from trellis.stores.urls import open_existing, require_sign
 from trellis.wire import ReplicaSpec, Restored, StoreSource
 
 _log = logging.getLogger(__name__)
+# So that a small one does not wait for a large one; more would only share the disk.
+AT_ONCE = 2
 # Its store or its signer lied, or it was altered: the one before it may be good.
 _OF_NO_USE = (CorruptChunk, Invalid, FileNotFoundError, FileExistsError, NotADirectoryError)
 
@@ -31,7 +33,7 @@ class Restorer:
     """Restores into the node's own folder; a supervisor moves it to its replica, which no job could reach before."""
 
     def __init__(self, ground: Ground, link: Link, ready: Callable[[tuple[str, int]], None]) -> None:
-        """`ready` is called, on this thread, with the id and fence of a replica that may start now."""
+        """`ready` is called, on one of these threads, with the id and fence of a replica that may start now."""
         self._home: Home = ground.home
         self._uid = ground.confinement.uid
         self._link = link
@@ -41,17 +43,20 @@ class Restorer:
         self._waiting: set[str] = set()
         self._lock = Lock()
         self._stopping = Event()
-        self._thread = Thread(target=self._run, name="restores", daemon=True)
+        self._threads = [Thread(target=self._run, name="restores", daemon=True) for _ in range(AT_ONCE)]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End after the present file; what is half restored is restored anew by the next daemon."""
         self._stopping.set()
-        self._work.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def must_wait(self, spec: ReplicaSpec) -> bool:
         """Whether this replica is not to start yet; it is seen to that it may, soon."""

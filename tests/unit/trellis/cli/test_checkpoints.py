@@ -77,3 +77,40 @@ def test_removing_and_sharing_reach_the_server(cli: CommandLine) -> None:
     for words in (["share", ID, "p2"], ["unshare", ID, "p2"], ["remove", ID, "--json"]):
         assert cli.run("checkpoints", *words).exit_code == 0
     assert json.loads(cli.run("checkpoints", "remove", ID, "--json").stdout) == [ID]
+
+
+TICKET = "trellis-ticket-1.abc.def"
+
+
+def test_a_ticket_is_printed_so_that_it_can_be_piped(cli: CommandLine) -> None:
+    said = {"ticket": TICKET, "until": "2026-02-07T12:00:00+00:00"}
+    cli.api.on("POST", f"/checkpoints/{ID}/exports", reply(said, 201))
+    assert cli.run("checkpoints", "export", ID, "--for", "2d").stdout == f"{TICKET}\n"
+    assert json.loads(cli.api.asked[-1].content) == {"for": "2d"}
+
+
+def test_an_import_says_how_to_go_on_from_it(cli: CommandLine) -> None:
+    cli.api.on("POST", "/checkpoints/imports", reply(ROW | {"job_id": None, "cluster": "north"}, 201))
+    done = cli.run("checkpoints", "import", TICKET, "--project", "mine")
+    assert json.loads(cli.api.asked[-1].content) == {"ticket": TICKET, "project": "mine"}
+    assert "north" in done.stdout
+    assert f"--from-checkpoint {ID}" in done.stdout
+
+
+def test_a_ticket_is_read_from_a_pipe(cli: CommandLine) -> None:
+    cli.api.on("POST", "/checkpoints/imports", reply(ROW | {"job_id": None, "cluster": "north"}, 201))
+    assert cli.run("checkpoints", "import", "-", typed=f"{TICKET}\n").exit_code == 0
+    assert json.loads(cli.api.asked[-1].content) == {"ticket": TICKET}
+
+
+def test_imports_are_listed_with_where_they_are_from_and_for_how_long(cli: CommandLine) -> None:
+    row = ROW | {"job_id": None, "cluster": "north", "until": "2026-02-07T12:00:00+00:00"}
+    cli.api.on("GET", "/checkpoints/imports", reply({"items": [row], "next_cursor": None}))
+    heading, line = cli.run("checkpoints", "imported").stdout.splitlines()
+    assert heading.split() == ["ID", "CLUSTER", "STEP", "SIZE", "UNTIL"]
+    assert line.split()[:3] == [ID, "north", "40"]
+
+
+def test_the_key_is_printed_as_the_other_operator_sets_it(cli: CommandLine) -> None:
+    cli.api.on("GET", "/checkpoints/key", reply({"public_key": "a" * 64, "store_url": "s3://north/store"}))
+    assert cli.run("checkpoints", "key", "--name", "north").stdout == f"north={'a' * 64}@s3://north/store\n"
