@@ -71,7 +71,7 @@ ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
     "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /jobs/dry-run", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
-    "PUT /bundles", "PUT /features",
+    "PUT /bundles", "POST /checkpoints/imports", "PUT /features",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
