@@ -22,8 +22,9 @@ from app.http.transaction import TransactionalFlask, outside, public
 from app.jobs import agent_api as jobs_for_agents
 from app.jobs import api as jobs
 from app.jobs import files_api as files
-from app.jobs.code import needed
 from app.jobs.feeds import Feeds
+from app.pipelines import api as pipelines
+from app.pipelines.code import needed
 from app.queues import api as queues
 from app.resources import agent_api as resources_for_agents
 from app.resources import api as resources
@@ -50,6 +51,7 @@ BLUEPRINTS = (
     files.blp,
     *storage.BLUEPRINTS,
     *scheduling.BLUEPRINTS,
+    pipelines.blp,
     resources_for_agents.blp,
     jobs_for_agents.blp,
 )

@@ -20,6 +20,8 @@ app.conf.update(
             ("leave", "tasks.resources.empty_nodes", queues.CONTROL, 4.0),
             ("idle", "tasks.resources.note_idle", queues.CONTROL, 60.0),
             ("sweep", "tasks.jobs.sweep", queues.CONTROL, 10.0),
+            ("fire", "tasks.pipelines.fire_due", queues.CONTROL, 2.0),
+            ("pipelines", "tasks.pipelines.sweep", queues.CONTROL, 10.0),
             ("code", "tasks.storage.drop_code", queues.CONTROL, 600.0),
             ("erase", "tasks.storage.erase_code", queues.CONTROL, 600.0),
             ("doom", "tasks.storage.doom_packs", queues.CONTROL, 60.0),

@@ -1,10 +1,10 @@
 """A control worker: `celery -A tasks.control worker -Q control,scheduling,direct`."""
 
-from tasks import direct, jobs, resources, scheduling, storage
+from tasks import direct, jobs, pipelines, resources, scheduling, storage
 from tasks.base import control
 from tasks.relay import RelayStep
 
-TASKS = (direct, jobs, resources, scheduling, storage)  # importing them is what registers them
+TASKS = (direct, jobs, pipelines, resources, scheduling, storage)  # importing them is what registers them
 app = control().celery
 app.steps["worker"].add(RelayStep)
 broker_url = control().settings.broker_url

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from app.pipelines.launching import OWNER
 from app.scheduling.cycle import LOCK
 from tasks import queues
 
@@ -71,7 +72,17 @@ def _is_awaited(event: Happened) -> bool:
     return bool(event.data.get("awaited", True))
 
 
+def _owner(event: Happened) -> str:
+    return str(event.data["owner_id"])
+
+
+def _is_of_a_run(event: Happened) -> bool:
+    return event.data.get("owner_kind") == OWNER
+
+
 PLAN = To("tasks.scheduling.run_cycle", _scheduling, turn=LOCK)
+ADVANCE = To("tasks.pipelines.advance_runs", _control, _owner, when=_is_of_a_run)
+BEGIN = To("tasks.pipelines.advance_runs", _control, _id)
 RELEASE = To("tasks.jobs.release_dependents", _control, _id, when=_is_awaited)
 EMPTY = To("tasks.resources.empty_nodes", _control)
 LAUNCH = To("tasks.node.launch_replicas", _node, _id_and_fence)
@@ -80,11 +91,12 @@ STOP = To("tasks.node.stop_replicas", _node, _id_and_fence)
 REACTIONS: Mapping[str, Sequence[To]] = {
     "job.queued": [PLAN],
     "job.retrying": [PLAN],
-    "job.succeeded": [PLAN, RELEASE],
-    "job.failed": [PLAN, RELEASE],
-    "job.cancelled": [PLAN, RELEASE],
-    "job.timed_out": [PLAN, RELEASE],
-    "job.lost": [PLAN, RELEASE],
+    "job.succeeded": [PLAN, RELEASE, ADVANCE],
+    "job.failed": [PLAN, RELEASE, ADVANCE],
+    "job.cancelled": [PLAN, RELEASE, ADVANCE],
+    "job.timed_out": [PLAN, RELEASE, ADVANCE],
+    "job.lost": [PLAN, RELEASE, ADVANCE],
+    "pipeline_run.queued": [BEGIN],
     "job.suspended": [PLAN],
     "replica.placed": [LAUNCH],
     "replica.stop_asked": [STOP],

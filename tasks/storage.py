@@ -5,7 +5,7 @@ from functools import partial
 from app.core.access import SYSTEM
 from app.core.uow import UnitOfWork, run
 from app.jobs import checkpoints, logs
-from app.jobs.code import needed
+from app.pipelines.code import needed
 from app.storage import blobs, bundles, discards, packs, uploads
 from tasks import queues
 from tasks.base import MOST_UNITS, control, task

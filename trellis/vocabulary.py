@@ -238,6 +238,71 @@ class GroupKind(StrEnum):
     WORKFLOW = "workflow"
 
 
+class PipelineRunState(StrEnum):
+    """Where one run of a pipeline is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StageState(StrEnum):
+    """How far a stage of a run is. Its job says more while it is `running`.
+
+    `reused`: what it made before still holds. `left_out`: this run was not to do it. `blocked`: one before it failed.
+    `skipped`: the way taken did not lead by it.
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REUSED = "reused"
+    LEFT_OUT = "left_out"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+class TriggerRule(StrEnum):
+    """How the stages before one must have ended for it to begin."""
+
+    ALL_SUCCESS = "all_success"
+    ALL_DONE = "all_done"
+    ONE_FAILED = "one_failed"
+    ANY_SUCCESS = "any_success"
+    NONE_FAILED = "none_failed"
+
+
+class StageKind(StrEnum):
+    """What a stage does."""
+
+    SOURCE = "source"
+    TRANSFORM = "transform"
+    SINK = "sink"
+    QUALITY = "quality"
+    CUSTOM = "custom"
+    SENSOR = "sensor"
+
+
+class CatchUp(StrEnum):
+    """What becomes of fire times that passed while nobody could fire: all of them, the latest alone, or none."""
+
+    ALL = "all"
+    LATEST = "latest"
+    SKIP = "skip"
+
+
+class BackfillState(StrEnum):
+    """Whether a backfill still makes runs."""
+
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 class Role(StrEnum):
     """What a member may do in a project."""
 

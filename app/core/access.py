@@ -16,6 +16,8 @@ class Permission(StrEnum):
     MEMBER_WRITE = "member.write"
     JOB_READ = "job.read"
     JOB_WRITE = "job.write"
+    PIPELINE_READ = "pipeline.read"
+    PIPELINE_WRITE = "pipeline.write"
     QUEUE_READ = "queue.read"
     QUEUE_WRITE = "queue.write"
     NODE_READ = "node.read"
@@ -52,10 +54,10 @@ PLATFORM = frozenset(
 _VIEW = frozenset(
     {
         Permission.PROJECT_READ, Permission.JOB_READ, Permission.QUEUE_READ, Permission.RESERVATION_READ,
-        Permission.QUOTA_READ,
+        Permission.QUOTA_READ, Permission.PIPELINE_READ,
     }
 )  # fmt: skip
-_WORK = _VIEW | {Permission.JOB_WRITE, Permission.ALLOCATION_WRITE}
+_WORK = _VIEW | {Permission.JOB_WRITE, Permission.ALLOCATION_WRITE, Permission.PIPELINE_WRITE}
 _ADMINISTER = _WORK | {
     Permission.PROJECT_WRITE, Permission.MEMBER_WRITE, Permission.QUEUE_WRITE, Permission.RESERVATION_WRITE,
     Permission.QUOTA_WRITE,

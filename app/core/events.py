@@ -37,6 +37,7 @@ KINDS = frozenset(
         "user.created", "user.changed", "user.signed_in", "user.sign_in_refused", "user.refresh_token_reused",
         "member.set", "member.removed", "service_account.created", "service_account.removed",
         "api_key.created", "api_key.revoked",
+        "pipeline.applied", "pipeline.removed", "pipeline_schedule.changed", "pipeline_run.cancel_asked", "pipeline_run.late",
     }
 )  # fmt: skip
 ANNOUNCED = frozenset(
@@ -47,7 +48,7 @@ ANNOUNCED = frozenset(
         "node.joined", "node.ready", "node.lost", "node.changed", "node.draining", "node.quarantined", "queue.open", "queue.changed",
         "topology.changed", "pool.created", "pool.changed", "pool.removed",
         "allocation.released", "reservation.active", "reservation.ended", "reservation.cancelled", "policy.changed",
-        "quota.changed", "quota.burst_rested",
+        "quota.changed", "quota.burst_rested", "pipeline_run.queued",
     }
 )  # fmt: skip
 

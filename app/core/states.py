@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from trellis.vocabulary import JobState, NodeState, QueueState, ReplicaState, ReservationState
+from trellis.vocabulary import (
+    BackfillState,
+    JobState,
+    NodeState,
+    PipelineRunState,
+    QueueState,
+    ReplicaState,
+    ReservationState,
+    StageState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +123,32 @@ _RESERVATION = table(
 )
 RESERVATION = Machine("reservation", ReservationState.PLANNED, _RESERVATION, _ends(_RESERVATION))
 
-MACHINES = {machine.noun: machine for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE, RESERVATION)}
+_RUN = table(
+    PipelineRunState,
+    """
+    queued:  running cancelled
+    running: succeeded failed cancelled
+    succeeded failed cancelled:
+    """,
+)
+PIPELINE_RUN = Machine(
+    "pipeline_run", PipelineRunState.QUEUED, _RUN, {PipelineRunState.RUNNING: "started_at", **_ends(_RUN)}
+)
+_STAGE = table(
+    StageState,
+    """
+    waiting: running reused left_out failed blocked skipped cancelled
+    running: succeeded failed cancelled
+    succeeded reused left_out failed blocked skipped cancelled:
+    """,
+)
+STAGE_RUN = Machine("stage_run", StageState.WAITING, _STAGE, {StageState.RUNNING: "started_at", **_ends(_STAGE)})
+BACKFILL = Machine(
+    "backfill", BackfillState.RUNNING, table(BackfillState, "running: done cancelled\n done cancelled:"),
+    {BackfillState.DONE: "ended_at", BackfillState.CANCELLED: "ended_at"},
+)  # fmt: skip
+
+MACHINES = {
+    machine.noun: machine
+    for machine in (JOB, ATTEMPT, REPLICA, NODE, QUEUE, RESERVATION, PIPELINE_RUN, STAGE_RUN, BACKFILL)
+}

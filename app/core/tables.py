@@ -56,12 +56,14 @@ class Base(DeclarativeBase):
 class Entity(Base):
     """A row with an identity: an id made before flush, a version that grows with every change, a birthday.
 
-    `read` is the permission it takes to see one; machines see none of them unless `seen_by_nodes`.
+    `read` is the permission it takes to see one; machines see none of them unless `seen_by_nodes`. `told` are columns
+    that every event about a row says, where they are set.
     """
 
     __abstract__ = True
     read: ClassVar[Permission]
     seen_by_nodes: ClassVar[bool] = False
+    told: ClassVar[tuple[str, ...]] = ()
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     version: Mapped[int] = mapped_column(default=1)

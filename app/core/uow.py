@@ -165,6 +165,7 @@ class UnitOfWork:
         if kind not in KINDS:
             raise ValueError(f"event kind {kind!r} is not in app/core/events.py")
         job_id = subject.id if subject.__tablename__ == "jobs" else getattr(subject, "job_id", None)
+        data |= {name: str(value) for name in subject.told if (value := getattr(subject, name)) is not None}
         now = self.clock.now().isoformat()
         self._events.append(
             {

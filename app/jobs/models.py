@@ -15,7 +15,7 @@ from trellis.vocabulary import ActorKind, Cause, DependencyKind, JobState, Repli
 
 
 class Job(ProjectOwned):
-    """The wish: what shall run, with what, and how far it has come.
+    """The wish: what shall run, with what, and how far it has come; `owner_id` is the thing that it runs for, of that kind.
 
     `fence` grows with each attempt and never shrinks; `waiting_for` counts dependencies that are still open;
     `class_key` is equal for jobs that are equal in everything the scheduler looks at but their age and deadline. `asks`
@@ -52,6 +52,7 @@ class Job(ProjectOwned):
         Index("ix_jobs_deadline", "deadline_at", postgresql_where=text("ended_at IS NULL AND deadline_at IS NOT NULL")),
     )  # fmt: skip
     read = Permission.JOB_READ
+    told = ("owner_kind", "owner_id")
 
     queue_id: Mapped[UUID]
     actor_kind: Mapped[ActorKind] = mapped_column(Word(ActorKind))
@@ -95,6 +96,8 @@ class Job(ProjectOwned):
     workflow_id: Mapped[UUID | None]
     usual: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     workflow: Mapped[str] = mapped_column(String(200), default="")
+    owner_kind: Mapped[str | None] = mapped_column(String(40))
+    owner_id: Mapped[UUID | None]
 
 
 class Dependency(Base):

@@ -1,7 +1,7 @@
 """A job's life as its owner drives it: submit, cancel, retry."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -85,7 +85,16 @@ def require_submission(uow: UnitOfWork, spec: JobSpec, place: Place, copies: int
         quotas.require_submission(uow, place.project_id, copies, spec.least())
 
 
-def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What jobs run for: it hears of them, and they are shown as one group under its id and name."""
+
+    kind: str
+    id: UUID
+    name: str
+
+
+def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec], owner: Owner | None = None) -> list[Job]:
     """Accept all of `specs` or none; faults are named under `/jobs/<number>`."""
     places: dict[tuple[str, str], Place] = {}
     pins = Pins(uow)
@@ -109,6 +118,8 @@ def submit_batch(uow: UnitOfWork, specs: Sequence[JobSpec]) -> list[Job]:
     pools = pools_named(uow, specs)
     for spec, place in wanted:
         job = make_job(uow, spec, place, pools)
+        if owner is not None:
+            job.owner_kind, job.owner_id, job.workflow_id, job.workflow = owner.kind, owner.id, owner.id, owner.name
         jobs.append(job)
         if not spec.dry_run:
             kept.append(job)
@@ -219,7 +230,12 @@ def requeue_due(uow: UnitOfWork) -> None:
 
 def spec_of(job: Job) -> JobSpec:
     """What was asked for, as it was stored."""
-    kept: dict[str, Any] = dict(job.spec)
+    return read_spec(job.spec, job.labels)
+
+
+def read_spec(stored: Mapping[str, Any], labels: Mapping[str, str]) -> JobSpec:
+    """What `JobSpec.stored` wrote."""
+    kept: dict[str, Any] = dict(stored)
     kept["resources"] = _resources(kept["resources"])
     kept["retries"] = Retries.read(kept["retries"])
     kept["on_node_lost"] = OnNodeLost(kept.get("on_node_lost", OnNodeLost.REQUEUE))
@@ -240,7 +256,7 @@ def spec_of(job: Job) -> JobSpec:
         kept["from_checkpoint"] = UUID(kept["from_checkpoint"])
     had = kept.pop("features", ())
     kept["features"] = {name: name in had for name in FEATURES}  # as they were, whatever has been switched since
-    return JobSpec(**kept, labels=dict(job.labels))
+    return JobSpec(**kept, labels=dict(labels))
 
 
 def _resources(kept: dict[str, Any]) -> Resources:

@@ -86,3 +86,17 @@ def by_api_key(keyring: Keyring) -> Authenticator:
 def _user(row: Row[Any]) -> Actor:
     roles = {UUID(project): Role(role) for project, role in (row.roles or {}).items()}
     return Actor(ActorKind.USER, row.id, row.username, row.platform_admin, roles)
+
+
+def of_owner(uow: UnitOfWork, kind: ActorKind, owner_id: UUID | None) -> Actor:
+    """Whoever began something that goes on by itself, with the roles they hold now. Raises Unauthenticated."""
+    if owner_id is None:
+        raise Unauthenticated
+    if kind is ActorKind.USER:
+        return of_user(uow, owner_id)
+    wanted = select(*_ACCOUNT).where(ServiceAccount.id == owner_id, ServiceAccount.removed_at.is_(None))
+    row = uow.execute(wanted).one_or_none()
+    if row is None:
+        raise Unauthenticated
+    roles = {row.account_project_id: row.account_role}
+    return Actor(ActorKind.SERVICE_ACCOUNT, row.account_id, row.account_name, roles=roles)
