@@ -24,6 +24,7 @@ from tests.support.builders import a_pool, a_queue, a_service_account, an_api_ke
 from tests.support.code import a_bundle, a_manifest, digest_of
 from tests.support.fake_node import FakeNode, a_description
 from tests.support.files import begin
+from tests.support.flows import a_pipeline, a_stage
 from tests.support.saving import save
 from tests.support.stack import SECRET_KEY, Answer, Caller, Stack
 from tests.support.world import World, a_world
@@ -71,7 +72,7 @@ ON_ONES_OWN_BEHALF = {"GET /auth/whoami", "PUT /auth/password", "POST /api-keys"
 # A project in a body that is not one's own is a fault of the input, in the words for one that is not there.
 REFUSED_AS_INPUT = {
     "POST /jobs", "POST /jobs/batch", "POST /jobs/workflows", "POST /jobs/dry-run", "POST /resources/allocate", "POST /resources/reserve", "POST /resources/what-if",
-    "PUT /bundles", "POST /checkpoints/imports", "PUT /features",
+    "PUT /bundles", "POST /checkpoints/imports", "PUT /features", "POST /pipelines",
 }  # fmt: skip
 # Machines are everybody's to see; what runs on them is not (checked with the lists).
 SEEN_BY_EVERYBODY = {"GET /resources/nodes/<uuid:node_id>", "GET /resources/pools/<uuid:pool_id>"}
@@ -168,6 +169,15 @@ class Victim:
                 "ticket": "trellis-ticket-1.guessed.guessed",
                 "project": str(self.ids["project_id"]),
             },
+            "POST /pipelines": a_pipeline(a_stage("mine"), project=str(self.ids["project_id"])),
+            "POST /pipelines/<uuid:pipeline_id>/runs": {},
+            "POST /pipelines/runs/<uuid:run_id>/cancel": {"reason": "mine"},
+            "POST /pipelines/runs/<uuid:run_id>/again": {"whole": True},
+            "PATCH /pipelines/<uuid:pipeline_id>/schedule": {"paused": True},
+            "POST /pipelines/<uuid:pipeline_id>/backfills": {
+                "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z",
+            },
+            "POST /pipelines/backfills/<uuid:backfill_id>/cancel": {},
         }
 
 
@@ -228,7 +238,12 @@ def a_victim(stack: Stack, world: World) -> Victim:
     secret = {"command": ["true"], "name": "the-secret-job"}
     many = chief.post("/jobs", {**secret, "array": {"indexes": "0-1"}}).json
     flow = chief.post("/jobs/workflows", {"name": "the-secret-job", "jobs": [secret]}).json
+    nightly = chief.post("/pipelines", a_pipeline(a_stage("the-secret-job"), schedule={"every": "6h"})).json["id"]
+    run_id = chief.post(f"/pipelines/{nightly}/runs").json["id"]
+    past = {"starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}
     ids = {
+        "pipeline_id": nightly, "run_id": run_id, "stage": "the-secret-job",
+        "backfill_id": chief.post(f"/pipelines/{nightly}/backfills", past).json["id"],
         "organisation_id": world.organisation.id, "project_id": world.project.id, "user_id": world.member.id,
         "queue_id": queue.id, "key_id": key.id, "account_id": account.id, "node_id": node.welcome.node_id,
         "pool_id": stack.add(a_pool()).id, "allocation_id": held["id"], "reservation_id": claimed["id"], "job_id": spec.job_id,
