@@ -17,6 +17,7 @@ from trellis.nouns.cluster import Nodes, Queues
 from trellis.nouns.features import Features
 from trellis.nouns.groups import Arrays, Workflows
 from trellis.nouns.jobs import Jobs
+from trellis.nouns.pipelines import Pipelines
 from trellis.nouns.resources import Resources
 from trellis.nouns.scheduling import Scheduling
 from trellis.nouns.tenancy import ApiKeys, Organisations, Projects, ServiceAccounts, Users
@@ -62,6 +63,7 @@ class Client:
         self.arrays = Arrays(transport)
         self.workflows = Workflows(transport)
         self.artifacts = Artifacts(transport)
+        self.pipelines = Pipelines(transport)
         self.bundles = Bundles(transport)
         self.checkpoints = Checkpoints(transport)
         self.features = Features(transport)

@@ -20,6 +20,7 @@ from trellis.cli import (
     logs,
     machines,
     metrics,
+    pipelines,
     policy,
     quota,
     submit,
@@ -42,6 +43,7 @@ bundles.register(app)
 jobs.register(app)
 changes.register(app)
 groups.register(app)
+pipelines.register(app)
 logs.register(app)
 metrics.register(app)
 checkpoints.register(app)
