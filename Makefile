@@ -1,6 +1,6 @@
 # Everything a person does here. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs bench bench-scheduler bench-peers lock clean
+.PHONY: help setup run test check docs bench bench-pipelines bench-scheduler bench-peers lock clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 # A platform is many processes: without kept bytecode each compiles what it imports anew.
@@ -45,6 +45,9 @@ bench: setup ## measure; one JSON object a line; ONLY="latency throughput" takes
 
 bench-scheduler: setup ## the scheduler alone, on one core; TRACES=DIR adds public traces; ONLY="scale logs"
 	@$(bin)/python -m benchmarks.scheduling $(ONLY) $(if $(TRACES),--traces "$(TRACES)")
+
+bench-pipelines: setup ## pipelines: a hundred stages, from one stage to the next, a thousand schedules at once
+	@$(bin)/python -m benchmarks pipelines
 
 bench-peers: setup ## the same beside Slurm, where its packages are installed
 	@$(bin)/python -m benchmarks.peers

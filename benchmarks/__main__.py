@@ -21,6 +21,7 @@ from benchmarks import (
     latency,
     metrics,
     node,
+    pipelines,
     rest,
     scheduler,
     simulated,
@@ -46,6 +47,11 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
 # The first takes as long as all the others, the second 5 GiB of disk, the third a minute and more.
 ON_DEMAND = ("simulated", "checkpoint", "metrics")
+    "pipelines": pipelines.measure,
+}
+# The first takes as long as all the others, the second 5 GiB of disk; the third is `make bench-pipelines`.
+ON_DEMAND = ("simulated", "checkpoint", "pipelines")
+SECTIONS = ("startup", *(name for name in ON_STACK if name not in ON_DEMAND), "node", "scheduler")
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ the function is called with the parameters that it names, and with `item` where 
 result, which other stages can be mapped over or chosen by.
 """
 
+import importlib
 import importlib.util
 import inspect
 import json
@@ -160,6 +161,4 @@ def save_result(value: Any) -> None:
 
 if __name__ == "__main__":
     # Under its own name, so that the file's `stage` and ours are the same.
-    from trellis import flows
-
-    flows.run_stage(*sys.argv[1:3])
+    importlib.import_module("trellis.flows").run_stage(*sys.argv[1:3])

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from app.core.states import PIPELINE_RUN
@@ -37,6 +37,25 @@ _STANDS = (
 )  # fmt: skip
 
 
+_RUN_ID = bindparam("run_id", type_=Uuid())
+_RUN = select(
+    PipelineRun.state, PipelineRun.version_id, PipelineRun.ended_at, PipelineRun.cancel_asked_at, PipelineRun.look_at
+).where(PipelineRun.id == _RUN_ID)
+_MAINS = _STANDS.where(StageRun.run_id == _RUN_ID, StageRun.element.is_(None))
+_OPEN = _STANDS.where(StageRun.run_id == _RUN_ID, StageRun.element.is_(None) | (StageRun.state == StageState.RUNNING))
+_WITH_LIVE_ELEMENTS = (
+    select(StageRun.stage)
+    .join(Job, Job.id == StageRun.job_id)
+    .where(
+        StageRun.run_id == _RUN_ID,
+        StageRun.element.is_not(None),
+        StageRun.state == StageState.RUNNING,
+        Job.ended_at.is_(None),
+    )
+    .distinct()
+)
+
+
 @dataclass
 class Position:
     """Where a locked run stands: the rows of its stages as they were read, and what has become of them since."""
@@ -56,7 +75,13 @@ class Position:
 
 
 def advance(uow: UnitOfWork, run_id: UUID, results: Mapping[UUID, Told]) -> list[UUID]:
-    """Let a run be as far as its jobs are. Returns the jobs whose results it needs to go on: call again with them."""
+    """Let a run be as far as its jobs are. Returns the jobs whose results it needs to go on: call again with them.
+
+    Ends that nothing follows from yet are noted together with the one that something follows from: of ten stages that the
+    next waits for, nine cost a look.
+    """
+    if not (results or _is_due(uow, run_id)):
+        return []
     locked = select(PipelineRun).where(PipelineRun.id == run_id).with_for_update(key_share=True)
     run = uow.session.execute(locked.execution_options(populate_existing=True)).scalar_one_or_none()
     if run is None or run.ended_at is not None:
@@ -79,6 +104,34 @@ def advance(uow: UnitOfWork, run_id: UUID, results: Mapping[UUID, Told]) -> list
     return place.wanted
 
 
+def _is_due(uow: UnitOfWork, run_id: UUID) -> bool:
+    """Whether anything follows from what has ended. Locks nothing.
+
+    Whoever goes on with the run at this moment does so because of ends that are seen here as well: then it is due, and
+    waits for them. And the last of several ends is looked at after all of them are there.
+    """
+    run = uow.execute(_RUN, {"run_id": run_id}).one_or_none()
+    if run is None or run.ended_at is not None:
+        return False
+    if run.state is PipelineRunState.QUEUED or run.cancel_asked_at is not None or run.look_at is not None:
+        return True
+    flow = RECIPES.get(uow, run.version_id).flow
+    states: dict[str, StageState] = {}
+    told: dict[str, object] = {}
+    mapped: list[str] = []
+    for row in uow.execute(_MAINS, {"run_id": run_id}):
+        states[row.stage] = _outcome(row)[0] if row.job_ended_at else row.state
+        told[row.stage] = row.result
+        if row.job_state is JobState.SUCCEEDED and row.stage in flow.graph.tellers:
+            return True
+        if row.state is StageState.RUNNING and row.job_id is None:
+            mapped.append(row.stage)
+    if mapped and set(mapped) - set(uow.execute(_WITH_LIVE_ELEMENTS, {"run_id": run_id}).scalars()):
+        return True
+    step = decide(flow.graph, states, told)
+    return bool(step.ready or step.ends) or all(state in ENDED for state in states.values())
+
+
 def _may_begin(uow: UnitOfWork, run: PipelineRun) -> bool:
     """Whether fewer runs of its pipeline go on than may; who asks at the same time waits for the answer."""
     locked = select(Pipeline).where(Pipeline.id == run.pipeline_id).with_for_update(key_share=True)
@@ -92,8 +145,7 @@ def _may_begin(uow: UnitOfWork, run: PipelineRun) -> bool:
 def _position(uow: UnitOfWork, run: PipelineRun, recipe: Recipe) -> Position:
     mains: dict[str, Any] = {}
     elements: dict[str, list[Any]] = {}
-    open_ones = StageRun.element.is_(None) | (StageRun.state == StageState.RUNNING)
-    for row in uow.execute(_STANDS.where(StageRun.run_id == run.id, open_ones)):
+    for row in uow.execute(_OPEN, {"run_id": run.id}):
         if row.element is None:
             mains[row.stage] = row
         else:
@@ -295,12 +347,18 @@ def due_runs(uow: UnitOfWork) -> list[UUID]:
         PipelineRun.ended_at.is_(None),
         (PipelineRun.look_at <= uow.clock.now()) | (PipelineRun.state == PIPELINE_RUN.initial),
     )
-    first = waits.ext(distinct_on(PipelineRun.pipeline_id, PipelineRun.state)).order_by(PipelineRun.pipeline_id, PipelineRun.state, PipelineRun.id).limit(AT_ONCE)
+    first = (
+        waits.ext(distinct_on(PipelineRun.pipeline_id, PipelineRun.state))
+        .order_by(PipelineRun.pipeline_id, PipelineRun.state, PipelineRun.id)
+        .limit(AT_ONCE)
+    )
     return [*dict.fromkeys([*uow.execute(ended).scalars(), *uow.execute(first).scalars()])]
 
 
 def due_backfills(uow: UnitOfWork) -> list[UUID]:
     """Backfills of which no run goes on: the one that would have gone on with them did not live to."""
-    alive = select(PipelineRun.id).where(PipelineRun.backfill_id == Backfill.id, PipelineRun.ended_at.is_(None)).exists()
+    alive = (
+        select(PipelineRun.id).where(PipelineRun.backfill_id == Backfill.id, PipelineRun.ended_at.is_(None)).exists()
+    )
     idle = select(Backfill.id).where(Backfill.state == BackfillState.RUNNING, ~alive).limit(AT_ONCE)
     return list(uow.execute(idle).scalars())

@@ -61,9 +61,7 @@ def _earlier(uow: UnitOfWork, run: PipelineRun) -> dict[str, Any]:
         select(*_COLUMNS)
         .ext(distinct_on(StageRun.stage))
         .join(PipelineRun, PipelineRun.id == StageRun.run_id)
-        .where(
-            PipelineRun.pipeline_id == run.pipeline_id, StageRun.element.is_(None), StageRun.state.in_(_MADE)
-        )
+        .where(PipelineRun.pipeline_id == run.pipeline_id, StageRun.element.is_(None), StageRun.state.in_(_MADE))
         .order_by(StageRun.stage, StageRun.id.desc())
     )
     return {row.stage: row for row in uow.execute(rows)}

@@ -111,7 +111,7 @@ def count_faults(stages: Sequence[Mapping[str, object]]) -> list[Field]:
 
 def faults_of(nodes: Sequence[Node]) -> list[Field]:
     """All that is wrong with the graph that these make, each named by the stage it concerns."""
-    place = {node.name: number for number, node in enumerate(nodes)}
+    place = {node.name: number for number, node in reversed(list(enumerate(nodes)))}
     faults = [
         Field(f"/stages/{number}/name", f"names {node.name!r} a second time")
         for number, node in enumerate(nodes)
@@ -131,7 +131,10 @@ def faults_of(nodes: Sequence[Node]) -> list[Field]:
     if deep:
         first = deep[0]
         faults.append(
-            Field(f"/stages/{place[first]}/after", f"{first!r} has {DEEPEST} stages in line before it: at most {DEEPEST - 1}")
+            Field(
+                f"/stages/{place[first]}/after",
+                f"{first!r} has {DEEPEST} stages in line before it: at most {DEEPEST - 1}",
+            )
         )
     return faults
 
@@ -175,7 +178,10 @@ def _circle_faults(graph: Graph, place: Mapping[str, int]) -> Iterator[Field]:
             )
     for name in stuck:
         if name not in in_circle:
-            yield Field(f"/stages/{place[name]}/after", f"{name!r} can never be reached: it waits for a circle, or stands in one")
+            yield Field(
+                f"/stages/{place[name]}/after",
+                f"{name!r} can never be reached: it waits for a circle, or stands in one",
+            )
 
 
 def _reach(names: Collection[str], edges: Mapping[str, Collection[str]]) -> set[str]:

@@ -122,5 +122,3 @@ def job_body(defaults: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str,
         body["constraints"] = {**(body.get("constraints") or {}), "pool": pool}
     body["name"] = stage["name"]
     return body
-
-

@@ -100,7 +100,9 @@ def _as(uow: UnitOfWork, actor: Actor) -> Iterator[None]:
 
 def _wishes(run: PipelineRun, recipe: Recipe, one: Launch, outcome: Launched) -> Iterator[_Wish]:
     name = one.stage.stage
-    spec = replace(recipe.jobs[name], project=str(run.project_id), debug="debug" in run.wanted or recipe.jobs[name].debug)
+    spec = replace(
+        recipe.jobs[name], project=str(run.project_id), debug="debug" in run.wanted or recipe.jobs[name].debug
+    )
     given = _environment(run, one)
     if not one.mapped:
         yield _Wish(one, replace(spec, environment=spec.environment | given))
@@ -204,9 +206,7 @@ def _fail(outcome: Launched, wishes: Sequence[_Wish], why: str) -> None:
     outcome.ended |= {wish.launch.stage.stage: (StageState.FAILED, why) for wish in wishes}
 
 
-def _note(
-    uow: UnitOfWork, run: PipelineRun, outcome: Launched, wishes: Sequence[_Wish], jobs: Sequence[Job]
-) -> None:
+def _note(uow: UnitOfWork, run: PipelineRun, outcome: Launched, wishes: Sequence[_Wish], jobs: Sequence[Job]) -> None:
     elements = []
     for wish, job in zip(wishes, jobs, strict=True):
         stage = wish.launch.stage

@@ -161,5 +161,3 @@ class StageRun(ProjectOwned):
     message: Mapped[str] = mapped_column(default="")
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-
-

@@ -67,7 +67,9 @@ def declaration_faults(declared: Mapping[str, Parameter]) -> list[Field]:
     return [Field(f"/parameters/{name}/default", fault) for name, fault in found if fault]
 
 
-def resolve(declared: Mapping[str, Parameter], given: Mapping[str, object], at: datetime, zone: str) -> dict[str, Value]:
+def resolve(
+    declared: Mapping[str, Parameter], given: Mapping[str, object], at: datetime, zone: str
+) -> dict[str, Value]:
     """What a run at that moment has. Raises Invalid with every fault: unknown, missing, of a wrong type."""
     known = ", ".join(declared) or "none"
     faults = [Field(f"/parameters/{name}", f"is no parameter; there are {known}") for name in given.keys() - declared]

@@ -17,7 +17,7 @@ from app.pipelines.models import Pipeline, PipelineRun, StageRun
 from app.pipelines.parameters import resolve
 from app.pipelines.service import RECIPES, find_pipeline, version_of
 from trellis.errors import Conflict, Field, Invalid
-from trellis.vocabulary import GroupKind, PipelineRunState, StageState
+from trellis.vocabulary import ENDED_JOB_STATES, GroupKind, JobState, PipelineRunState, StageState
 
 MOST_WAITING = 1_000
 
@@ -163,6 +163,18 @@ class StageSight:
     before: tuple[str, ...]
     elements: Mapping[str, int]
 
+    @property
+    def state(self) -> StageState:
+        """As its job is: its row may be a step behind, while nothing follows from that."""
+        return _seen(self.stage, self.job)
+
+
+def _seen(stage: StageRun, job: Any) -> StageState:
+    if stage.state is not StageState.RUNNING or job is None or job.state not in ENDED_JOB_STATES:
+        return stage.state
+    ended = {JobState.SUCCEEDED: StageState.SUCCEEDED, JobState.CANCELLED: StageState.CANCELLED}
+    return ended.get(job.state, StageState.FAILED)
+
 
 def look_at(uow: UnitOfWork, run: PipelineRun) -> list[StageSight]:
     """The stages of a run in the order of the graph. One that has not begun has none yet: they are all said to wait."""
@@ -180,7 +192,8 @@ def look_at(uow: UnitOfWork, run: PipelineRun) -> list[StageSight]:
             mains[stage.stage] = row
         else:
             counted = elements.setdefault(stage.stage, {})
-            counted[str(stage.state)] = counted.get(str(stage.state), 0) + 1
+            state = str(_seen(stage, row))
+            counted[state] = counted.get(state, 0) + 1
     return [
         StageSight(
             mains[name][0] if name in mains else StageRun(stage=name, state=StageState.WAITING, message=""),
@@ -190,9 +203,12 @@ def look_at(uow: UnitOfWork, run: PipelineRun) -> list[StageSight]:
     ]  # fmt: skip
 
 
-def elements_of(uow: UnitOfWork, run: PipelineRun, stage: str) -> Sequence[StageRun]:
+def elements_of(uow: UnitOfWork, run: PipelineRun, stage: str) -> list[StageSight]:
     """The elements of a mapped stage, in order."""
-    wanted = select(StageRun).where(
-        StageRun.run_id == run.id, StageRun.stage == stage, StageRun.element.is_not(None)
+    wanted = (
+        select(StageRun, Job.state, Job.attempt, Job.exit_code, Job.message)
+        .outerjoin(Job, Job.id == StageRun.job_id)
+        .where(StageRun.run_id == run.id, StageRun.stage == stage, StageRun.element.is_not(None))
+        .order_by(StageRun.element)
     )
-    return uow.session.execute(wanted.order_by(StageRun.element)).scalars().all()
+    return [StageSight(row[0], row, (), {}) for row in uow.session.execute(wanted)]

@@ -176,7 +176,9 @@ def _run(one: Wanted) -> PipelineRun:
 def tell_late(uow: UnitOfWork) -> None:
     """Tell of runs that should have ended by now, once each."""
     late = select(PipelineRun).where(PipelineRun.late_at <= uow.clock.now(), PipelineRun.ended_at.is_(None))
-    for run in uow.session.execute(late.order_by(PipelineRun.late_at).limit(500).with_for_update(skip_locked=True)).scalars():
+    for run in uow.session.execute(
+        late.order_by(PipelineRun.late_at).limit(500).with_for_update(skip_locked=True)
+    ).scalars():
         uow.emit("pipeline_run.late", run, due=str(run.late_at), pipeline=run.pipeline)
         run.late_at = None
 

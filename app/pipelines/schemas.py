@@ -28,7 +28,9 @@ from app.pipelines.timetable import SHORTEST_S, Timetable, cron_fault, zone_faul
 from trellis.errors import Field
 from trellis.vocabulary import BackfillState, CatchUp, PipelineRunState, StageKind, StageState, TriggerRule
 
-STAGE_NAME = validate.Regexp(r"^[a-z][a-z0-9_-]{0,62}$", error="must be 1 to 63 of a-z, 0-9, '_' and '-', a letter first")
+STAGE_NAME = validate.Regexp(
+    r"^[a-z][a-z0-9_-]{0,62}$", error="must be 1 to 63 of a-z, 0-9, '_' and '-', a letter first"
+)
 PARAMETER_NAME = validate.Regexp(r"^[a-z][a-z0-9_]{0,62}$", error="must be 1 to 63 of a-z, 0-9 and '_', a letter first")
 MOST_PARAMETERS = 100
 _JOB = JobSubmitSchema()
@@ -151,7 +153,9 @@ class PipelineBody(Strict):
     project = Text(longest=63)
     description = Text(longest=2000, lines=True)
     parameters = fields.Dict(
-        fields.String(validate=PARAMETER_NAME), fields.Nested(ParameterSchema), validate=validate.Length(max=MOST_PARAMETERS)
+        fields.String(validate=PARAMETER_NAME),
+        fields.Nested(ParameterSchema),
+        validate=validate.Length(max=MOST_PARAMETERS),
     )
     defaults = fields.Dict(metadata={"description": "what every stage asks of a job, where it does not say otherwise"})
     concurrency = Integer(least=1, most=1000, metadata={"description": "how many runs may go on at once"})
@@ -234,7 +238,9 @@ def _jobs(defaults: Any, stages: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
         if not isinstance(own, dict):
             continue
         strange = sorted(NOT_OF_A_STAGE & own.keys())
-        faults += [Field(f"/stages/{number}/with/{name}", _ELSEWHERE.get(name, "is not for a stage")) for name in strange]
+        faults += [
+            Field(f"/stages/{number}/with/{name}", _ELSEWHERE.get(name, "is not for a stage")) for name in strange
+        ]
         try:
             jobs[stage["name"]] = _JOB.load(job_body(shared, {**stage, "with": own}))
         except ValidationError as error:
@@ -343,7 +349,7 @@ class StageSightSchema(Schema):
 
     name = fields.String(attribute="stage.stage")
     after = fields.List(fields.String(), attribute="before")
-    state = fields.Enum(StageState, by_value=True, attribute="stage.state")
+    state = fields.Enum(StageState, by_value=True)
     job_id = fields.UUID(attribute="stage.job_id", allow_none=True)
     job_state = fields.String(attribute="job.state", allow_none=True)
     attempt = fields.Integer(attribute="job.attempt", allow_none=True)
@@ -385,11 +391,12 @@ class OneRunSchema(RunSchema):
 class ElementSchema(Schema):
     """One value that a stage is mapped over, and its job."""
 
-    element = fields.Integer()
-    value = fields.Raw(allow_none=True)
+    element = fields.Integer(attribute="stage.element")
+    value = fields.Raw(attribute="stage.value", allow_none=True)
     state = fields.Enum(StageState, by_value=True)
-    job_id = fields.UUID(allow_none=True)
-    message = fields.String()
+    job_id = fields.UUID(attribute="stage.job_id", allow_none=True)
+    job_state = fields.String(attribute="job.state", allow_none=True)
+    message = fields.String(attribute="stage.message")
 
 
 class ElementListSchema(Schema):
@@ -464,5 +471,3 @@ class OneBackfillSchema(Schema):
     ended_at = fields.AwareDateTime(attribute="backfill.ended_at", allow_none=True)
     count = fields.Integer()
     times = fields.List(fields.AwareDateTime(), metadata={"description": "the first hundred, of a dry run"})
-
-

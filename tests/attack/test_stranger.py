@@ -175,7 +175,8 @@ class Victim:
             "POST /pipelines/runs/<uuid:run_id>/again": {"whole": True},
             "PATCH /pipelines/<uuid:pipeline_id>/schedule": {"paused": True},
             "POST /pipelines/<uuid:pipeline_id>/backfills": {
-                "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z",
+                "starts_at": "2026-01-01T00:00:00Z",
+                "ends_at": "2026-01-02T00:00:00Z",
             },
             "POST /pipelines/backfills/<uuid:backfill_id>/cancel": {},
         }

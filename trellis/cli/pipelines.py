@@ -27,9 +27,7 @@ from trellis.vocabulary import PipelineRunState, StageState
 pipeline = typer.Typer(help="Stages that are jobs, in order.\n\nFor example: trellis pipeline apply flow.yaml")
 PipelineWord = Annotated[str, typer.Argument(metavar="PIPELINE", help="Its name or id.")]
 RunWord = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or a pipeline's name for its newest.")]
-Parameters = Annotated[
-    list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; may be given again.")
-]
+Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE; may be given again.")]
 ProjectWord = Annotated[str | None, typer.Option("--project", "-A", help="Name or id; yours if you have one.")]
 _MARKS = {
     StageState.WAITING: (".", "bright_black"), StageState.RUNNING: (">", "bright_cyan"),

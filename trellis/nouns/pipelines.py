@@ -192,7 +192,9 @@ class Pipelines:
 
     def pause(self, pipeline: Pipeline | str, *, paused: bool = True) -> PipelineSchedule:
         """Hold its schedule back, or let it go on from now. Raises Conflict where it has none."""
-        call = Call("PATCH", path("pipelines", self._id(pipeline), "schedule"), body={"paused": paused}, repeatable=True)
+        call = Call(
+            "PATCH", path("pipelines", self._id(pipeline), "schedule"), body={"paused": paused}, repeatable=True
+        )
         return answer(PipelineSchedule, self._transport.json(call))
 
     def backfill(
