@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, func, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from app.core.states import PIPELINE_RUN
@@ -41,6 +41,13 @@ _RUN_ID = bindparam("run_id", type_=Uuid())
 _RUN = select(
     PipelineRun.state, PipelineRun.version_id, PipelineRun.ended_at, PipelineRun.cancel_asked_at, PipelineRun.look_at
 ).where(PipelineRun.id == _RUN_ID)
+_LOCKED = (
+    select(PipelineRun)
+    .where(PipelineRun.id == _RUN_ID)
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+_BY_IDS = select(StageRun).where(StageRun.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 _MAINS = _STANDS.where(StageRun.run_id == _RUN_ID, StageRun.element.is_(None))
 _OPEN = _STANDS.where(StageRun.run_id == _RUN_ID, StageRun.element.is_(None) | (StageRun.state == StageState.RUNNING))
 _WITH_LIVE_ELEMENTS = (
@@ -82,8 +89,7 @@ def advance(uow: UnitOfWork, run_id: UUID, results: Mapping[UUID, Told]) -> list
     """
     if not (results or _is_due(uow, run_id)):
         return []
-    locked = select(PipelineRun).where(PipelineRun.id == run_id).with_for_update(key_share=True)
-    run = uow.session.execute(locked.execution_options(populate_existing=True)).scalar_one_or_none()
+    run = uow.session.execute(_LOCKED, {"run_id": run_id}).scalar_one_or_none()
     if run is None or run.ended_at is not None:
         return []
     recipe = RECIPES.get(uow, run.version_id)
@@ -289,7 +295,7 @@ def _why(place: Position, name: str, state: StageState) -> str:
 
 
 def _load(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, StageRun]:
-    rows = uow.session.execute(select(StageRun).where(StageRun.id.in_(ids))).scalars()
+    rows = uow.session.execute(_BY_IDS, {"ids": list(ids)}).scalars()
     return {row.id: row for row in rows}
 
 

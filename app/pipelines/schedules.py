@@ -107,7 +107,9 @@ def fire_due(uow: UnitOfWork) -> bool:
         times, schedule.fires_at = fires(schedule, now)
         late = None if schedule.late_s is None else timedelta(seconds=schedule.late_s)
         wanted += [
-            Wanted(schedule, name, version_id, number, at, schedule.parameters, late_at=late and at + late)
+            Wanted(
+                schedule, name, version_id, number, at, schedule.parameters, late_at=None if late is None else at + late
+            )
             for at in times
         ]
     make_runs(uow, wanted)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validate, validates_schema
@@ -41,6 +41,12 @@ class StageName(fields.String):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(validate=STAGE_NAME, **options)
+
+
+def _in_reach(at: datetime) -> None:
+    """Times that calendars and the database can count from, whatever the zone."""
+    if not 2000 <= at.year <= 2200:
+        raise ValidationError("must lie between the years 2000 and 2200")
 
 
 class ParameterSchema(Strict):
@@ -116,7 +122,7 @@ class PipelineScheduleBody(Strict):
     cron = Text(longest=200, metadata={"example": "30 2 * * *"})
     timezone = Text(longest=64, metadata={"example": "Europe/Berlin"})
     every_s = Amount("seconds", least=SHORTEST_S, most=31_536_000, data_key="every", metadata={"example": "15m"})
-    starts_at = fields.AwareDateTime()
+    starts_at = fields.AwareDateTime(validate=_in_reach)
     catch_up = fields.Enum(CatchUp, by_value=True)
     parameters = fields.Dict(fields.String())
     late_s = Amount("seconds", least=1, most=31_536_000, data_key="done_within", metadata={"example": "4h"})
@@ -412,15 +418,15 @@ class RunBody(Strict):
     number = Integer(least=1, most=10**9, data_key="version")
     first = fields.List(StageName(), data_key="from", validate=validate.Length(max=MOST_STAGES))
     last = fields.List(StageName(), data_key="to", validate=validate.Length(max=MOST_STAGES))
-    only = fields.List(StageName(), validate=validate.Length(max=MOST_STAGES))
+    chosen = fields.List(StageName(), data_key="only", validate=validate.Length(max=MOST_STAGES))
     fresh = Flag(metadata={"description": "use nothing again that was made before"})
     debug = Flag(metadata={"description": "more of what nodes do in the logs"})
 
     @post_load
     def build(self, data: dict[str, Any], **_: Any) -> RunSpec:
         """Hand the rules a value."""
-        lists = {name: tuple(data[name]) for name in ("first", "last", "only") if name in data}
-        return RunSpec(**data | lists)
+        first, last, only = (tuple(data.pop(name, ())) for name in ("first", "last", "chosen"))
+        return RunSpec(**data, first=first, last=last, only=only)
 
 
 class AgainBody(Strict):
@@ -445,8 +451,8 @@ class PauseBody(Strict):
 class BackfillBody(Strict):
     """A range of fire times to run for."""
 
-    starts_at = fields.AwareDateTime(required=True)
-    ends_at = fields.AwareDateTime(required=True)
+    starts_at = fields.AwareDateTime(required=True, validate=_in_reach)
+    ends_at = fields.AwareDateTime(required=True, validate=_in_reach)
     parallel = Integer(least=1, most=100)
     parameters = fields.Dict(fields.String())
     dry_run = fields.Boolean(truthy={True}, falsy={False})

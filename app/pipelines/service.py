@@ -53,7 +53,7 @@ def apply_pipeline(uow: UnitOfWork, spec: PipelineSpec) -> Applied:
     wait_lock(uow, f"pipeline/{place.project_id}/{spec.name}")  # two that apply the same name take turns
     pipeline = _named(uow, place.project_id, spec.name)
     digest = digest_of([spec.source, jobs])
-    newest = pipeline and version_of(uow, pipeline, pipeline.number)
+    newest = None if pipeline is None else version_of(uow, pipeline, pipeline.number)
     if pipeline is not None and newest is not None and newest.digest == digest:
         return Applied(pipeline, newest, changed=False)
     number = 1 if pipeline is None else pipeline.number + 1

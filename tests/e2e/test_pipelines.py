@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 from tests.support.flows import a_pipeline, a_stage
 from tests.support.platform import Platform
@@ -32,7 +32,7 @@ def test_a_pipeline_of_functions_runs_from_its_file(platform: Platform) -> None:
 
 
 def test_a_run_ends_with_every_stage_done_once_though_the_control_worker_is_killed(
-    platform: Platform, tmp_path: Path
+    platform: Platform,
 ) -> None:
     layers = [[f"l{depth}-{number}" for number in range(3)] for depth in range(4)]
     stages = [
@@ -42,15 +42,13 @@ def test_a_run_ends_with_every_stage_done_once_though_the_control_worker_is_kill
     ]
     platform.client.pipelines.apply(a_pipeline(*stages, name="killed"))
     run = platform.client.pipelines.run("killed")
+
+    def done(depth: int) -> bool:
+        stages = platform.client.pipelines.show(run).stages
+        return all(stage.state == "succeeded" for stage in stages if stage.name.startswith(f"l{depth}"))
+
     for depth in (0, 1):
-        wait_until(
-            lambda depth=depth: all(
-                stage.state == "succeeded"
-                for stage in platform.client.pipelines.show(run).stages
-                if stage.name.startswith(f"l{depth}")
-            ),
-            60, f"layer {depth} to be done",
-        )  # fmt: skip
+        wait_until(partial(done, depth), 60, f"layer {depth} to be done")
         platform.kill("control")
     ended = platform.client.pipelines.wait(run, 90)
     assert (ended.state, {stage.state for stage in ended.stages}) == ("succeeded", {"succeeded"})

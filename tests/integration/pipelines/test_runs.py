@@ -51,11 +51,11 @@ def test_an_event_of_a_stages_job_names_its_run_and_a_plain_jobs_does_not(
     run = Runner(stack, member, node, apply(member, a_stage("a")))
     (job,) = jobs_of(stack, run.id)
     told = text("SELECT DISTINCT data ->> 'owner_id' FROM events WHERE subject_id = :id")
-    of_stage, of_plain = (
-        stack.run(lambda uow, subject=subject: uow.session.execute(told, {"id": subject}).scalars().all())
-        for subject in (job.id, plain)
-    )
-    assert (of_stage, of_plain) == ([run.id], [None])
+
+    def owners(subject: object) -> list[str | None]:
+        return stack.run(lambda uow: list(uow.session.execute(told, {"id": subject}).scalars()))
+
+    assert (owners(job.id), owners(plain)) == ([run.id], [None])
 
 
 def test_a_failure_blocks_what_waits_for_it_and_nothing_else(stack: Stack, member: Caller, node: FakeNode) -> None:
