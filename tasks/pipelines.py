@@ -10,7 +10,7 @@ from app.pipelines import advance, outputs, schedules
 from app.pipelines.outputs import Told
 from tasks import queues
 from tasks.base import control, task
-from trellis.errors import Unavailable
+from trellis.errors import TrellisError, Unavailable
 from trellis.stores.urls import open_store
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def advance_runs(run_ids: list[str]) -> None:
     for run_id in dict.fromkeys(run_ids):
         try:
             _advance(UUID(run_id))
-        except Unavailable as error:
+        except TrellisError as error:  # of one run: the others go on
             log.warning("run %s is left to the next tick: %s", run_id, error.detail)
 
 

@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 from trellis.errors import Field, Invalid
 from trellis.runtime.artifacts import save_artifact
@@ -69,6 +69,10 @@ class Stage:
         return body | {"with": said}
 
 
+@overload
+def stage(function: Callable[..., Any], /) -> Stage: ...
+@overload
+def stage(**options: Any) -> Callable[[Callable[..., Any]], Stage]: ...
 def stage(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a stage: `@stage`, or `@stage(after=[...], inputs=[...], resources={...}, cache=True, ...)`.
 
@@ -76,8 +80,9 @@ def stage(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     of the stage (`environment`, `network`, ...) is asked of its job.
     """
     if function is not None:
-        return Stage(_dashed(function), function, options)
-    return lambda given: Stage(options.pop("name", None) or _dashed(given), given, options)
+        return Stage(function.__name__, function, options)
+    own = {key: value for key, value in options.items() if key != "name"}
+    return lambda given: Stage(options.get("name", given.__name__), given, own)
 
 
 def program(name: str, /, **options: Any) -> Stage:
@@ -117,10 +122,6 @@ def _load(file: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _dashed(function: Callable[..., Any]) -> str:
-    return function.__name__
 
 
 def _name(one: Stage | str) -> str:

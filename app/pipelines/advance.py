@@ -97,6 +97,9 @@ def advance(uow: UnitOfWork, run_id: UUID, results: Mapping[UUID, Told]) -> list
         if not _may_begin(uow, run):
             return []
         uow.move(run, PipelineRunState.RUNNING)
+        if not beginnings.settle_parameters(uow, run, recipe):
+            _conclude(uow, run, PipelineRunState.FAILED)
+            return []
         beginnings.begin(uow, run, recipe)
         uow.session.flush()
     if run.look_at is not None:
@@ -310,6 +313,11 @@ def _end(uow: UnitOfWork, place: Position) -> None:
     if state is PipelineRunState.FAILED:
         failed = [name for name in lost if place.states[name] is not StageState.BLOCKED]
         run.message = f"{', '.join(failed[:5])}{' and others' if len(failed) > 5 else ''} did not succeed"
+    _conclude(uow, run, state)
+
+
+def _conclude(uow: UnitOfWork, run: PipelineRun, state: PipelineRunState) -> None:
+    """The run ends so, and whoever waited for that goes on."""
     uow.move(run, state, pipeline=run.pipeline, **({"reason": run.message} if run.message else {}))
     uow.session.flush()
     _wake_next(uow, run)

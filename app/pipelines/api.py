@@ -180,7 +180,9 @@ class Backfills(MethodView):
     def post(self, spec: BackfillSpec, pipeline_id: UUID) -> Any:
         """Run for each fire time of a range, a few at once; a dry run says which."""
         uow = current_uow()
-        backfill, times = schedules.start_backfill(uow, service.find_pipeline(uow, pipeline_id), spec)
+        pipeline = service.find_pipeline(uow, pipeline_id)
+        runs.check_parameters(uow, pipeline, spec.parameters or {})
+        backfill, times = schedules.start_backfill(uow, pipeline, spec)
         body: dict[str, Any] = {"backfill": backfill, "count": len(times)}
         return (body | {"times": times[:SHOWN_TIMES]}, 200) if spec.dry_run else (body, 201)
 

@@ -10,10 +10,24 @@ from app.core.ids import new_id
 from app.core.uow import UnitOfWork
 from app.pipelines.dag import BAD
 from app.pipelines.models import PipelineRun, StageRun
+from app.pipelines.parameters import resolve
 from app.pipelines.service import Recipe
+from trellis.errors import Invalid
 from trellis.vocabulary import StageState
 
 _MADE = frozenset({StageState.SUCCEEDED, StageState.REUSED})
+
+
+def settle_parameters(uow: UnitOfWork, run: PipelineRun, recipe: Recipe) -> bool:
+    """Give a run of a fire time the values that hold for that; False, with the run's message, where there are none."""
+    if run.fire_at is None:
+        return True
+    try:
+        run.parameters = dict(resolve(recipe.flow.parameters, run.parameters, run.fire_at, recipe.zone))
+    except Invalid as error:
+        run.message = "; ".join(f"{fault.pointer.removeprefix('/')} {fault.message}" for fault in error.fields)
+        return False
+    return True
 
 
 def begin(uow: UnitOfWork, run: PipelineRun, recipe: Recipe) -> None:

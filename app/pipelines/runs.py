@@ -85,6 +85,12 @@ def run_again(uow: UnitOfWork, run_id: UUID, *, whole: bool) -> PipelineRun:
     return _queue(uow, pipeline, again, wanted)
 
 
+def check_parameters(uow: UnitOfWork, pipeline: Pipeline, given: Mapping[str, Any]) -> None:
+    """Raises Invalid where a run of the newest version could not begin with these."""
+    recipe = RECIPES.get(uow, version_of(uow, pipeline, pipeline.number).id)
+    resolve(recipe.flow.parameters, given, uow.clock.now(), recipe.zone)
+
+
 def _queue(uow: UnitOfWork, pipeline: Pipeline, run: PipelineRun, wanted: dict[str, Any]) -> PipelineRun:
     waiting = select(PipelineRun.id).where(
         PipelineRun.pipeline_id == pipeline.id, PipelineRun.state == PipelineRunState.QUEUED

@@ -200,6 +200,13 @@ class PipelineBody(Strict):
                     faults.append(Field(at, "is no parameter of this pipeline"))
                 elif fault := fault_of(parameters[name].type, value):
                     faults.append(Field(at, fault))
+            if isinstance(schedule, ScheduleSpec):
+                said = schedule.parameters or {}
+                faults += [
+                    Field(f"/schedule/parameters/{name}", "is missing, and has no default")
+                    for name, one in parameters.items()
+                    if one.default is None and name not in said
+                ]
         if faults:
             raise ValidationError(_nested(faults))
 

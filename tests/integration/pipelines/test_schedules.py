@@ -11,7 +11,7 @@ from app.core.uow import UnitOfWork
 from app.pipelines import advance, schedules
 from app.pipelines.models import PipelineSchedule
 from tests.support.fake_node import FakeNode, a_description
-from tests.support.flows import Runner, a_stage, apply, runs_of
+from tests.support.flows import Runner, a_pipeline, a_stage, apply, runs_of
 from tests.support.stack import Caller, Stack
 from tests.support.statements import counted
 from tests.support.world import World
@@ -93,6 +93,22 @@ def test_a_run_of_a_schedule_goes_on_as_who_applied_it(
     run.end("a")
     assert run.state == "succeeded"
     assert flow["schedule"]["fires_at"]
+
+
+def test_a_run_of_a_fire_time_has_the_values_that_hold_for_that(stack: Stack, member: Caller, node: FakeNode) -> None:
+    declared = {"day": {"type": "date", "default": "today"}, "rate": {"type": "number"}}
+    schedule = {"cron": "30 23 * * *", "timezone": "Asia/Tokyo", "parameters": {"rate": 2}}
+    flow = apply(member, a_stage("a"), parameters=declared, schedule=schedule)
+    past = {"starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}
+    refused = member.post(f"/pipelines/{flow['id']}/backfills", past)
+    assert [error["pointer"] for error in refused.json["errors"]] == ["/parameters/rate"]
+    assert member.post(f"/pipelines/{flow['id']}/backfills", past | {"parameters": {"rate": 3}}).status == 201
+    (made,) = runs_of(stack)
+    run = Runner.of(stack, member, node, str(made.id))
+    assert run.shown()["parameters"] == {"day": "2026-01-01", "rate": 3}
+    del schedule["parameters"]
+    again = member.post("/pipelines", a_pipeline(a_stage("a"), parameters=declared, schedule=schedule))
+    assert [error["pointer"] for error in again.json["errors"]] == ["/schedule/parameters/rate"]
 
 
 def test_a_paused_schedule_rests_and_goes_on_from_then(stack: Stack, member: Caller) -> None:
