@@ -43,14 +43,10 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "backlog": backlog.measure,
     "cycle": cycle.measure,
     "followers": followers.measure,
-}
-SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
-# The first takes as long as all the others, the second 5 GiB of disk, the third a minute and more.
-ON_DEMAND = ("simulated", "checkpoint", "metrics")
     "pipelines": pipelines.measure,
 }
-# The first takes as long as all the others, the second 5 GiB of disk; the third is `make bench-pipelines`.
-ON_DEMAND = ("simulated", "checkpoint", "pipelines")
+# The first takes as long as all the others, the second 5 GiB of disk, the others a minute and more.
+ON_DEMAND = ("simulated", "checkpoint", "metrics", "pipelines")
 SECTIONS = ("startup", *(name for name in ON_STACK if name not in ON_DEMAND), "node", "scheduler")
 
 
