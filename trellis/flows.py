@@ -70,9 +70,15 @@ class Stage:
 
 
 @overload
-def stage(function: Callable[..., Any], /) -> Stage: ...
+def stage(function: Callable[..., Any], /) -> Stage:  # noqa: D418  # a contract test wants one of each
+    """`@stage`."""
+
+
 @overload
-def stage(**options: Any) -> Callable[[Callable[..., Any]], Stage]: ...
+def stage(**options: Any) -> Callable[[Callable[..., Any]], Stage]:  # noqa: D418
+    """`@stage(after=[...], ...)`."""
+
+
 def stage(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a stage: `@stage`, or `@stage(after=[...], inputs=[...], resources={...}, cache=True, ...)`.
 
