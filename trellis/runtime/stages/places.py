@@ -6,15 +6,20 @@ import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import fsspec
 import pyarrow.parquet as pq
 import zstandard
 
 from trellis.runtime.stages.connectors import COMPRESSIONS, Files, suffixes_of
+from trellis.runtime.stages.egress import Refused
 from trellis.runtime.stages.faults import StageFailed
 from trellis.runtime.stages.spec import Surroundings
 
@@ -23,6 +28,7 @@ _BLOCK_BYTES = 1 << 20
 _MOST_RATIO = 100
 _HARMLESS_BYTES = 64 << 20
 _MOST_FILES = 100_000
+_MOST_CAUSES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Place:
             if not any(sign in self._path for sign in "*?["):
                 return [self._found(self._path, self.system.info(self._path))] if self.system.exists(self._path) else []
             entries = self.system.glob(self._path, detail=True)
-        files = [self._found(name, about) for name, about in sorted(entries.items()) if about["type"] == "file"]
+        files = [self._found(name, about) for name, about in sorted(entries.items()) if about["type"] != "directory"]
         if len(files) > _MOST_FILES:
             raise StageFailed(f"{self.files.url} names {len(files)} files: at most {_MOST_FILES} are read at once")
         return files
@@ -103,9 +109,28 @@ def saying(what: str) -> Iterator[None]:
     """Say of which place an error is."""
     try:
         yield
-    except (OSError, ValueError, EOFError, zstandard.ZstdError, lzma.LZMAError) as error:
+    except _errors() as error:
+        _refused(error)
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise StageFailed(f"{what}: {reason}") from error
+
+
+@cache
+def _errors() -> tuple[type[Exception], ...]:
+    """What the libraries behind a place raise, those that are installed."""
+    found = [OSError, ValueError, EOFError, zstandard.ZstdError, lzma.LZMAError, aiohttp.ClientError]
+    if find_spec("botocore"):
+        found.append(import_module("botocore.exceptions").BotoCoreError)
+    return tuple(found)
+
+
+def _refused(error: BaseException) -> None:
+    """Where the guard stopped it, that is what there is to say, whatever a library made of it."""
+    cause: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if isinstance(cause, Refused):
+            raise cause
+        cause = (cause.__cause__ or cause.__context__) if cause else None
 
 
 def _path_of(url: str) -> str:

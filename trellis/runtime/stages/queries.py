@@ -41,6 +41,7 @@ def check_query(sql: str, inputs: Collection[str]) -> exp.Query:
     if "\x00" in sql:
         raise StageFailed("SQL must not hold NUL")
     try:
+        sql = bare(sql)
         trees = parse(sql, read="duckdb")
     except SqlglotError as error:
         raise StageFailed(f"the SQL can't be read: {_first_line(error)}") from error
