@@ -24,6 +24,7 @@ from benchmarks import (
     rest,
     scheduler,
     simulated,
+    stages,
     startup,
     throughput,
 )
@@ -44,8 +45,8 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "followers": followers.measure,
 }
 SECTIONS = ("startup", *ON_STACK, "node", "scheduler")
-# The first takes as long as all the others, the second 5 GiB of disk, the third a minute and more.
-ON_DEMAND = ("simulated", "checkpoint", "metrics")
+# The first takes as long as all the others, the second 5 GiB of disk, the third a minute and more, the fourth 1 GB.
+ON_DEMAND = ("simulated", "checkpoint", "metrics", "stages")
 
 
 def main() -> int:
@@ -84,6 +85,8 @@ def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[],
         yield "simulated", simulated.measure_all
     if "checkpoint" in wanted:
         yield "checkpoint", lambda: checkpoint.measure(Printer())
+    if "stages" in wanted:
+        yield "stages", lambda: stages.measure(Printer())
 
 
 def _on_stack(names: Sequence[str], nodes: int, *, cold: bool) -> None:

@@ -142,7 +142,7 @@ class _Canary(BaseHTTPRequestHandler):
     heard: list[str]
     answer: tuple[int, dict[str, str], bytes]
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.heard.append(self.path)
         status, headers, body = self.answer
         self.send_response(status)
@@ -160,7 +160,7 @@ class _Canary(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def canary() -> Iterator[tuple[int, list[str], type[_Canary]]]:
-    handler = type("Canary", (_Canary,), {"heard": [], "answer": (200, {}, b"id\n1\n")})
+    handler: Any = type("Canary", (_Canary,), {"heard": [], "answer": (200, {}, b"id\n1\n")})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

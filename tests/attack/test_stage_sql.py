@@ -114,12 +114,12 @@ SELECT * FROM arrow_scan(1, 2, 3)
 SELECT * FROM pandas_scan(1)
 SELECT * FROM nothing_there
 SELECT write_log('x')
-""".strip().splitlines()  # noqa: S608
+""".strip().splitlines()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_reaches_beyond_the_inputs_is_refused_before_anything_runs(tmp_path: Path, attack: str) -> None:
-    with pytest.raises(StageFailed, match="SQL|input|function|FROM|part of the query"):
+    with pytest.raises(StageFailed, match=r"SQL|input|function|FROM|part of the query"):
         check_query(spelled(attack, tmp_path), {"orders"})
 
 
@@ -154,7 +154,7 @@ def test_the_wall_holds_where_the_words_would_not(tmp_path: Path, attack: str) -
     [
         "SELECT id FROM orders; -- done;", "FROM orders", "WITH o AS (SELECT * FROM orders) SELECT * FROM o",
         "SELECT * FROM range(3)", "SELECT unnest([1, 2])", "SELECT read_me FROM (SELECT id AS read_me FROM orders)",
-        "SELECT 'COPY orders TO ''x''; ATTACH' AS text FROM orders", "SELECT \"drop table\" FROM (SELECT 1 AS \"drop table\")",
+        "SELECT 'COPY orders TO ''x''; ATTACH' AS text FROM orders", 'SELECT "drop table" FROM (SELECT 1 AS "drop table")',
         "SELECT list_transform([1], lambda x: x + 1) FROM orders", "SELECT id FROM orders UNION ALL SELECT 2",
         "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT * FROM t",
         "SELECT id, row_number() OVER (ORDER BY id) AS r FROM orders QUALIFY r = 1",
@@ -192,7 +192,7 @@ def test_rules_of_quality_reach_no_further_than_sql(bench: Workbench) -> None:
         {"rule": "condition", "condition": "true) AS x; DROP VIEW data; SELECT (true"},
         {"rule": "sql", "sql": "COPY data TO 'x.csv'"},
     ):
-        with pytest.raises(StageFailed, match="SQL|function"):
+        with pytest.raises(StageFailed, match=r"SQL|function"):
             bench.run("quality", {"rules": [rule]}, inputs=["orders"])
     quoted = {"rule": "in_set", "column": "id", "values": ["'); ATTACH 'x"], "name": "it's\"", "severity": "quarantine"}
     with pytest.raises(StageFailed, match="Conversion"):

@@ -83,7 +83,7 @@ def test_an_upsert_replaces_by_key_and_keeps_the_others(bench: Workbench, place:
 
 def test_a_key_that_comes_twice_is_refused_and_changes_nothing(bench: Workbench, place: dict[str, Any]) -> None:
     sink(bench, place, ORDERS, "r1")
-    twice = {"id": [7, 7], "word": ["a", "b"], "share": [1.0, 2.0]}
+    twice: dict[str, list[Any]] = {"id": [7, 7], "word": ["a", "b"], "share": [1.0, 2.0]}
     with pytest.raises(StageFailed, match="come more than once"):
         sink(bench, place, twice, "r2", mode="upsert", key=["id"])
     assert there(bench, place) == rows(ORDERS)
@@ -223,7 +223,8 @@ def test_each_row_goes_into_a_stream_once_however_often_the_run_is_tried(
     monkeypatch.setattr(redis.client.Pipeline, "execute", real)
     bench.run("sink", config, inputs=["orders"], attempt=2)
     bench.run("sink", config, inputs=["orders"], attempt=3)
-    found = [fields for _, fields in client.xrange(connector["stream"])]
+    entries: Any = client.xrange(connector["stream"])
+    found = [fields for _, fields in entries]
     assert [int(fields[b"n"]) for fields in found] == list(range(2500))
     assert [b"word" in fields for fields in found[:2]] == [True, False]
 

@@ -16,9 +16,11 @@ import adbc_driver_sqlite.dbapi
 import pyarrow as pa
 
 from trellis.runtime.stages.connectors import Database
+from trellis.runtime.stages.definitions import Sink
 from trellis.runtime.stages.engine import quoted, text
 from trellis.runtime.stages.faults import StageFailed
 from trellis.runtime.stages.places import confine
+from trellis.runtime.stages.queries import one_query
 from trellis.runtime.stages.spec import Surroundings
 
 _LEDGER = "trellis_applied"
@@ -43,20 +45,10 @@ class Reading:
     types: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """Rows to be written once for `run`, in a mode of `definitions.MODES`."""
-
-    rows: pa.RecordBatchReader
-    mode: str
-    key: tuple[str, ...]
-    run: str
-
-
 @contextmanager
 def reading(database: Database, around: Surroundings, above: tuple[str, Any] | None) -> Iterator[Reading]:
     """The rows of the table or query; `above` is a column and the value that it must exceed. Raises StageFailed."""
-    inner = f"(\n{database.query}\n)" if database.query else _named(database)
+    inner = f"(\n{one_query(database.query, database.kind)}\n)" if database.query else _named(database)
     sql = f"SELECT * FROM {inner} AS rows_read"
     if above is not None:
         column, value = above
@@ -70,33 +62,35 @@ def reading(database: Database, around: Surroundings, above: tuple[str, Any] | N
         yield Reading(rows, types)
 
 
-def apply(database: Database, around: Surroundings, writing: Writing) -> bool:
+def apply(sink: Sink, around: Surroundings, rows: pa.RecordBatchReader, run: str) -> bool:
     """Write in one transaction; False where this run had done so already. Raises StageFailed; then nothing changed."""
+    database = sink.connector
+    assert isinstance(database, Database)
     with _connected(database, around, writes=True) as connection:
         with connection.cursor() as cursor:
             _take_turns(cursor, database)
-            if _applied(cursor, database, writing.run):
+            if _applied(cursor, database, run):
                 return False
-            cursor.adbc_ingest(_STAGING, writing.rows, mode="create", temporary=True)
-            _change(cursor, database, writing, [field.name for field in writing.rows.schema])
-            _note(cursor, database, writing.run)
+            cursor.adbc_ingest(_STAGING, rows, mode="create", temporary=True)
+            _change(cursor, database, sink, [field.name for field in rows.schema])
+            _note(cursor, database, run)
         connection.commit()
     return True
 
 
-def _change(cursor: Any, database: Database, writing: Writing, columns: Sequence[str]) -> None:
+def _change(cursor: Any, database: Database, sink: Sink, columns: Sequence[str]) -> None:
     target, listed = _named(database), ", ".join(quoted(name) for name in columns)
     cursor.execute(f"CREATE TABLE IF NOT EXISTS {target} AS SELECT * FROM {_STAGING} WHERE 1 = 0")
-    if writing.mode == "replace":
+    if sink.mode == "replace":
         cursor.execute(f"DELETE FROM {target}")
-    elif writing.mode == "upsert":
-        keys = ", ".join(quoted(name) for name in writing.key)
+    elif sink.mode == "upsert":
+        keys = ", ".join(quoted(name) for name in sink.key)
         twice = _one(
             cursor, f"SELECT count(*) FROM (SELECT {keys} FROM {_STAGING} GROUP BY {keys} HAVING count(*) > 1) t"
         )
         if twice:
-            raise StageFailed(f"{twice} keys ({', '.join(writing.key)}) come more than once: which row counts?")
-        met = " AND ".join(f"{_STAGING}.{quoted(name)} = {target}.{quoted(name)}" for name in writing.key)
+            raise StageFailed(f"{twice} keys ({', '.join(sink.key)}) come more than once: which row counts?")
+        met = " AND ".join(f"{_STAGING}.{quoted(name)} = {target}.{quoted(name)}" for name in sink.key)
         cursor.execute(f"DELETE FROM {target} WHERE EXISTS (SELECT 1 FROM {_STAGING} WHERE {met})")
     cursor.execute(f"INSERT INTO {target} ({listed}) SELECT {listed} FROM {_STAGING}")
     cursor.execute(f"DROP TABLE {_STAGING}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import duckdb
 from sqlglot import exp
@@ -74,6 +75,16 @@ def write_part(relation: duckdb.DuckDBPyRelation, draft: Draft) -> Path:
     path = draft.new_path()
     relation.write_parquet(str(path), compression="zstd", row_group_size=_ROW_GROUP)
     return path
+
+
+def highest(connection: duckdb.DuckDBPyConnection, part: Path, column: str, before: Any) -> Any:
+    """The highest value so far as JSON can keep it: a number, or text that SQL reads as the same value."""
+    relation = connection.read_parquet(str(part))
+    kind = dict(columns_of(relation))[column]
+    number = kind in {"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "DOUBLE", "FLOAT"}
+    shown = f"max({quoted(column)})" if number else f"CAST(max({quoted(column)}) AS VARCHAR)"
+    found = relation.aggregate(shown).fetchall()[0][0]
+    return before if found is None else found
 
 
 def quoted(name: str) -> str:

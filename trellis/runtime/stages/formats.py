@@ -1,12 +1,11 @@
 """Files of each format as relations of DuckDB, and relations as files: by DuckDB, pyarrow and Polars, no parser of ours."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
-import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.ipc
@@ -16,6 +15,7 @@ from trellis.runtime.stages.faults import StageFailed
 
 Relation = duckdb.DuckDBPyRelation
 _BATCH_ROWS = 122_880
+_AVRO = "trellis.runtime.stages.avro"  # loaded when it is used: Polars takes its time
 _LONGEST_RECORD = 64 << 20
 
 
@@ -61,14 +61,6 @@ def _read_arrow(connection: duckdb.DuckDBPyConnection, files: Files, paths: list
         raise StageFailed(f"{Path(paths[0]).name} can't be read as Arrow: {error}") from error
 
 
-def _read_avro(connection: duckdb.DuckDBPyConnection, files: Files, paths: list[str]) -> Relation:
-    try:
-        frames = [pl.read_avro(path) for path in paths]
-        return connection.from_arrow(pl.concat(frames, how="diagonal_relaxed").to_arrow())
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise StageFailed(f"{Path(paths[0]).name} can't be read as Avro: {error}") from error
-
-
 def _write_parquet(relation: Relation, files: Files, path: Path) -> None:
     relation.write_parquet(str(path), compression="zstd", row_group_size=_BATCH_ROWS)
 
@@ -98,15 +90,13 @@ def _write_arrow(relation: Relation, files: Files, path: Path) -> None:
             sink.write_batch(batch)
 
 
+def _read_avro(connection: duckdb.DuckDBPyConnection, files: Files, paths: list[str]) -> Relation:
+    relation: Relation = import_module(_AVRO).read(connection, paths)
+    return relation
+
+
 def _write_avro(relation: Relation, files: Files, path: Path) -> None:
-    try:
-        frame = relation.pl()
-        # Avro's own moments are UTC without saying so.
-        moments = cs.datetime(time_zone="*")
-        frame = frame.with_columns(moments.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
-        frame.write_avro(path, compression="deflate")
-    except pl.exceptions.PolarsError as error:
-        raise StageFailed(f"Avro can't hold these columns: {error}") from error
+    import_module(_AVRO).write(relation, path)
 
 
 _READERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Files, list[str]], Relation]] = {

@@ -3,17 +3,14 @@
 import bz2
 import gzip
 import lzma
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
 import fsspec
 import pyarrow.parquet as pq
 import zstandard
@@ -115,12 +112,12 @@ def saying(what: str) -> Iterator[None]:
         raise StageFailed(f"{what}: {reason}") from error
 
 
-@cache
 def _errors() -> tuple[type[Exception], ...]:
-    """What the libraries behind a place raise, those that are installed."""
-    found = [OSError, ValueError, EOFError, zstandard.ZstdError, lzma.LZMAError, aiohttp.ClientError]
-    if find_spec("botocore"):
-        found.append(import_module("botocore.exceptions").BotoCoreError)
+    """What the libraries behind a place raise, those that are loaded."""
+    found = [OSError, ValueError, EOFError, zstandard.ZstdError, lzma.LZMAError]
+    for module, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
     return tuple(found)
 
 

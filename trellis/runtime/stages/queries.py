@@ -54,9 +54,26 @@ def check_query(sql: str, inputs: Collection[str]) -> exp.Query:
     return trees[0]
 
 
-def bare(sql: str) -> str:
-    """The query without a semicolon at its end, so that it can stand in brackets."""
-    tokens = Tokenizer(dialect="duckdb").tokenize(sql)
+def one_query(sql: str, dialect: str) -> str:
+    """A query for another database, as it can stand in brackets: one SELECT. What it may see is that database's affair.
+
+    Raises: StageFailed.
+    """
+    try:
+        inner = bare(sql, dialect)
+        trees = parse(inner, read=dialect)
+    except SqlglotError as error:
+        raise StageFailed(f"the query can't be read: {_first_line(error)}") from error
+    except RecursionError as error:
+        raise StageFailed("the query is nested too deeply") from error
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        raise StageFailed("the query must be one SELECT (WITH before it is fine), nothing before or after it")
+    return inner
+
+
+def bare(sql: str, dialect: str = "duckdb") -> str:
+    """The query without a semicolon at its end, so that it can stand in brackets. Raises SqlglotError."""
+    tokens = Tokenizer(dialect=dialect).tokenize(sql)
     if tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         return sql[: tokens[-1].start]
     return sql

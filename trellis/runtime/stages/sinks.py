@@ -1,10 +1,12 @@
 """The kind `sink`: an input goes to a place, in one step, and once a run however often its job is tried."""
 
+from importlib import import_module
+from typing import Any
+
 import duckdb
 import pyarrow as pa
 
 from trellis.runtime.stages.connectors import Database, Stream
-from trellis.runtime.stages.databases import Writing, apply
 from trellis.runtime.stages.definitions import Sink
 from trellis.runtime.stages.engine import engine, quoted, write_part
 from trellis.runtime.stages.faults import StageFailed
@@ -17,7 +19,6 @@ from trellis.runtime.stages.results import Made, Promise, conclude
 from trellis.runtime.stages.rules import SchemaPolicy
 from trellis.runtime.stages.sources import told
 from trellis.runtime.stages.spec import Spec, Surroundings
-from trellis.runtime.stages.streams import append_rows
 
 _BATCH_ROWS = 65_536
 
@@ -54,11 +55,15 @@ def _write(
 ) -> bool:
     """Write; False where an earlier try of the run had done so."""
     try:
+        # Loaded when they are used: drivers take longer to load than most sinks to write.
         if isinstance(sink.connector, Database):
+            databases: Any = import_module("trellis.runtime.stages.databases")
             reader = _plain(rows, sink.connector).to_arrow_reader(_BATCH_ROWS)
-            return apply(sink.connector, around, Writing(reader, sink.mode, sink.key, once.run))
+            return bool(databases.apply(sink, around, reader, once.run))
         if isinstance(sink.connector, Stream):
-            return append_rows(sink.connector, around, rows.to_arrow_reader(_BATCH_ROWS), once.run) > 0
+            streams: Any = import_module("trellis.runtime.stages.streams")
+            reader = rows.to_arrow_reader(_BATCH_ROWS)
+            return bool(streams.append_rows(sink.connector, around, reader, once.run))
         return publish(connection, rows, sink, around, once)
     except pa.ArrowException as error:
         raise StageFailed(f"the rows can't be written: {error}") from error

@@ -132,9 +132,10 @@ words = st.sampled_from(
 )
 def test_whatever_comes_is_read_or_refused_with_faults(kind: str, config: Any) -> None:
     try:
-        parse(kind, config)
+        found: Any = parse(kind, config)
     except StageErrors as error:
-        assert error.errors
+        found = error.errors
+    assert found
 
 
 def test_definitions_load_with_the_standard_library_alone() -> None:

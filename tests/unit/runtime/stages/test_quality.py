@@ -79,7 +79,7 @@ def test_rows_are_counted_against_earlier_runs(bench: Workbench) -> None:
 
 
 def test_bad_rows_go_to_a_folder_aside_with_the_rules_they_broke(bench: Workbench) -> None:
-    aside = [
+    aside: list[dict[str, Any]] = [
         {"rule": "not_null", "column": "mail", "severity": "quarantine"},
         {"rule": "range", "column": "id", "max": 2, "severity": "quarantine", "name": "low ids"},
     ]
