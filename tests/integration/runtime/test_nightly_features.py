@@ -1,31 +1,38 @@
-"""The example of a night's work, as a person runs it."""
+"""The stages of the example of a night's work, on its own data."""
 
-import json
-import os
+import importlib
 import sqlite3
-import subprocess
-import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.stage_runs import Workbench
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
-@pytest.mark.slow  # twelve processes, as many as two nights have stages
-def test_two_nights_make_one_table_of_features_from_each_order_once(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "examples/nightly_features.py"), str(tmp_path), "--nights", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    read = [int(line.split("orders: ")[1].split()[0]) for line in done.stdout.splitlines() if "orders: " in line]
-    assert read == [88_000, 8_000]
-    with sqlite3.connect(tmp_path / "shop.db") as connection:
-        rows, runs = connection.execute(
-            "SELECT count(*), (SELECT count(*) FROM trellis_applied) FROM features"
-        ).fetchone()
-    assert (rows, runs) == (500, 2)
-    lineage = json.loads((tmp_path / "outputs/features/dataset.json").read_text())["lineage"]
+def test_two_nights_make_one_table_of_features_from_each_order_once(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example: Any = importlib.import_module("nightly_features")
+    example.make_customers(bench.folder / "raw")
+    made: dict[str, Any] = {}
+    read = []
+    for night in range(2):
+        today = example.FIRST + timedelta(night)
+        example.make_orders(bench.folder / "raw", today)
+        for name, kind, inputs, config in example.STAGES:
+            more = {"parameters": {"today": str(today)}, "run_id": f"night-{today}"}
+            made[name] = bench.run(kind, config, name, inputs=inputs, **more)
+        read.append(made["orders"].rows)
+    assert read == [example.ORDERS_A_DAY] * 2
+    with sqlite3.connect(bench.folder / "shop.db") as connection:
+        assert connection.execute("SELECT count(*) FROM features").fetchone() == (example.CUSTOMERS,)
+        assert connection.execute("SELECT count(*) FROM trellis_applied").fetchone() == (2,)
+    lineage = made["features"].notes["lineage"]
     assert lineage["spent"] == [{"input": "checked", "column": "amount"}]
     assert lineage["city"] == [{"input": "customers", "column": "city"}]
-    assert json.loads((tmp_path / "outputs/checked/dataset.json").read_text())["quarantine"]["rows"] > 0
+    assert made["checked"].notes["quarantine"]["rows"] > 0
