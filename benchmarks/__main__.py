@@ -25,6 +25,7 @@ from benchmarks import (
     rest,
     scheduler,
     simulated,
+    stages,
     startup,
     throughput,
 )
@@ -46,7 +47,7 @@ ON_STACK: dict[str, Callable[[Bench], None]] = {
     "pipelines": pipelines.measure,
 }
 # The first takes as long as all the others, the second 5 GiB of disk, the others a minute and more.
-ON_DEMAND = ("simulated", "checkpoint", "metrics", "pipelines")
+ON_DEMAND = ("simulated", "checkpoint", "metrics", "pipelines", "stages")
 SECTIONS = ("startup", *(name for name in ON_STACK if name not in ON_DEMAND), "node", "scheduler")
 
 
@@ -86,6 +87,8 @@ def _plan(wanted: Sequence[str], nodes: int) -> Iterator[tuple[str, Callable[[],
         yield "simulated", simulated.measure_all
     if "checkpoint" in wanted:
         yield "checkpoint", lambda: checkpoint.measure(Printer())
+    if "stages" in wanted:
+        yield "stages", lambda: stages.measure(Printer())
 
 
 def _on_stack(names: Sequence[str], nodes: int, *, cold: bool) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
@@ -10,6 +11,7 @@ from app.metadata import metadata
 from tests.support.databases import create_database
 from tests.support.services import Services
 from tests.support.stack import Stack
+from tests.support.stage_runs import Workbench
 from tests.support.world import World, a_world
 
 pytest_plugins = ["tests.support.services", "tests.support.engine"]
@@ -18,6 +20,11 @@ pytest_plugins = ["tests.support.services", "tests.support.engine"]
 def pytest_collection_finish() -> None:
     """Set aside what collecting made, modules above all: it stays, and is not to be looked through for garbage again."""
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give it back: libraries that count what they made at the end call what is set aside a leak."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +49,9 @@ def stack(_stack: Stack) -> Stack:
 def world(stack: Stack) -> World:
     """The stack with one project, its people and a stranger in it."""
     return a_world(stack)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    """A folder in which stages of pipelines run."""
+    return Workbench(tmp_path)
