@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from agent import journal, pokes, verdicts
+from agent.appending import drop_torn
 from agent.backoff import Backoff
 from agent.cargo import LOG_BYTES, METRIC_POINTS, Cargo, Load
 from agent.checkpointing import Checkpointer
@@ -201,7 +202,8 @@ class Shipper:
         done before, and what is sent again after a crash is known there.
         """
         for name, cargo in list(self._cargos.items()):
-            cargo.save()
+            with suppress(OSError):  # a full disk: the next daemon sends again what is not noted
+                cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
             self._touch(name)
@@ -215,6 +217,8 @@ class Shipper:
             return
         self._end_leftovers(cargo.replica)
         replica, verdict = cargo.replica, verdicts.SUPERVISOR_GONE
+        for path in (replica.log, replica.metrics):
+            drop_torn(path)  # its end is told when they are there to the last byte
         book = journal.Journal.resume(replica.journal)
         report = Report(replica.replica_id, replica.fence, 0, verdict.state, stamp(), verdict.cause)
         book.append(dataclasses.replace(report, message=verdict.message))

@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from agent import clock, pokes
+from agent import clock, pokes, workspace
 from agent.executors.base import Exit, Usage
 from agent.journal import Journal, read
 from agent.layout import Home, ReplicaDir
@@ -23,6 +23,7 @@ class Teller:
     def __init__(self, home: Home, replica: ReplicaDir, spec: ReplicaSpec, loop: Loop) -> None:
         """`state` is what was told last."""
         self._home = home
+        self._replica = replica
         self._spec = spec
         self._loop = loop
         self._journal = Journal(replica.journal)
@@ -55,6 +56,8 @@ class Teller:
                 cpu_s=round(usage.cpu_s, 6), peak_memory_bytes=usage.peak_memory_bytes,
             )  # fmt: skip
         self._append(report)
+        if not self._journal.settle():
+            workspace.clear(self._replica)
         while not self._journal.settle():  # nothing runs any more
             time.sleep(FULL_DISK_LOOK_S)
 
