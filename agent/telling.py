@@ -49,7 +49,9 @@ class Teller:
 
     def tell_end(self, verdict: Verdict, ended: Exit, usage: Usage | None, run_s: float) -> None:
         """How it ended; `usage` is None for one that never ran. Returns when that is on disk: late beats lost."""
-        report = replace(self._report(verdict.state), cause=verdict.cause, message=verdict.message)
+        # No text to the control plane: NUL, and halves of characters. A report with one would be refused for ever.
+        message = verdict.message.encode(errors="replace").decode().replace("\0", "?")
+        report = replace(self._report(verdict.state), cause=verdict.cause, message=message)
         if usage:
             report = replace(
                 report, exit_code=ended.code, signal=ended.signal, run_s=round(run_s, 6),
