@@ -122,7 +122,12 @@ class Shipper:
             cargo = self._cargos.get(replica.path.name)
         if cargo is None:
             return
-        write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        try:
+            write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        except OSError as error:  # a full disk, and it may be this one that fills it: it ends as where the node stops
+            _log.error("could not note that %s is to end: %s", replica.path.name, error)
+            replica.signal_supervisor(signal.SIGTERM)
+            return
         if stop.reason is StopReason.STALE:  # not before the wish is safe: what is forgotten is not asked after again
             cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
@@ -134,7 +139,8 @@ class Shipper:
         with self._lock:
             known = replica.path.name in self._cargos
         if known:
-            write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
+            with suppress(OSError):  # a full disk: it is asked for again, and the other orders must not wait for this
+                write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
             replica.signal_supervisor(signal.SIGUSR1)
 
     def begin(self, world: World) -> None:
@@ -144,7 +150,8 @@ class Shipper:
             with self._lock:
                 known = name in self._cargos
             if known and not replica.world.exists():
-                write_json(replica.world, pack(world))
+                with suppress(OSError):  # likewise
+                    write_json(replica.world, pack(world))
                 replica.signal_supervisor(signal.SIGUSR1)
 
     # Hearing

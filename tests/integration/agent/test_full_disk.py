@@ -1,5 +1,6 @@
 """A node whose disk a job fills to the last byte: the job alone bears it, and all that ran is told in the end."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,8 +12,8 @@ from agent import journal
 from agent.journal import Journal
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
-from trellis.vocabulary import Cause, ReplicaState
-from trellis.wire import Report
+from trellis.vocabulary import ENDED_REPLICA_STATES, Cause, ReplicaState, StopReason
+from trellis.wire import Report, Stop
 
 DISK = "24m"
 # Writes until nothing fits any more, holds it so for a while, and goes on printing all the time.
@@ -118,6 +119,22 @@ def test_the_end_of_a_job_whose_artifacts_fill_the_disk_is_told_and_says_what_wa
     wait_until(lambda: not list(node.home.find_replicas()))
     node.run(a_spec("next", "/bin/true"))
     assert plane.end_of("next").state is ReplicaState.SUCCEEDED
+
+
+def test_a_job_that_holds_the_disk_full_can_be_ended_and_so_can_its_neighbour(
+    make_node: Callable[..., Node], plane: ControlPlane, home: Path
+) -> None:
+    node = make_node()
+    node.run(
+        a_spec("hog", "/bin/sh", "-c", "echo begun; cat /dev/zero > fill; while :; do echo >> fill; sleep 0.05; done"),
+        a_spec("neighbour", "/bin/sh", "-c", "echo begun; while :; do sleep 1; done"),
+    )
+    wait_until(lambda: plane.lines("hog") and plane.lines("neighbour"))
+    wait_until(lambda: not os.statvfs(home).f_bavail)
+    for name in ("hog", "neighbour"):
+        plane.stops[name] = Stop(name, 1, StopReason.CANCELLED, 1)
+    assert plane.end_of("hog", 40).state in ENDED_REPLICA_STATES
+    assert plane.end_of("neighbour", 40).state in ENDED_REPLICA_STATES
 
 
 def test_a_journal_that_has_grown_keeps_room_for_the_end_on_a_disk_that_fills_up(home: Path) -> None:
