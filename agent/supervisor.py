@@ -116,15 +116,16 @@ class Supervisor:
         """Go on with a replica that outlived its supervisor."""
         ward = self._ward
         self._teller.go_on(self._replica)
-        ward.started_at = time.monotonic() - (clock.boottime() - kept.started_at)
+        # It has run for as long as it did not stand still.
+        ward.started_at = time.monotonic() - (clock.boottime() - kept.started_at) + self._teller.rested_s
         program = workspace.prepared_before(ward.ground, self._replica, self._spec, self._socket)
         if ward.resume(partial(Start, ward.ground, self._replica, self._spec, program)):
             self._log.say("its supervisor died; another one has taken it up")
+            self._set_timers()
             if self._teller.state is ReplicaState.SUSPENDED:
                 self._holding.still.begin(time.monotonic())
             elif self._teller.state is not ReplicaState.RUNNING:
                 self._teller.tell(ReplicaState.RUNNING)
-            self._set_timers()
             if ward.running:  # what it used before is no rate of now
                 self._observer.measure(ward.executor.members(ward.running), ward.running.cpu_s)
             self._obey_wish()

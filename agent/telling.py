@@ -1,7 +1,9 @@
 """What a supervisor tells of its replica: reports in a journal, and pokes that something was written."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from agent import clock, pokes, workspace
 from agent.executors.base import Exit, Usage
@@ -17,17 +19,27 @@ FULL_DISK_LOOK_S = 1.0
 _LAST_POKES = 100
 
 
+def rested_s(reports: Sequence[Report], now: str) -> float:
+    """For how long a replica of which this was told has stood still; by the wall clock, as reports are."""
+    ends = [*(report.at for report in reports[1:]), now]
+    stood = [(one.at, end) for one, end in zip(reports, ends, strict=False) if one.state is ReplicaState.SUSPENDED]
+    return sum(
+        max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(at)).total_seconds()) for at, end in stood
+    )
+
+
 class Teller:
     """One replica's."""
 
     def __init__(self, home: Home, replica: ReplicaDir, spec: ReplicaSpec, loop: Loop) -> None:
-        """`state` is what was told last."""
+        """`state` is what was told last, `rested_s` for how long it stood still by what an earlier supervisor told."""
         self._home = home
         self._replica = replica
         self._spec = spec
         self._loop = loop
         self._journal = Journal(replica.journal)
         self.state: ReplicaState | None = None
+        self.rested_s = 0.0
         self._name = f"{replica.path.name}\n".encode()
         self._poked_at = 0.0
 
@@ -36,6 +48,7 @@ class Teller:
         self._journal = Journal.resume(replica.journal)
         told = read(replica.journal, 0)
         self.state = told[-1].report.state if told else None
+        self.rested_s = rested_s([entry.report for entry in told], clock.stamp())
 
     def tell(self, state: ReplicaState, ready: Ready | None = None) -> None:
         """That it is in this state; of one of a gang also that it is ready to begin with the others."""
