@@ -125,11 +125,9 @@ def test_a_job_that_holds_the_disk_full_can_be_ended_and_so_can_its_neighbour(
     make_node: Callable[..., Node], plane: ControlPlane, home: Path
 ) -> None:
     node = make_node()
-    node.run(
-        a_spec("hog", "/bin/sh", "-c", "echo begun; cat /dev/zero > fill; while :; do echo >> fill; sleep 0.05; done"),
-        a_spec("neighbour", "/bin/sh", "-c", "echo begun; while :; do sleep 1; done"),
-    )
-    wait_until(lambda: plane.lines("hog") and plane.lines("neighbour"))
+    node.run(a_spec("neighbour", "/bin/sh", "-c", "echo begun; while :; do sleep 1; done"))
+    wait_until(lambda: plane.lines("neighbour"))
+    node.run(a_spec("hog", "/bin/sh", "-c", "cat /dev/zero > fill; while :; do echo >> fill; sleep 0.05; done"))
     wait_until(lambda: not os.statvfs(home).f_bavail)
     for name in ("hog", "neighbour"):
         plane.stops[name] = Stop(name, 1, StopReason.CANCELLED, 1)
