@@ -3,7 +3,27 @@
 import os
 from pathlib import Path
 
+from agent.holes import reserve
+
 WAITING_BYTES = 1024 * 1024
+# More than the longest line of any of our files.
+_LONGEST_LINE_BYTES = 1024 * 1024
+
+
+def drop_torn(path: Path) -> None:
+    """Take away what follows the last newline: the beginning of a line whose writer will never write the rest."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        size = os.fstat(fd).st_size
+        last = os.pread(fd, _LONGEST_LINE_BYTES, max(0, size - _LONGEST_LINE_BYTES))
+        whole = size - len(last) + last.rfind(b"\n") + 1
+        if whole < size:
+            os.ftruncate(fd, whole)
+    finally:
+        os.close(fd)
 
 
 class Tail:
@@ -24,6 +44,11 @@ class Tail:
             return block
         return block
 
+    def reserve(self, size: int) -> None:
+        """See to it that so many bytes more have room, however full the disk gets, where that can be promised."""
+        if self._fd is not None:
+            reserve(self._fd, os.fstat(self._fd).st_size + size)
+
     def close(self) -> None:
         """Let go of the file; what was written stays."""
         if self._fd is not None:
@@ -35,6 +60,7 @@ class Lines:
     """Whole lines at the end of a file; some of those that a full disk has no room for are kept until it has."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._tail = Tail(path)
         self._waiting = b""
 
@@ -50,6 +76,12 @@ class Lines:
         """Write what waits; whether nothing does any more."""
         self._waiting = self._waiting and self._tail.write(self._waiting)
         return not self._waiting
+
+    def give_up(self) -> None:
+        """Lose what waits, and leave no part of a line."""
+        if self._waiting:
+            self._waiting = b""
+            drop_torn(self._path)
 
     def close(self) -> None:
         """Let go of the file; what was written stays."""

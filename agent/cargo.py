@@ -132,6 +132,8 @@ def has_artifacts(folder: Path) -> bool:
             return any(True for _ in entries)
     except FileNotFoundError:  # it never came to run
         return False
+    except OSError:  # the job shut it, or made something else of it: whoever stores them says so
+        return True
 
 
 def _size(path: Path) -> int:

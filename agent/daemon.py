@@ -6,7 +6,6 @@ import queue
 import socket
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Event, Lock, Thread
@@ -17,7 +16,6 @@ from agent.containers import enclosure, tidying
 from agent.environments import Sources, keep_sources
 from agent.executors import EXECUTORS
 from agent.ground import Ground, Hooks
-from agent.hanging import tell_devices
 from agent.health.checks import Check, check_disk, check_memory, check_programs
 from agent.health.devices import DeviceCheck
 from agent.health.watch import HealthWatch, check_by_hook
@@ -36,7 +34,7 @@ from trellis.errors import Forbidden, NotFound, TrellisError, Unauthenticated
 from trellis.settings import SettingsError
 from trellis.units import parse_bytes
 from trellis.vocabulary import StopReason
-from trellis.wire import Heartbeat, HookRun, Orders, ReplicaSpec, Stop, Welcome
+from trellis.wire import HookRun, Orders, ReplicaSpec, Stop, Welcome
 
 _log = logging.getLogger(__name__)
 _LAUNCH_LEASE_WAIT_S = 5.0
@@ -222,7 +220,6 @@ class Daemon:
         asked_at = clock.boottime()
         told = noted(self._home)
         beat = self._telemetry.heartbeat(self._shipper.held())
-        self._tell_devices(beat)
         checkup = self._health.latest if self._health else None
         orders = self._link.heartbeat(replace(beat, at=clock.stamp(), checkup=checkup, hooks=tuple(told.values())))
         for path in told:
@@ -243,11 +240,6 @@ class Daemon:
         for spec in orders.launch:
             self._wanted.put(spec)
         self._launcher.warm()
-
-    def _tell_devices(self, beat: Heartbeat) -> None:
-        if uuids := self._telemetry.uuids():
-            with suppress(OSError):  # a full disk: a job that hangs is noticed a little later
-                tell_devices(self._home, uuids, beat.gpus)
 
     def _checks(self, ground: Ground) -> list[Check]:
         checks: list[Check] = [

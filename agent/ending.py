@@ -109,7 +109,7 @@ class Ending:
         if ward.running is None or ward.verdict is not None:
             return
         self._timers[self._look_for_hang] = time.monotonic() + ward.hang.every_s
-        used_s = consumed_by(ward.executor.members(ward.running), ward.executor.usage(ward.running).cpu_s).cpu_s
+        used_s = consumed_by(ward.executor.members(ward.running), ward.running.cpu_s).cpu_s
         verdict = ward.hang.judge(ward.replica, used_s, rests=self.holding.rests_soon)
         if verdict is None:
             return

@@ -4,7 +4,7 @@ The daemon asks with each heartbeat and writes it to a file: a supervisor that a
 in memory, and a node of a profile has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from trellis.wire import ReplicaSpec
 
 # What is older says nothing of now: the daemon is gone, or the driver hangs.
 STALE_S = 30.0
+# What a device may say that is used by nobody.
+IDLE_PERCENT = 1
 # Counters that only grow: told as rates.
 _COUNTERS = {"nvlink_sent_bytes": "nvlink_sent_bytes_per_s", "nvlink_received_bytes": "nvlink_received_bytes_per_s"}
 Figures = Mapping[str, float]
@@ -24,6 +26,16 @@ Figures = Mapping[str, float]
 def publish(path: Path, gpus: Mapping[str, Figures]) -> None:
     """Write what each device says now, by its uuid."""
     write_json(path, {"at": clock.boottime(), "gpus": gpus})
+
+
+def are_busy(path: Path, uuids: Collection[str]) -> bool:
+    """Whether any of these devices does anything, or may: nobody has asked lately. One that says nothing does nothing."""
+    told: Any = read_json(path) if uuids else None
+    if told is None:
+        return False
+    if not 0 <= clock.boottime() - told["at"] <= STALE_S:
+        return True
+    return any(told["gpus"].get(uuid, {}).get("utilisation_percent", 0) >= IDLE_PERCENT for uuid in uuids)
 
 
 def uuids_of(ground: Ground, spec: ReplicaSpec) -> tuple[str, ...]:

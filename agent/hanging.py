@@ -1,19 +1,15 @@
 """Whether a replica does anything at all: it prints, or uses a CPU, or one of its devices."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
-from agent import verdicts
+from agent import gpu_readings, verdicts
 from agent.checkpoint_folder import CheckpointFolder
-from agent.layout import Home, ReplicaDir, read_json, write_json
+from agent.layout import Home, ReplicaDir
 from agent.verdicts import Verdict
-from trellis.wire import GpuReading, ReplicaSpec
+from trellis.wire import ReplicaSpec
 
 # A process that waits still wakes now and then: below so much of one core it does nothing.
 IDLE_CORES = 0.01
-# What a device may say that is used by nobody.
-IDLE_PERCENT = 1
 LOOK_EVERY_S, LOOK_LEAST_S = 10.0, 0.1
 
 
@@ -63,16 +59,6 @@ class HangWatch:
         return quiet_s
 
 
-def tell_devices(home: Home, uuids: Mapping[int, str], readings: tuple[GpuReading, ...]) -> None:
-    """Let supervisors know how busy devices are: they do not ask the driver."""
-    busy = {uuids[one.index]: one.utilisation_percent for one in readings if one.index in uuids and one.healthy}
-    write_json(home.devices, busy)
-
-
 def are_devices_busy(home: Home, spec: ReplicaSpec) -> bool:
-    """Whether one of a replica's devices does anything; one that nobody has a reading of does nothing."""
-    granted = {one.uuid for one in spec.gpus} | {one.uuid for one in spec.slices}
-    if not granted:
-        return False
-    readings: dict[str, Any] = read_json(home.devices) or {}
-    return any(readings.get(uuid, 0) >= IDLE_PERCENT for uuid in granted)
+    """Whether one of a replica's devices does anything; of a slice, whether its card does."""
+    return gpu_readings.are_busy(home.gpus, {one.uuid for one in spec.gpus} | {one.uuid for one in spec.slices})

@@ -1,4 +1,4 @@
-"""Giving back the front of a file that is still written to: offsets stay what they are."""
+"""The disk under a file that is written to: giving back its front, and keeping room for its end."""
 
 import ctypes
 import os
@@ -9,6 +9,11 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 _BLOCK = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def reserve(fd: int, size: int) -> bool:
+    """Keep disk for the first `size` bytes of a file, which stays as long as it is; False where that can't be."""
+    return bool(_libc.fallocate(fd, _KEEP_SIZE, 0, size) == 0)
 
 
 def free_front(path: Path, end: int) -> bool:

@@ -57,7 +57,8 @@ def run_hook(program: str, name: str, hooks: Hooks, told: Mapping[str, str]) -> 
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     code = process.wait()
-    return Ran(code if ended else TIMED_OUT, output.decode(errors="replace"))
+    # The control plane takes no NUL: a heartbeat that told of one would be refused, and the next one too.
+    return Ran(code if ended else TIMED_OUT, output.decode(errors="replace").replace("\0", "\ufffd"))
 
 
 def _follow(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[bool, bytes]:

@@ -10,7 +10,6 @@
        gpus.json            what the devices said last, see `agent.gpu_readings`
        sources.json         where packages come from (0600)
        code/                what was fetched for jobs, see `agent.code_cache`
-       devices.json         how busy devices are, by uuid; see `agent.hanging`
        hooks/               what is to be told of the operator's programs that ran, see `agent.hooks`
        replicas/<replica id>.<fence>/
            lock             its supervisor's, by a second name; absent once it has ended
@@ -250,11 +249,6 @@ class Home:
         return self.path / "sources.json"
 
     @property
-    def devices(self) -> Path:
-        """How busy devices are; see `agent.hanging`."""
-        return self.path / "devices.json"
-
-    @property
     def hooks(self) -> Path:
         """What is to be told of hooks that ran; see `agent.hooks`."""
         return self.path / "hooks"
@@ -358,7 +352,9 @@ def write_json(path: Path, value: Any) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(value).encode())
+        block = json.dumps(value).encode()
+        while block:  # a disk that fills up takes a part, and only then complains
+            block = block[os.write(fd, block) :]
     finally:
         os.close(fd)
     os.rename(fresh, path)

@@ -82,6 +82,14 @@ class Meter:
         for name, value in points.items():
             self._write({"name": name, "value": value, "step": None})
 
+    def settle(self) -> bool:
+        """Write what a full disk had no room for; whether nothing waits any more."""
+        return self._lines.settle()
+
+    def give_up(self) -> None:
+        """Lose what waits."""
+        self._lines.give_up()
+
     def close(self) -> None:
         """Listen no more; what was kept stays."""
         self.listener.close()

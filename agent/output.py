@@ -116,6 +116,10 @@ class OutputLog:
         """Write what a full disk had no room for; whether nothing waits any more."""
         return self._lines.settle()
 
+    def give_up(self) -> None:
+        """Lose what waits."""
+        self._lines.give_up()
+
     def close(self) -> None:
         """Let go of the file."""
         self._lines.close()

@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from agent import journal, pokes, verdicts
+from agent.appending import drop_torn
 from agent.backoff import Backoff
 from agent.cargo import LOG_BYTES, METRIC_POINTS, Cargo, Load
 from agent.checkpointing import Checkpointer
@@ -121,7 +122,12 @@ class Shipper:
             cargo = self._cargos.get(replica.path.name)
         if cargo is None:
             return
-        write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        try:
+            write_json(replica.stop, {"reason": stop.reason, "grace_s": stop.grace_s})
+        except OSError as error:  # a full disk, and it may be this one that fills it: it ends as where the node stops
+            _log.error("could not note that %s is to end: %s", replica.path.name, error)
+            replica.signal_supervisor(signal.SIGTERM)
+            return
         if stop.reason is StopReason.STALE:  # not before the wish is safe: what is forgotten is not asked after again
             cargo.forgotten = True
         if not replica.signal_supervisor(signal.SIGUSR1):
@@ -133,7 +139,8 @@ class Shipper:
         with self._lock:
             known = replica.path.name in self._cargos
         if known:
-            write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
+            with suppress(OSError):  # a full disk: it is asked for again, and the other orders must not wait for this
+                write_json(replica.pause, {"paused": pause.paused, "checkpoint_s": pause.checkpoint_s})
             replica.signal_supervisor(signal.SIGUSR1)
 
     def begin(self, world: World) -> None:
@@ -143,7 +150,8 @@ class Shipper:
             with self._lock:
                 known = name in self._cargos
             if known and not replica.world.exists():
-                write_json(replica.world, pack(world))
+                with suppress(OSError):  # likewise
+                    write_json(replica.world, pack(world))
                 replica.signal_supervisor(signal.SIGUSR1)
 
     # Hearing
@@ -201,7 +209,8 @@ class Shipper:
         done before, and what is sent again after a crash is known there.
         """
         for name, cargo in list(self._cargos.items()):
-            cargo.save()
+            with suppress(OSError):  # a full disk: the next daemon sends again what is not noted
+                cargo.save()
             if not cargo.ended and not cargo.forgotten and not cargo.replica.alive():
                 self._bury(cargo)
             self._touch(name)
@@ -215,6 +224,8 @@ class Shipper:
             return
         self._end_leftovers(cargo.replica)
         replica, verdict = cargo.replica, verdicts.SUPERVISOR_GONE
+        for path in (replica.log, replica.metrics):
+            drop_torn(path)  # its end is told when they are there to the last byte
         book = journal.Journal.resume(replica.journal)
         report = Report(replica.replica_id, replica.fence, 0, verdict.state, stamp(), verdict.cause)
         book.append(dataclasses.replace(report, message=verdict.message))

@@ -155,10 +155,20 @@ def attend(ground: Ground, stream: socket.socket, told: int) -> None:
             return
         if not _supervisor(ground, packed, heard).run() or HELD_BACK & signal.sigpending():
             return
+        if _has_children():  # left by a program of the operator's: it must not count as the next job's
+            return
         try:
             os.write(told, os.getpid().to_bytes(4, "big"))
         except BrokenPipeError:
             return
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _supervisor(ground: Ground, packed: dict[str, Any], heard: int) -> Supervisor:

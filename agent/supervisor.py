@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agent import clock, debugging, hooking, metering, metric_socket, verdicts, workspace
+from agent.appending import drop_torn
 from agent.ending import SWEEP_EVERY_S, Ending
 from agent.executors.base import Exit, Running, Start, StartFailed
 from agent.ground import Ground
@@ -30,6 +31,8 @@ from trellis.wire import ReplicaSpec, pack, unpack
 
 # That it runs is told a little later, together with its first line, or with its end if that comes before.
 FIRST_POKE_S = 0.02
+# For how long the end of a replica waits for room for its last lines: it holds its devices meanwhile.
+LAST_LINES_WITHIN_S, LAST_LINES_LOOK_S = 5.0, 0.1
 # Blocked but while there is a replica that they are meant for: one that comes early waits.
 HELD_BACK = frozenset({signal.SIGTERM, signal.SIGUSR1})
 
@@ -68,6 +71,9 @@ class Supervisor:
         self._timers = self._loop.timers
         self._teller = Teller(ground.home, replica, spec, self._loop)
         hide = Redactor(secrets_in(spec.environment))
+        if kept:
+            for path in (replica.log, replica.metrics):
+                drop_torn(path)
         self._log = ResumedLog(replica.log, hide) if kept else OutputLog(replica.log, hide=hide)
         self._ward = Ward(ground, replica, spec, self._log, self._loop, self._teller)
         self._ending = Ending(self._ward)
@@ -110,15 +116,16 @@ class Supervisor:
         """Go on with a replica that outlived its supervisor."""
         ward = self._ward
         self._teller.go_on(self._replica)
-        ward.started_at = time.monotonic() - (clock.boottime() - kept.started_at)
+        # It has run for as long as it did not stand still.
+        ward.started_at = time.monotonic() - (clock.boottime() - kept.started_at) + self._teller.rested_s
         program = workspace.prepared_before(ward.ground, self._replica, self._spec, self._socket)
         if ward.resume(partial(Start, ward.ground, self._replica, self._spec, program)):
             self._log.say("its supervisor died; another one has taken it up")
+            self._set_timers()
             if self._teller.state is ReplicaState.SUSPENDED:
                 self._holding.still.begin(time.monotonic())
             elif self._teller.state is not ReplicaState.RUNNING:
                 self._teller.tell(ReplicaState.RUNNING)
-            self._set_timers()
             if ward.running:  # what it used before is no rate of now
                 self._observer.measure(ward.executor.members(ward.running), ward.running.cpu_s)
             self._obey_wish()
@@ -255,10 +262,28 @@ class Supervisor:
         for remark in ended.remarks:
             self._log.say(remark)
         hooking.run_epilog(ward.ground, self._spec, ended, verdict)
+        verdict = self._settle(verdict)
         if not verdict.silent:
             if usage:
                 usage = replace(usage, peak_memory_bytes=max(ward.peak_bytes, usage.peak_memory_bytes))
             self._teller.tell_end(verdict, ended, usage, run_s)
+
+    def _settle(self, verdict: Verdict) -> Verdict:
+        """Write down all that waits for room on a full disk: whoever reads of the end takes the other files for whole.
+
+        What the job leaves for nobody makes room. If that is not enough for what it said, its end tells of that.
+        """
+        until, files = time.monotonic() + LAST_LINES_WITHIN_S, (self._log, self._meter)
+        waiting = [file for file in files if not file.settle()]
+        if waiting:
+            workspace.clear(self._replica)
+        while waiting := [file for file in waiting if not file.settle()]:
+            if time.monotonic() > until:
+                for file in waiting:
+                    file.give_up()
+                return verdicts.with_lost_lines(verdict)
+            time.sleep(LAST_LINES_LOOK_S)
+        return verdict
 
     def _let_go(self) -> None:
         """Keep nothing of this replica: the process may be given another. The lock last: who sees it free tidies up."""

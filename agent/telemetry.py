@@ -76,10 +76,6 @@ class Telemetry:
             gpus=self._read_gpus(),
         )
 
-    def uuids(self) -> dict[int, str]:
-        """The devices that can say how busy they are, by index."""
-        return dict(enumerate(self._nvml.devices())) if self._nvml else {}
-
     def states(self) -> States | None:
         """How to ask devices for their health; None where nobody can be asked."""
         if self._profile:

@@ -149,4 +149,7 @@ def _about(replica: ReplicaDir, name: str) -> tuple[str, str]:
 
 def _say(replica: ReplicaDir, message: str) -> None:
     """A line in the replica's log: its supervisor is gone, and the end is not told before we are done."""
-    OutputLog(replica.log).say(message)
+    log = OutputLog(replica.log)
+    log.say(message)
+    log.give_up()  # on a full disk; part of a line would keep the end from being told
+    log.close()

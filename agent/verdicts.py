@@ -1,6 +1,6 @@
 """How a replica's end is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.executors.base import Exit
 from trellis.units import format_bytes
@@ -76,6 +76,12 @@ def environment_failed(message: str) -> Verdict:
 def restore_failed(message: str) -> Verdict:
     """What it was to go on from could not be restored; `message` says why."""
     return Verdict(ReplicaState.FAILED, Cause.RESTORE_FAILED, message)
+
+
+def with_lost_lines(verdict: Verdict) -> Verdict:
+    """The same of a replica whose last lines found no room."""
+    lost = "the disk of its node was full when it ended: the end of its log is lost"
+    return replace(verdict, message="; ".join(filter(None, (verdict.message, lost))))
 
 
 def of_exit(ended: Exit) -> Verdict:

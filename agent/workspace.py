@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
@@ -123,6 +124,13 @@ def lay_out(ground: Ground, replica: ReplicaDir, spec: ReplicaSpec) -> None:
     for folder in (replica.artifacts, replica.tmp) if spec.code else (replica.work, replica.artifacts, replica.tmp):
         folder.mkdir(mode=0o700)
         _give(folder, ground)
+
+
+def clear(replica: ReplicaDir) -> None:
+    """Remove what nobody needs of a replica that has ended: its files but for what is to be stored."""
+    for folder in (replica.work, replica.tmp):
+        with suppress(OSError):
+            trees.remove(folder)
 
 
 def in_environment(program: Program, mount: Mount) -> Program:

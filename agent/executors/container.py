@@ -27,7 +27,8 @@ _SEEN_WITHIN_S, _LOOK_S = 5.0, 0.05
 class Contained(Running):
     """`pid` is the container's first process as the host sees it, which only waits for the job; 0 if it had none left.
 
-    `born` tells it from a later process of that number. `kept` is the file that the next supervisor would look into.
+    `born` tells it from a later process of that number. `seen_cpu_s` is the most CPU that its living were seen to have taken.
+    `kept` is the file that the next supervisor would look into.
     """
 
     engine: Engine = field(default_factory=lambda: Engine(""))
@@ -35,6 +36,7 @@ class Contained(Running):
     born: int | None = None
     enclosure: Enclosure | None = None
     follower: Follower | None = None
+    seen_cpu_s: float = 0.0
     kept: Path = field(default_factory=Path)
 
     def alive(self) -> bool:
@@ -107,9 +109,9 @@ class ContainerExecutor:
         if contained.enclosure:
             over = bool(there) and contained.enclosure.out_of_memory
             return Usage(contained.enclosure.cpu_s, contained.enclosure.peak_bytes, memory_bytes, over)
-        contained.cpu_s = max(contained.cpu_s, consumed_by(there, 0.0).cpu_s)
+        contained.seen_cpu_s = max(contained.seen_cpu_s, consumed_by(there, 0.0).cpu_s)
         contained.peak_memory_bytes = max(contained.peak_memory_bytes, memory_bytes)
-        return Usage(contained.cpu_s, contained.peak_memory_bytes, memory_bytes)
+        return Usage(contained.seen_cpu_s, contained.peak_memory_bytes, memory_bytes)
 
     def adopt(self, replica: ReplicaDir) -> Running | None:
         """See Executor.adopt."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from agent.containers.engine import Engine
 from tests.integration.agent.conftest import Node
 from tests.support.agent_api import ControlPlane, a_spec, wait_until
 from tests.support.engine import IMAGE, TestEngine, make_python_image
-from trellis.vocabulary import Cause, ExecutorKind, NetworkPolicy, PullPolicy, ReplicaState, StopReason
+from trellis.vocabulary import Cause, ExecutorKind, HangAction, NetworkPolicy, PullPolicy, ReplicaState, StopReason
 from trellis.wire import Container, ReplicaSpec
 
 TICK = "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo $i; echo e$i >&2; sleep 0.05; done; exit 7"
@@ -228,6 +229,28 @@ def test_all_of_it_stands_still_and_goes_on_where_it_was(node: Node, plane: Cont
     plane.wish_still("r1", paused=False)
     assert plane.end_of("r1").exit_code == 7
     assert plane.lines("r1") == [str(number) for number in range(1, 61)]
+
+
+def test_one_that_stands_still_is_not_late_and_does_not_hang_when_its_supervisor_dies(
+    node: Node, plane: ControlPlane
+) -> None:
+    # Each of the two is over while it stands still, and neither while it runs.
+    script = 'while [ ! -e "$TRELLIS_ARTIFACTS_DIR/go" ]; do echo on; sleep 0.1; done; exit 7'
+    node.run(contained(script, time_limit_s=6, hang_after_s=3.0, hang_action=HangAction.FAIL))
+    wait_until(lambda: plane.lines("r1"))
+    plane.wish_still("r1")
+    wait_until(lambda: "suspended" in plane.states_of("r1"))
+    kill_supervisor(node)
+    wait_until(lambda: "another one has taken it up" in plane.logs["r1"])
+    still_until = time.monotonic() + 6
+    wait_until(lambda: time.monotonic() > still_until)
+    assert plane.states_of("r1")[-1] == "suspended"
+    (node.home.replica("r1", 1).artifacts / "go").touch()
+    plane.wish_still("r1", paused=False)
+    end = plane.end_of("r1")
+    assert (end.exit_code, end.cause) == (7, Cause.EXIT_CODE), end
+    assert end.run_s is not None
+    assert end.run_s < 6
 
 
 def engine_of(node: Node) -> Engine:

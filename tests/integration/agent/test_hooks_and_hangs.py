@@ -110,6 +110,21 @@ def test_a_failing_program_after_a_replica_is_told_and_the_result_stands(
     assert [(run.hook, run.ok, run.output) for run in told] == [("epilog", False, "device busy\n")]
 
 
+def test_what_a_program_after_a_replica_leaves_running_is_no_part_of_the_next_one(
+    make_node: Callable[..., Node], plane: ControlPlane, tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    text = f"[ -e {left} ] || {{ sleep 45 >/dev/null 2>&1 & echo $! > {left}; }}"
+    node = make_node(epilog=a_program(tmp_path, "epilog", text))
+    for name in ("r1", "r2"):
+        node.run(a_spec(name, "true"))
+        assert plane.end_of(name).state == ReplicaState.SUCCEEDED
+        wait_until(lambda: not list(node.home.find_replicas()))
+    pid = int(left.read_text())
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_a_node_that_can_not_be_made_ready_does_not_join(
     make_node: Callable[..., Node], plane: ControlPlane, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import journal
-from agent.appending import WAITING_BYTES, Lines
+from agent.appending import WAITING_BYTES, Lines, drop_torn
 from agent.journal import Journal
 from agent.output import OutputLog
 from trellis.vocabulary import ReplicaState
@@ -89,3 +89,23 @@ def test_a_report_waits_for_room_and_is_written_once(tmp_path: Path, disk: Disk)
     disk.room = 10_000
     assert book.settle()
     assert [entry.report.seq for entry in journal.read(tmp_path / "journal", 0)] == [1, 2]
+
+
+def test_lines_that_are_given_up_leave_no_part_of_one_behind(tmp_path: Path, disk: Disk) -> None:
+    lines = Lines(tmp_path / "file")
+    assert lines.append(b"whole\n")
+    disk.room = 3
+    assert lines.append(b"torn\n")
+    assert (tmp_path / "file").read_bytes() == b"whole\ntor"
+    lines.give_up()
+    assert (tmp_path / "file").read_bytes() == b"whole\n"
+    assert lines.settle()
+
+
+def test_of_a_file_whose_writer_was_killed_the_whole_lines_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    drop_torn(file)
+    for before, after in ((b"", b""), (b"to", b""), (b"a\nb\n", b"a\nb\n"), (b"a\n" + b"x" * 70_000, b"a\n")):
+        file.write_bytes(before)
+        drop_torn(file)
+        assert file.read_bytes() == after

@@ -125,3 +125,15 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     yield ours, theirs
     ours.close()
     theirs.close()
+
+
+def test_a_job_that_makes_something_else_of_its_artifacts_keeps_nothing_of_its_log_back(replica: ReplicaDir) -> None:
+    replica.job.mkdir()
+    replica.artifacts.write_bytes(b"no folder")
+    replica.log.write_bytes(b"1 o a line\n")
+    _tell(replica, ReplicaState.RUNNING, ReplicaState.FAILED)
+    cargo = Cargo(replica)
+    load = cargo.next_load()
+    assert load.log is not None
+    assert (load.log.text, [report.state for report in load.told]) == ("1 o a line\n", ["running"])
+    assert cargo.ended  # and now they are stored, which says that they can't be read

@@ -1,12 +1,15 @@
 """Containers, as far as no engine is needed: what one is told, and what is made of what it says."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent import bubblewrap
+from agent import bubblewrap, processes
 from agent.cgroups import Limits
 from agent.containers import site
 from agent.containers.body import body, name_of
@@ -14,11 +17,13 @@ from agent.containers.enclosure import Enclosure
 from agent.containers.image import split
 from agent.containers.site import Site
 from agent.executors.base import Start
+from agent.executors.container import Contained, ContainerExecutor
 from agent.ground import Confinement, Ground
 from agent.layout import Home
 from agent.output import Limits as LogLimits
 from agent.output import OutputLog, ResumedLog
 from agent.redaction import Redactor
+from agent.sampling import consumed_by
 from agent.workspace import prepare
 from tests.support.agent_api import a_spec
 from trellis.vocabulary import Isolation, NetworkPolicy
@@ -218,3 +223,17 @@ def test_a_log_that_is_gone_on_with_knows_of_the_lines_that_were_cut_out_of_it(t
     again.close()
     said = [line.split(" ", 2) for line in path.read_text().splitlines()]
     assert [text for _, mark, text in said if mark == "o"] == ["000", "001", "008", "009", "010"]
+
+
+def test_cpu_of_those_that_live_counts_once_where_the_engine_makes_the_groups() -> None:
+    with subprocess.Popen([sys.executable, "-c", "sum(range(20_000_000)); print(flush=True); input()"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # fmt: skip
+        assert child.stdout is not None
+        child.stdout.readline()
+        contained = Contained(os.getpid(), born=processes.started_at(os.getpid()))
+        used_s = ContainerExecutor().usage(contained).cpu_s
+        assert used_s > 0.1
+        # What is measured of it adds those that live to those that ended.
+        measured = consumed_by(ContainerExecutor().members(contained), contained.cpu_s).cpu_s
+        assert used_s <= measured < used_s * 1.5
+        child.communicate(b"\n")

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.hanging import HangWatch, are_devices_busy, tell_devices
+from agent.clock import boottime
+from agent.gpu_readings import STALE_S, publish
+from agent.hanging import HangWatch, are_devices_busy
 from agent.layout import Home
 from tests.support.agent_api import a_spec
-from trellis.wire import GpuGrant, GpuReading
+from trellis.wire import GpuGrant
 
 
 class _Time:
@@ -73,9 +75,18 @@ def test_one_that_stirred_again_is_told_of_again(tmp_path: Path, clock: _Time) -
 
 def test_devices_are_busy_by_what_the_node_last_read_of_them(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    spec = a_spec("r1", "true", gpus=(GpuGrant(0, "GPU-a", 1000),))
-    assert not are_devices_busy(home, spec)
-    tell_devices(home, {0: "GPU-a", 1: "GPU-b"}, (GpuReading(0, 0, 0, 30, 10), GpuReading(1, 90, 0, 30, 10)))
-    assert not are_devices_busy(home, spec)
-    assert are_devices_busy(home, a_spec("r1", "true", gpus=(GpuGrant(1, "GPU-b", 1000),)))
+    first, second, blind = (
+        a_spec("r1", "true", gpus=(GpuGrant(number, f"GPU-{name}", 1000),)) for number, name in enumerate("abc")
+    )
+    assert not are_devices_busy(home, first)
+    publish(home.gpus, {"GPU-a": {"utilisation_percent": 0}, "GPU-b": {"utilisation_percent": 90}, "GPU-c": {}})
+    assert [are_devices_busy(home, spec) for spec in (first, second, blind)] == [False, True, False]
     assert not are_devices_busy(home, a_spec("r1", "true"))
+
+
+def test_nobody_hangs_by_a_reading_of_devices_that_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, spec = Home(tmp_path), a_spec("r1", "true", gpus=(GpuGrant(0, "GPU-a", 1000),))
+    publish(home.gpus, {"GPU-a": {"utilisation_percent": 0}})
+    later = boottime() + STALE_S + 1
+    monkeypatch.setattr("agent.clock.boottime", lambda: later)
+    assert are_devices_busy(home, spec)

@@ -54,6 +54,12 @@ def test_one_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Path) 
     assert not [one for one in mine if one.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_what_it_prints_is_text_whatever_it_prints(tmp_path: Path) -> None:
+    ran = run_hook(a_program(tmp_path, r"printf 'a\0b\377c'; exit 1"), "health", Hooks(), {})
+    assert ran.output == "a\ufffdb\ufffdc"
+    assert "\0" not in ran.why
+
+
 def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     ran = run_hook(a_program(tmp_path, "sleep 3 & echo done"), "prolog", Hooks(within_s=30), {})

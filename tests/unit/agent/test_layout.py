@@ -1,5 +1,6 @@
 """Names and locks on a node's disk."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -66,6 +67,26 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "x", {"a": 2})
     assert read_json(tmp_path / "x") == {"a": 2}
     assert (tmp_path / "x").stat().st_mode & 0o077 == 0
+
+
+def test_json_that_a_full_disk_takes_a_part_of_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = os.write, 10
+
+    def fill_up(fd: int, block: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(fd, block[:room])
+        room -= written
+        return written
+
+    write_json(tmp_path / "node.json", {"token": "the old one"})
+    monkeypatch.setattr(os, "write", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        write_json(tmp_path / "node.json", {"token": "the new one"})
+    assert read_json(tmp_path / "node.json") == {"token": "the old one"}
 
 
 def test_a_lease_counts_from_the_question_and_runs_out(tmp_path: Path) -> None:

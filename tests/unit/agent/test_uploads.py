@@ -42,6 +42,13 @@ def test_what_makes_no_sense_is_left_out_and_said(replica: ReplicaDir, text: str
     assert "can't be understood" in replica.log.read_text()
 
 
+def test_what_is_said_of_many_replicas_costs_the_daemon_no_descriptor(replica: ReplicaDir) -> None:
+    before = list(Path("/proc/self/fd").iterdir())
+    for _ in range(20):
+        describe(replica, "{")
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+
+
 def test_no_link_pipe_or_flood_is_read(replica: ReplicaDir, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text('{"type": "model"}')
