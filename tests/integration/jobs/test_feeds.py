@@ -6,13 +6,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from time import thread_time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, update
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from app.core.tables import Base
 from app.jobs import feeds, following
-from app.jobs.logs import drop_old
+from app.jobs.logs import LogFilter, drop_old
 from app.jobs.models import Replica
 from tests.support.following import Running
 from tests.support.stack import Stack
@@ -183,6 +186,22 @@ def test_nothing_is_left_when_the_last_follower_has_gone(job: Running, stack: St
     for listener in listeners:
         listener.texts()
     stack.wait_until(lambda: not list(_feeds(stack)))
+
+
+def test_nothing_is_left_of_a_follower_that_the_database_had_no_connection_for(
+    job: Running, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = stack.app.extensions["feeds"]
+    job.print("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "_sessions", no_connection)
+        with pytest.raises(PoolTimeout), kept.followed(UUID(job.id), LogFilter()):
+            pass
+    assert (kept._feeds, dict(kept._listener._hearers)) == ({}, {})
+
+
+def no_connection() -> Session:
+    raise PoolTimeout
 
 
 def _feeds(stack: Stack) -> "list[feeds._Feed]":
