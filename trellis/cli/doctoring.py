@@ -90,7 +90,9 @@ def _lines(node: Node) -> Iterator[str]:
 
 def _findings_table(node: Node) -> Table:
     rows = [
-        tuple(cell(word) for word in (one["check"], one["severity"], _device(one), _moment(one["since"]), one["message"]))
+        tuple(
+            cell(word) for word in (one["check"], one["severity"], _device(one), _moment(one["since"]), one["message"])
+        )
         for one in node.findings
     ]
     return table(["CHECK", "SEVERITY", "GPU", "SINCE", "FOUND"], rows, right=("GPU",), gives="FOUND")
