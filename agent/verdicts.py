@@ -25,7 +25,7 @@ SUPERVISOR_GONE = Verdict(ReplicaState.LOST, Cause.NODE_LOST, "the supervisor en
 BY_REASON = {
     StopReason.CANCELLED: CANCELLED,
     StopReason.TIMED_OUT: Verdict(ReplicaState.TIMED_OUT, Cause.TIME_LIMIT, "the deadline was reached"),
-    StopReason.PREEMPTED: Verdict(ReplicaState.PREEMPTED, Cause.PREEMPTED, "made way for another job"),
+    StopReason.PREEMPTED: Verdict(ReplicaState.PREEMPTED, Cause.PREEMPTED, "made way, as it was told"),
     StopReason.SURPLUS: Verdict(
         ReplicaState.PREEMPTED, Cause.PREEMPTED, "gave up its room; its job goes on without it"
     ),

@@ -250,7 +250,7 @@ def _blame_node(uow: UnitOfWork, replica: Replica) -> None:
         note_failed_start(uow, replica)
     else:
         (node,) = lock_nodes(uow, [replica.node_id]).values()
-        distrust(uow, node, QuarantinedBy.HOOK, replica.message[:500])
+        distrust(uow, node, QuarantinedBy.HOOK, "it could not be made ready for a job", replica.message[:500])
 
 
 def follow(uow: UnitOfWork, family: Family, attempt: Attempt) -> None:

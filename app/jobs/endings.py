@@ -59,7 +59,8 @@ def conclude(uow: UnitOfWork, job: Job, attempt: Attempt, every: Sequence[Replic
         decision = retries.Decision(JobState.RETRYING, spent=False)
     if reason.cause is Cause.RESIZED:
         job.owed = holdings_of(job, members) or None
-    if message and not (job.cancel_asked_at and job.message):
+    # Of who was told to end it is known here why, and not where it ran.
+    if message and not (job.message and (job.cancel_asked_at or reason.cause is Cause.PREEMPTED)):
         job.message = message
     # Told so that nobody is sent to look for dependents that there are not.
     unawaited = {} if awaited else {"awaited": False}

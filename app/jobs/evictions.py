@@ -35,6 +35,7 @@ def evict(uow: UnitOfWork, orders: Mapping[UUID, Order]) -> int:
             continue
         for replica in live:
             ask_stop(uow, replica, StopReason.PREEMPTED, order.grace_s)
+        job.message = order.reason
         uow.emit("job.eviction_asked", job, reason=order.reason, eviction=order.kind, for_job=order.for_job_id)
         told += 1
     return told

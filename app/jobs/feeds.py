@@ -168,8 +168,12 @@ class Feeds:
     def _begin(self, job_id: UUID) -> _Feed:
         feed = _Feed(job_id, {}, partial(self._hear, job_id))
         self._listener.add(str(job_id), feed.hear)  # first: what is committed after the look below is told of
-        with self._sessions() as session:
-            found = session.execute(_REPLICAS, {"ids": [job_id]}).all()
+        try:
+            with self._sessions() as session:
+                found = session.execute(_REPLICAS, {"ids": [job_id]}).all()
+        except (DBAPIError, PoolTimeout):
+            self._listener.remove(str(job_id), feed.hear)
+            raise
         feed.cursor = {(row.number, row.place): row.log_bytes for row in found}
         self._feeds[job_id] = feed
         if self._thread is None or not self._thread.is_alive():

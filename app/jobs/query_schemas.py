@@ -15,6 +15,7 @@ from trellis.units import parse_seconds
 from trellis.vocabulary import JobState, Stream
 
 _AGO = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?[smhd]", re.ASCII)
+_LONGEST_AGO = timedelta(days=36_500)
 
 
 class StatusChangeSchema(Strict):
@@ -95,7 +96,9 @@ class Since(fields.AwareDateTime):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and _AGO.fullmatch(value):
-            return timedelta(seconds=parse_seconds(value))
+            if (ago := timedelta(seconds=parse_seconds(value))) > _LONGEST_AGO:
+                raise ValidationError(f"must be at most {_LONGEST_AGO.days}d ago")
+            return ago
         return super()._deserialize(value, attr, data, **kwargs)
 
 

@@ -30,8 +30,8 @@ def note_failed_start(uow: UnitOfWork, replica: Replica) -> None:
     if _began_since(uow, first) or _failed_elsewhere(uow, failed):
         return
     (node,) = lock_nodes(uow, [replica.node_id]).values()
-    said = replica.message[:200]
-    distrust(uow, node, QuarantinedBy.STARTS, f"{len(failed)} jobs in a row failed to start: {said}")
+    reason = f"{len(failed)} jobs in a row failed to start"
+    distrust(uow, node, QuarantinedBy.STARTS, reason, replica.message[:200])
 
 
 def _latest_failures(uow: UnitOfWork, replica: Replica) -> list[Replica]:

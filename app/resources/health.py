@@ -24,6 +24,8 @@ TRIAL = timedelta(minutes=5)
 MOST_DOUBLINGS = 5
 # The platform keeps at most one node in so many from work by itself: more at once is more likely its own fault.
 ONE_IN = 5
+# Those that end when somebody says so, or when the fault is gone: nothing weaker takes their place.
+_LASTING = frozenset({QuarantinedBy.OPERATOR, QuarantinedBy.HEALTH})
 
 
 def is_news(row: Any, beat: Heartbeat, now: datetime) -> bool:
@@ -52,23 +54,24 @@ def take_in(uow: UnitOfWork, beats: Mapping[UUID, Heartbeat]) -> None:
             _judge_devices(uow, node, devices[node_id], findings)
 
 
-def distrust(uow: UnitOfWork, node: Node, by: QuarantinedBy, reason: str) -> bool:
+def distrust(uow: UnitOfWork, node: Node, by: QuarantinedBy, reason: str, said: str = "") -> bool:
     """Keep a (locked) node from work that failed for a reason of its own; whether it is now.
 
-    Not where an operator has, nor where too many are already: then only what was found is told.
+    Not where an operator has, or its health does, nor where too many are already: then only what was found is told.
+    Everybody may read the reason; what a job or an operator's program `said` is told in the node's events alone.
     """
-    known = Quarantine.read(node.quarantine)
-    if known is not None and (known.by is QuarantinedBy.OPERATOR or known.reason == reason):
+    known, told = Quarantine.read(node.quarantine), f"{reason}: {said}" if said else reason
+    if known is not None and (known.by in _LASTING or known.reason == reason):
         return True
     if known is None and not _may_quarantine(uow):
-        uow.emit("node.health_changed", node, findings=[{"check": str(by), "message": reason}], doubted=True)
+        uow.emit("node.health_changed", node, findings=[{"check": str(by), "message": told}], doubted=True)
         return False
     now = uow.clock.now()
     until = None if by is QuarantinedBy.HEALTH else now + TRIAL * 2 ** min(node.quarantines, MOST_DOUBLINGS)
     node.quarantine = stored(Quarantine(known.since if known else now, reason, by, until))
     if known is None:
         node.quarantines += 1
-    settle(uow, node, {"by": str(by)}, reason)
+    settle(uow, node, {"by": str(by)}, told)
     return True
 
 
@@ -137,12 +140,12 @@ def _judge_node(uow: UnitOfWork, node: Node, findings: Sequence[Finding]) -> Non
 
 
 def _distrust_for_health(uow: UnitOfWork, node: Node, known: Quarantine | None, reason: str) -> None:
-    if known is not None and known.by is QuarantinedBy.HEALTH:
-        node.quarantine = stored(replace(known, reason=reason, good=0))
-    elif known is None:
+    if known is None:
         distrust(uow, node, QuarantinedBy.HEALTH, reason)
     elif known.by is not QuarantinedBy.OPERATOR:
-        node.quarantine = stored(replace(known, good=0))
+        node.quarantine = stored(replace(known, by=QuarantinedBy.HEALTH, reason=reason, good=0))
+        if known.by is not QuarantinedBy.HEALTH:  # from now on what runs there is in danger, too
+            settle(uow, node, {"by": str(QuarantinedBy.HEALTH)}, reason)
 
 
 def _judge_devices(uow: UnitOfWork, node: Node, gpus: Sequence[Gpu], findings: Sequence[Finding]) -> None:
@@ -185,4 +188,4 @@ def _note_hooks(uow: UnitOfWork, node: Node, beat: Heartbeat) -> None:
             uow.emit("node.hook_ran", node, **told)
         else:
             uow.emit("node.hook_failed", node, **told)
-            distrust(uow, node, QuarantinedBy.HOOK, f"{run.hook} failed: {run.output[:200]}")
+            distrust(uow, node, QuarantinedBy.HOOK, f"{run.hook} failed", run.output[:200])

@@ -148,7 +148,7 @@ def report_usage(uow: UnitOfWork, query: UsageQuery) -> UsageReport:
         projects = [query.project_id]
     now = uow.clock.now()
     until = min(query.until or now, now)
-    since = query.since or until - timedelta(seconds=query.last_s)
+    since = query.since or _so_long_before(until, query.last_s)
     step = until - since if query.bucket_s is None else timedelta(seconds=query.bucket_s)
     _check(since, until, step)
     values = {
@@ -164,6 +164,13 @@ def report_usage(uow: UnitOfWork, query: UsageQuery) -> UsageReport:
 def note_idle(uow: UnitOfWork) -> None:
     """Add the time since the last look to devices that are held and did nothing at both. Safe to repeat."""
     uow.execute(_NOTE_IDLE, {"now": uow.clock.now(), "gap": _GAP})
+
+
+def _so_long_before(until: datetime, seconds: int) -> datetime:
+    try:
+        return until - timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise Invalid(Field("/to", "lies too long ago")) from error
 
 
 def _check(since: datetime, until: datetime, step: timedelta) -> None:

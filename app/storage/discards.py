@@ -38,7 +38,8 @@ def orphans(store: Store, older_than_s: float, now: float) -> Iterator[str]:
 def unknown(uow: UnitOfWork, keys: Collection[str]) -> list[str]:
     """Those of `keys` that no row names."""
     known: set[str] = set()
-    for column in (Artifact.key, Part.key, Discard.key):
+    # In the order in which a key goes from one to the next: none is overlooked that does so meanwhile.
+    for column in (Part.key, Artifact.key, Discard.key):
         known |= set(uow.session.execute(select(column).where(column.in_(keys))).scalars())
     ids = [found for key in keys if (found := _blob_id(key)) is not None]
     known |= set(uow.session.execute(select(Blob.key).where(Blob.id.in_(ids))).scalars())

@@ -85,8 +85,11 @@ def append(uow: UnitOfWork, job_id: UUID, upload_id: UUID, part: Part) -> Upload
     """Note a part that the store holds. Raises OffsetMismatch where another came first, NotFound."""
     upload = get(uow, job_id, upload_id, lock=True)
     stand_at(upload, part.offset)
-    count = select(func.count()).where(Part.file_id == upload_id)
-    if uow.execute(count).scalar_one() >= PARTS_AT_MOST:
+    count = uow.execute(select(func.count()).where(Part.file_id == upload_id)).scalar_one()
+    if count and not part.size_bytes:  # of a file of no bytes, sent before: the answer to that was lost
+        artifacts.discard(uow, [part.key])
+        return upload
+    if count >= PARTS_AT_MOST:
         raise Invalid(Field("", f"an upload has at most {PARTS_AT_MOST} parts: begin anew, with larger ones"))
     uow.session.add(part)
     upload.received_bytes += part.size_bytes

@@ -122,7 +122,12 @@ def get(
             with bar(one.name, one.size_bytes) as progress:
                 run.client.artifacts.download(found, one, places[one.id], progress=progress)
     written = [str(place) for place in places.values()]
-    run.answer(written, lambda: run.say("\n".join(written)))
+
+    def show() -> None:
+        for place in written:
+            run.say(place)
+
+    run.answer(written, show)
 
 
 def rm(
@@ -183,7 +188,7 @@ Told = Callable[[int], None]
 def _bars(run: Here) -> Iterator[Callable[[str, int], Any]]:
     """Makes a bar for each file, one after the other."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=run.err, transient=True) as progress:
+    with Progress(*columns, console=run.err, transient=True, disable=not run.err.is_terminal) as progress:
 
         @contextmanager
         def bar(name: str, size: int) -> Iterator[Told]:

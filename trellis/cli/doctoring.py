@@ -1,6 +1,7 @@
 """`trellis node-show`, `quarantine`, `unquarantine`: how a node is, and whether it is trusted with work."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -78,10 +79,10 @@ def _lines(node: Node) -> Iterator[str]:
         yield f"It is cordoned: {node.cordon_reason}."
     if node.drain:
         why = f": {node.drain['reason']}" if node.drain["reason"] else ""
-        until = f", until {node.drain['until']}" if node.drain["until"] else ""
+        until = f", until {_moment(node.drain['until'])}" if node.drain["until"] else ""
         yield f"It is drained{why}{until}; {node.jobs_left} left."
     if node.quarantine:
-        yield f"It is quarantined by {node.quarantine['by']} since {node.quarantine['since']}: {node.quarantine['reason']}."
+        yield f"It is quarantined by {node.quarantine['by']} since {_moment(node.quarantine['since'])}: {node.quarantine['reason']}."
     for gpu in node.gpus:
         if gpu.quarantine:
             yield f"Device {gpu.index} is quarantined by {gpu.quarantine['by']}: {gpu.quarantine['reason']}."
@@ -89,10 +90,16 @@ def _lines(node: Node) -> Iterator[str]:
 
 def _findings_table(node: Node) -> Table:
     rows = [
-        tuple(cell(word) for word in (one["check"], one["severity"], _device(one), one["since"], one["message"]))
+        tuple(
+            cell(word) for word in (one["check"], one["severity"], _device(one), _moment(one["since"]), one["message"])
+        )
         for one in node.findings
     ]
     return table(["CHECK", "SEVERITY", "GPU", "SINCE", "FOUND"], rows, right=("GPU",), gives="FOUND")
+
+
+def _moment(stamp: str) -> str:
+    return moment(datetime.fromisoformat(stamp))
 
 
 def _device(finding: Any) -> str:

@@ -6,13 +6,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from time import thread_time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, update
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from app.core.tables import Base
 from app.jobs import feeds, following
-from app.jobs.logs import drop_old
+from app.jobs.logs import LogFilter, drop_old
 from app.jobs.models import Replica
 from tests.support.following import Running
 from tests.support.stack import Stack
@@ -185,6 +188,22 @@ def test_nothing_is_left_when_the_last_follower_has_gone(job: Running, stack: St
     stack.wait_until(lambda: not list(_feeds(stack)))
 
 
+def test_nothing_is_left_of_a_follower_that_the_database_had_no_connection_for(
+    job: Running, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = stack.app.extensions["feeds"]
+    job.print("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "_sessions", no_connection)
+        with pytest.raises(PoolTimeout), kept.followed(UUID(job.id), LogFilter()):
+            pass
+    assert (kept._feeds, dict(kept._listener._hearers)) == ({}, {})
+
+
+def no_connection() -> Session:
+    raise PoolTimeout
+
+
 def _feeds(stack: Stack) -> "list[feeds._Feed]":
     return list(stack.app.extensions["feeds"]._feeds.values())
 
@@ -207,7 +226,7 @@ def test_a_log_is_read_from_so_long_ago_on(job: Running, stack: Stack) -> None:
     assert [line["text"] for line in job.member.get(f"/jobs/{job.id}/logs?since=1m").json["lines"]] == ["new"]
     assert [data["text"] for kind, _, data in job.follow("&since=1.5m") if kind == "log"] == ["new"]
     assert len(job.member.get(f"/jobs/{job.id}/logs?since=2h").json["lines"]) == 2
-    for wrong in ("1y", "soon", "-1m", "9999999999m"):
+    for wrong in ("1y", "soon", "-1m", "9999999999m", "999999d"):
         assert job.member.get(f"/jobs/{job.id}/logs?since={wrong}").status == 422
 
 

@@ -118,7 +118,19 @@ def test_who_would_begin_again_may_stay_until_the_deadline_and_is_queued_again_t
     stack.run(empty_nodes)
     assert stops(nodes[here], spec) == [(StopReason.PREEMPTED, 7)]
     nodes[here].ship(nodes[here].report(spec, ReplicaState.PREEMPTED, cause=Cause.PREEMPTED, message="made way"))
-    assert member.get(f"/jobs/{job}").json["state"] == "queued"
+    found = member.get(f"/jobs/{job}").json
+    assert (found["state"], found["message"]) == ("queued", f"node {here} is drained")
+
+
+def test_who_fails_by_itself_while_it_is_told_to_leave_says_so(
+    stack: Stack, nodes: dict[str, FakeNode], admin: Caller, member: Caller
+) -> None:
+    job, here, spec = begin(stack, nodes, member)
+    drain(admin, nodes[here], deadline=0)
+    stack.run(empty_nodes)
+    assert member.get(f"/jobs/{job}").json["message"] == f"node {here} is drained"
+    nodes[here].ship(nodes[here].report(spec, ReplicaState.FAILED, cause=Cause.EXIT_CODE, message="exit code 3"))
+    assert member.get(f"/jobs/{job}").json["message"] == "exit code 3"
 
 
 def test_whose_rule_for_preemption_allows_no_other_try_fails_at_the_deadline(

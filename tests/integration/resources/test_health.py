@@ -254,7 +254,7 @@ def place(stack: Stack, node: FakeNode, caller: Caller) -> wire.ReplicaSpec:
 
 
 def test_a_node_on_which_job_after_job_fails_to_start_is_kept_from_work_for_a_while(
-    stack: Stack, nodes: list[FakeNode], look: Look, member: Caller
+    stack: Stack, nodes: list[FakeNode], look: Look, admin: Caller, member: Caller
 ) -> None:
     for number in range(3):
         assert look(nodes[0])["state"] == "ready", number
@@ -266,6 +266,9 @@ def test_a_node_on_which_job_after_job_fails_to_start_is_kept_from_work_for_a_wh
     shown = look(nodes[0])
     assert (shown["state"], shown["quarantine"]["by"]) == ("quarantined", "starts")
     assert "3 jobs in a row" in shown["quarantine"]["reason"]
+    assert "control group" not in shown["quarantine"]["reason"], "every project may read it, and these words are one's"
+    (told,) = admin.get(f"/resources/nodes/{nodes[0].welcome.node_id}/events?limit=1").json["items"]
+    assert told["reason"] == "3 jobs in a row failed to start: its control group can't be used"
     for _ in range(2 * GOOD_ROUNDS):
         nodes[0].check_up()
     assert look(nodes[0])["state"] == "quarantined"  # nothing was found, and nothing would be: its time must pass
@@ -321,6 +324,7 @@ def test_what_hooks_said_is_in_the_nodes_events_for_its_operators(
     failed = wire.HookRun("epilog", ok=False, output="device busy\n", replica_id="r1")
     nodes[0].beat(hooks=(ran, failed))
     assert look(nodes[0])["state"] == "quarantined"
+    assert "device busy" not in member.get("/resources/nodes").text  # it is the operators' to read
     path = f"/resources/nodes/{nodes[0].welcome.node_id}/events"
     found = admin.get(path).json
     assert [one["kind"] for one in found["items"]] == [
@@ -332,6 +336,23 @@ def test_what_hooks_said_is_in_the_nodes_events_for_its_operators(
     assert [*first["items"], *rest["items"]] == found["items"]
     assert admin.get(f"{path}?cursor=x").status == 422
     assert member.get(path).status == 403
+
+
+def test_of_a_node_that_is_distrusted_already_health_counts_as_much(
+    stack: Stack, nodes: list[FakeNode], look: Look, member: Caller
+) -> None:
+    only(stack, "node-1")
+    _, spec = start(stack, nodes[0], member, checkpointable=True)
+    failed = wire.HookRun("epilog", ok=False, output="")
+    nodes[0].beat(hooks=(failed,))
+    stack.run(empty_nodes)
+    assert nodes[0].beat(held(spec, ReplicaState.RUNNING)).stop == ()  # what runs there is in no danger
+    nodes[0].check_up(FULL)
+    assert look(nodes[0])["quarantine"]["by"] == "health"
+    nodes[0].beat(hooks=(failed,))
+    assert look(nodes[0])["quarantine"]["by"] == "health", "a hook fails where nothing can be written"
+    stack.run(empty_nodes)
+    assert [stop.reason for stop in nodes[0].beat(held(spec, ReplicaState.RUNNING)).stop] == [StopReason.MIGRATED]
 
 
 def test_a_job_that_hangs_is_told_of_in_its_events(stack: Stack, nodes: list[FakeNode], member: Caller) -> None:

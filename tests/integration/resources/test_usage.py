@@ -146,6 +146,7 @@ def test_everybody_sees_what_their_projects_held_and_no_more(
         ({"by": "shoe size"}, "/by/0"),
         ({"from": "yesterday"}, "/from"),
         ({"last": "500d"}, "/last"),
+        ({"to": "0001-01-01T00:00:00Z"}, "/to"),
     ],
 )
 def test_questions_that_make_no_sense_are_refused_by_name(admin: Caller, query: dict[str, str], pointer: str) -> None:

@@ -22,6 +22,7 @@ from tests.support.fake_node import FakeNode
 from tests.support.files import append, begin, put
 from tests.support.stack import Caller, Stack
 from tests.support.world import World
+from trellis.errors import Unavailable
 from trellis.stores.base import Store, Written
 from trellis.stores.local import LocalStore
 from trellis.stores.urls import open_store
@@ -126,6 +127,21 @@ def test_the_same_file_again_is_the_same_artifact_and_sends_nothing(
 def test_a_file_of_no_bytes_is_a_file(member: Caller, job_id: str, store: LocalStore) -> None:
     empty = put(member, job_id, "empty", b"")
     assert member.get(f"/jobs/{job_id}/artifacts/{empty['id']}").text == ""
+
+
+def test_a_file_of_no_bytes_whose_last_step_was_lost_is_taken_up_again(
+    member: Caller, job_id: str, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = begin(member, job_id, "empty", b"").json["upload"]["url"]
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads, "digest_of", lambda *_: unavailable())
+        assert append(member, url, 0, b"").status == 503
+    assert append(member, url, 0, b"").json["artifact"]["size_bytes"] == 0
+
+
+def unavailable() -> str:
+    """As where a process is killed at this line."""
+    raise Unavailable("the store is away")
 
 
 def test_bytes_of_another_digest_are_thrown_away(member: Caller, job_id: str, stack: Stack, store: LocalStore) -> None:

@@ -126,6 +126,8 @@ def test_the_command_puts_lists_fetches_and_forgets(trellis: Callable[..., Any],
     assert "plots/loss.png" in trellis("artifacts", job_id).stdout
     got = trellis("artifacts", "get", job_id, "plots", "-o", "back")
     assert (got.exit_code, (tmp_path / "back/plots/loss.png").read_bytes()) == (0, b"png"), got.output
+    all_of_it = trellis("artifacts", "get", job_id, "-o", "whole")
+    assert all_of_it.stdout.splitlines() == ["whole/plots/loss.png", "whole/r.html"]
     trellis("artifacts", "get", job_id, "r.html", "-o", "named.html")
     assert (tmp_path / "named.html").read_text() == "<script>"
     assert trellis("artifacts", "rm", job_id, "plots").stdout == "Forgot 1 file.\n"

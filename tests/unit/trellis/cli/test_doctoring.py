@@ -12,8 +12,8 @@ QUARANTINE = {"since": "2026-01-05T08:00:00+00:00", "reason": "ecc: 4 errors", "
 NODE: dict[str, Any] = {
     "id": "n1", "name": "gpu-1", "state": "draining", "isolation": "namespaces", "load_percent": 7, "jobs_left": 2,
     "cpu_milli": 8000, "cpu_milli_used": 2000, "memory_bytes": 64 << 30, "memory_bytes_used": 1 << 30,
-    "drain": {"reason": "new drivers", "until": None}, "disk_free_bytes": 5 << 30,
-    "findings": [{"check": "heat", "severity": "warning", "message": "91 °C \x1b[31m", "device": 0, "since": "2026"}],
+    "drain": {"reason": "new drivers", "until": "2026-01-05T08:00:00.123456+00:00"}, "disk_free_bytes": 5 << 30,
+    "findings": [{"check": "heat", "severity": "warning", "message": "91 °C \x1b[31m", "device": 0, "since": "2026-01-05T08:00:00+00:00"}],
     "gpus": [{"index": 0, "model": "H100"}, {"index": 1, "model": "H100", "quarantine": QUARANTINE}],
     "jobs": [{"job_id": "j1", "name": "train", "cpu_milli": 2000, "memory_bytes": 1 << 30}],
 }  # fmt: skip
@@ -30,7 +30,7 @@ def nodes(cli: CommandLine) -> CommandLine:
 def test_a_node_is_shown_with_what_is_wrong_and_what_happened(nodes: CommandLine) -> None:
     shown = nodes.run("node-show", "gpu-1").stdout
     for part in (
-        "Node gpu-1 is draining: 2 of 8 CPUs", "It is drained: new drivers; 2 left.",
+        "Node gpu-1 is draining: 2 of 8 CPUs", "It is drained: new drivers, until 2026-01-05 ", "2 left.",
         "Device 1 is quarantined by health: ecc: 4 errors.", "heat", "train", "quarantined", "device busy",
     ):  # fmt: skip
         assert part in shown, part
