@@ -59,7 +59,8 @@ lock: setup ## write the lock files anew from pyproject.toml; UPGRADE=--upgrade 
 	compile pyproject.toml --extra dev -o requirements/dev.txt; \
 	compile requirements/build.in -c requirements/dev.txt -o requirements/build.txt; \
 	compile pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt; \
-	compile pyproject.toml --extra node -c requirements/dev.txt -o requirements/node.txt
+	compile pyproject.toml --extra node -c requirements/dev.txt -o requirements/node.txt; \
+	compile pyproject.toml --extra spark -c requirements/dev.txt -o requirements/spark.txt
 
 clean: ## remove what the tools made; .trellis/ (your data) stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
